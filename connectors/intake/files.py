@@ -1,0 +1,457 @@
+"""Reads a department's file into rows: JSON Lines, CSV (UTF-8 or GB18030) and XLSX, in bounded memory.
+
+Decides what is one row and which Python values its cells mean; the validator judges them. A file that cannot
+be read as a whole (empty, wrong encoding, columns not of the contract) is refused with every fault, before
+anything is published. One bad line costs only itself.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from schemas import codec
+from schemas.errors import Fault, Rejected
+from schemas.topics import Topic
+
+LINE_CHARACTERS = 1024 * 1024
+"""The longest line that is read whole; a record is at most 256 KiB of Avro."""
+KEPT_CHARACTERS = 64 * 1024
+"""How much of a longer line its dead letter keeps."""
+SCAN_BYTES = 1024 * 1024
+UNPACKED_BYTES = 1024 * 1024 * 1024
+"""The most an XLSX may unpack to."""
+EXACT_NUMBER = 10**15
+"""Spreadsheets keep 15 digits; a longer number in a cell has already lost its last ones."""
+SEPARATOR = "^"
+"""Between the items of a list in one cell (DOMAIN §6.3)."""
+SUFFIXES: Mapping[str, str] = {
+    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".xlsx": "xlsx",
+}  # fmt: skip
+TRUE, FALSE = frozenset({"true", "1", "是", "yes", "y"}), frozenset({"false", "0", "否", "no", "n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A line that is no row: what is wrong, and its bytes (the beginning, if it is too long to keep)."""
+
+    fault: Fault
+    original: bytes
+
+
+Row = Mapping[str, Any] | Unreadable
+Numbered = tuple[int, Row]
+"""Line in the text file, or row of the sheet, counted from 1; and what stands there."""
+
+
+class Source(Protocol):
+    """An opened file. ``done`` of ``total`` say how far reading has come, in a unit of the format's own."""
+
+    total: int
+
+    @property
+    def done(self) -> int:
+        """How far reading has come."""
+
+    def rows(self) -> Iterator[Numbered]:
+        """The rows, once."""
+
+
+def refuse(*faults: Fault) -> Rejected:
+    """The file as a whole is refused."""
+    return Rejected(*faults)
+
+
+def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
+    """Open ``path`` by its suffix; raises ``Rejected`` with every fault of the file as a whole.
+
+    ``encoding`` is ``utf-8`` (with or without a byte order mark) or ``gb18030``; it does not concern XLSX.
+    """
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None:
+        known = ", ".join(sorted(SUFFIXES))
+        raise refuse(
+            Fault("bad_format", "", f"the file's ending {path.suffix!r} is not known", f"use {known}")
+        )
+    if not path.is_file():
+        raise refuse(Fault("bad_format", "", f"there is no file {path}"))
+    if path.stat().st_size == 0:
+        raise refuse(Fault("bad_row", "", "the file is empty", "check the export that made it"))
+    if kind == "xlsx":
+        return Workbook(path, topic)
+    _must_decode(path, encoding)
+    return JsonLines(path, encoding) if kind == "jsonl" else CsvFile(path, encoding, topic)
+
+
+# --- encoding -----------------------------------------------------------------------------------------------
+
+
+def _must_decode(path: Path, encoding: str) -> None:
+    """Refuse a file that is not text in ``encoding``, naming the encoding it seems to be in."""
+    if _decodes(path, encoding):
+        return
+    if encoding != "gb18030" and _decodes(path, "gb18030"):
+        mend = "export it as UTF-8, or publish with --encoding gb18030"
+        raise refuse(Fault("not_utf8", "", "the file is not UTF-8; it reads as GB18030", mend))
+    raise refuse(Fault("not_utf8", "", f"the file is not text in {encoding}", "export it as UTF-8"))
+
+
+def _decodes(path: Path, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with path.open("rb") as file:
+        try:
+            while piece := file.read(SCAN_BYTES):
+                if "\x00" in decoder.decode(piece):
+                    return False  # UTF-16, or no text at all
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+# --- lines --------------------------------------------------------------------------------------------------
+
+
+class Lines:
+    """Lines of a text file, none held in memory beyond ``LINE_CHARACTERS``."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self._path = path
+        self._encoding = "utf-8-sig" if encoding == "utf-8" else encoding
+        self._raw: io.BufferedReader | None = None
+        self.total = path.stat().st_size
+
+    @property
+    def done(self) -> int:
+        """Bytes read so far."""
+        return self._raw.tell() if self._raw and not self._raw.closed else 0
+
+    def __iter__(self) -> Iterator[tuple[int, str | Unreadable]]:
+        with (
+            self._path.open("rb") as self._raw,
+            io.TextIOWrapper(self._raw, self._encoding, newline=None) as text,
+        ):
+            number = 0
+            while line := text.readline(LINE_CHARACTERS):
+                number += 1
+                if len(line) < LINE_CHARACTERS or line.endswith("\n"):
+                    yield number, line
+                else:
+                    yield number, _too_long(line, text)
+
+
+def _too_long(head: str, text: io.TextIOWrapper) -> Unreadable:
+    """Read past the rest of a line that is too long; its digest stands for what is not kept."""
+    digest, length, part = hashlib.sha256(), 0, head
+    while part:
+        digest.update(part.encode())
+        length += len(part)
+        part = "" if part.endswith("\n") else text.readline(LINE_CHARACTERS)
+    fault = Fault(
+        "too_large", "", f"the line has {length} characters, at most {LINE_CHARACTERS} are read", "split it"
+    )
+    return Unreadable(
+        fault, head[:KEPT_CHARACTERS].encode() + b"\nsha256 of the line: " + digest.hexdigest().encode()
+    )
+
+
+# --- JSON Lines ---------------------------------------------------------------------------------------------
+
+
+class JsonLines:
+    """One JSON object a line; blank lines are passed over."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self._lines = Lines(path, encoding)
+        self.total = self._lines.total
+
+    @property
+    def done(self) -> int:
+        """Bytes read so far."""
+        return self._lines.done
+
+    def rows(self) -> Iterator[Numbered]:
+        """The rows, once."""
+        for number, line in self._lines:
+            if isinstance(line, Unreadable):
+                yield number, line
+            elif line.strip():
+                yield number, _parse(line)
+
+
+def _parse(line: str) -> Row:
+    try:
+        row = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        where = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+        return _unreadable(line, f"is not a JSON object{where}", "write one object a line, in UTF-8")
+    if not isinstance(row, dict):
+        return _unreadable(line, "is not a JSON object", "write one object a line")
+    return row
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return made
+
+
+def _no_constant(_: str) -> Any:
+    raise ValueError("NaN and Infinity are not JSON")
+
+
+def _unreadable(line: str, text: str, mend: str) -> Unreadable:
+    return Unreadable(Fault("bad_row", "", text, mend), line.rstrip("\r\n").encode())
+
+
+# --- tables -------------------------------------------------------------------------------------------------
+
+
+class Table:
+    """Columns of a table against a contract, and what a cell's text means there."""
+
+    def __init__(self, topic: Topic, header: Iterable[object]) -> None:
+        self.names = [str(cell).strip() if cell is not None else "" for cell in header]
+        fields = {f["name"]: f for f in codec.contract(topic)["fields"]}
+        _must_fit(topic, self.names, fields)
+        self._meanings = [_meaning(fields[name]["type"]) for name in self.names]
+
+    def row(self, cells: list[Any]) -> Mapping[str, Any] | None:
+        """The row's values; empty cells are left out, None if all are empty."""
+        filled = {}
+        for name, meaning, cell in zip(self.names, self._meanings, cells, strict=True):
+            if cell is not None and (not isinstance(cell, str) or (cell := cell.strip())):
+                filled[name] = meaning(cell)
+        return filled or None
+
+
+def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, Any]]) -> None:
+    from connectors.validate import filled_by_the_bus
+
+    mend = "the first row holds the field names of the contract, separated by commas"
+    faults = [
+        Fault("unknown_field", _named(n), "the contract has no such column", mend)
+        for n in names
+        if n not in fields
+    ]
+    faults += [
+        Fault("bad_row", n, "the column stands twice")
+        for n in sorted({n for n in names if names.count(n) > 1})
+    ]
+    left_out = [n for n, f in fields.items() if "default" not in f and n not in names]
+    faults += [
+        Fault("missing_field", n, "the column is required")
+        for n in left_out
+        if n not in filled_by_the_bus(topic)
+    ]
+    if faults:
+        raise refuse(*faults)
+
+
+def _named(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) else "?"
+
+
+def _meaning(kind: Any) -> Callable[[Any], Any]:
+    """How a cell of this Avro type is read; what does not fit stays as it is, for the validator to name."""
+    if isinstance(kind, list):
+        (kind,) = [k for k in kind if k != "null"]
+    if isinstance(kind, dict):
+        if kind["type"] == "array":
+            return _list_of_objects if isinstance(kind["items"], dict) else _list_of_texts
+        return _as_it_is if "logicalType" in kind else _meaning(kind["type"])
+    return {"int": _whole, "long": _whole, "double": _number, "boolean": _truth, "string": _words}.get(
+        kind, _as_it_is
+    )
+
+
+def _as_it_is(cell: Any) -> Any:
+    return cell
+
+
+def _words(cell: Any) -> Any:
+    """Numbers of a sheet that stand for codes become text, unless the sheet has already cut their digits."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    exact = isinstance(cell, int) and not isinstance(cell, bool) and abs(cell) < EXACT_NUMBER
+    return str(cell) if exact else cell
+
+
+def _whole(cell: Any) -> Any:
+    if isinstance(cell, str):
+        return int(cell) if re.fullmatch(r"[+-]?[0-9]{1,19}", cell) else cell
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+
+
+def _number(cell: Any) -> Any:
+    if isinstance(cell, str) and re.fullmatch(r"[+-]?([0-9]{1,300}(\.[0-9]*)?|\.[0-9]+)", cell):
+        return float(cell)
+    return cell
+
+
+def _truth(cell: Any) -> Any:
+    text = str(cell).lower()
+    return True if text in TRUE else False if text in FALSE else cell
+
+
+def _list_of_texts(cell: Any) -> Any:
+    text = _words(cell)
+    return [part.strip() for part in text.split(SEPARATOR) if part.strip()] if isinstance(text, str) else cell
+
+
+def _list_of_objects(cell: Any) -> Any:
+    try:
+        return json.loads(cell, object_pairs_hook=_object, parse_constant=_no_constant)
+    except (ValueError, TypeError, RecursionError):
+        return cell
+
+
+# --- CSV ----------------------------------------------------------------------------------------------------
+
+
+class CsvFile:
+    """RFC 4180 with a header of field names; a quoted cell may hold line breaks."""
+
+    def __init__(self, path: Path, encoding: str, topic: Topic) -> None:
+        self._lines = Lines(path, encoding)
+        self.total = self._lines.total
+        self._records = self._read()
+        first = next(self._records, None)
+        if first is None or isinstance(first[1], Unreadable):
+            raise refuse(Fault("bad_row", "", "the file has no header that can be read"))
+        self._table = Table(topic, first[1])
+
+    @property
+    def done(self) -> int:
+        """Bytes read so far."""
+        return self._lines.done
+
+    def rows(self) -> Iterator[Numbered]:
+        """The rows, once."""
+        for number, cells in self._records:
+            if isinstance(cells, Unreadable):
+                yield number, cells
+            elif not any(cells):
+                continue
+            elif len(cells) != len(self._table.names):
+                yield number, self._uneven(cells)
+            elif (row := self._table.row(cells)) is not None:
+                yield number, row
+
+    def _uneven(self, cells: list[str]) -> Unreadable:
+        text = f"has {len(cells)} cells, the header has {len(self._table.names)}"
+        return Unreadable(Fault("bad_row", "", text, "quote cells that hold commas"), _line_of(cells))
+
+    def _read(self) -> Iterator[tuple[int, list[str] | Unreadable]]:
+        """Records with the number of their first line. A quote that is never closed ends the reading."""
+        held, start = "", 0
+        for number, line in self._lines:
+            start = start if held else number
+            if isinstance(line, Unreadable):
+                yield start, line
+                if held:
+                    return
+                continue
+            held += line
+            if len(held) > LINE_CHARACTERS:
+                yield start, _never_closed(held)
+                return
+            if held.count('"') % 2 == 0:
+                yield start, _cells(held)
+                held = ""
+        if held:
+            yield start, _never_closed(held)
+
+
+def _cells(text: str) -> list[str] | Unreadable:
+    try:
+        return next(csv.reader(io.StringIO(text), strict=True), [])
+    except csv.Error:
+        return _unreadable(text, "is not a CSV record", "double the quotes inside a quoted cell")
+
+
+def _never_closed(text: str) -> Unreadable:
+    fault = Fault(
+        "bad_row", "", "a quoted cell is never closed; the rest of the file is not read", "close the quote"
+    )
+    return Unreadable(fault, text[:KEPT_CHARACTERS].encode())
+
+
+def _line_of(cells: list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(cells)
+    return text.getvalue().encode()
+
+
+# --- XLSX ---------------------------------------------------------------------------------------------------
+
+
+class Workbook:
+    """The first sheet of an XLSX; its first row holds the field names."""
+
+    def __init__(self, path: Path, topic: Topic) -> None:
+        sheet = _first_sheet(path)
+        self.total = sheet.max_row or 0
+        self._at = 0
+        self._cells = sheet.iter_rows(values_only=True)
+        header = list(next(self._cells, ()))
+        while header and header[-1] is None:
+            header.pop()
+        if not header:
+            raise refuse(Fault("bad_row", "", "the first sheet is empty", "put the rows on the first sheet"))
+        self._table = Table(topic, header)
+
+    @property
+    def done(self) -> int:
+        """Rows read so far."""
+        return self._at
+
+    def rows(self) -> Iterator[Numbered]:
+        """The rows, once."""
+        width = len(self._table.names)
+        for number, cells in enumerate(self._cells, 2):
+            self._at = number
+            if any(cell is not None for cell in cells[width:]):
+                fault = Fault(
+                    "bad_row",
+                    "",
+                    "has cells beyond the last named column",
+                    "name the column or clear the cells",
+                )
+                yield number, Unreadable(fault, _line_of(["" if c is None else str(c) for c in cells]))
+                continue
+            padded = [*cells[:width], *[None] * (width - len(cells))]
+            if (row := self._table.row(padded)) is not None:
+                yield number, row
+
+
+def _first_sheet(path: Path) -> Any:
+    import openpyxl
+
+    fault = Fault(
+        "bad_format", "", "the file is not an XLSX workbook, or is locked with a password", "save it as .xlsx"
+    )
+    try:
+        with zipfile.ZipFile(path) as packed:
+            if sum(entry.file_size for entry in packed.infolist()) > UNPACKED_BYTES:
+                raise refuse(
+                    Fault(
+                        "too_large",
+                        "",
+                        f"the workbook unpacks to over {UNPACKED_BYTES >> 30} GiB",
+                        "split it",
+                    )
+                )
+        return openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
+    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, OSError):
+        raise refuse(fault) from None

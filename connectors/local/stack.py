@@ -1,0 +1,112 @@
+"""The local stack: one Kafka and one PostgreSQL in an installation's home, started, stopped and described.
+
+Decides which databases there are and that two starts do not race. Creates neither topics nor tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from connectors.local import jars
+from connectors.local.broker import Cluster
+from connectors.local.postgres import Postgres
+from connectors.local.process import LOOPBACK, locked
+
+DISTRICT, PROVINCE = "govbus", "province"
+Say = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the stack answers. The database URLs hold passwords: never print them."""
+
+    kafka: str
+    database_url: str
+    province_database_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One process of the stack as ``govbus status`` shows it; ``address`` holds no password."""
+
+    name: str
+    running: bool
+    pid: int | None
+    address: str
+    data: str
+    log: str
+
+
+class Stack:
+    """Kafka (``brokers`` nodes) and PostgreSQL under ``home``; they outlive the process that starts them.
+
+    ``say`` is told what an operator should know (a port changed); ``progress`` how many jars are fetched.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        brokers: int = 1,
+        heap_mb: int = 256,
+        say: Say = _silent,
+        progress: jars.Progress | None = None,
+    ) -> None:
+        self.home = home.resolve()
+        self.logs = self.home / "logs"
+        self.kafka = Cluster(self.home / "kafka", brokers, heap_mb=heap_mb, logs=self.logs, say=say, progress=progress)
+        self.postgres = Postgres(self.home / "postgres", logs=self.logs, say=say)
+
+    def up(self, kafka: bool = True, postgres: bool = True, on_database: Say = _silent) -> Addresses:
+        """Starts what is asked for and does not run, waits until it serves, and says where.
+
+        ``on_database`` is given the district's database URL while Kafka may still be starting.
+        A part not asked for has empty addresses. Raises ``Misconfigured`` or ``Retryable`` with the
+        part's log.
+        """
+        with locked(self.home / "stack.lock"), ThreadPoolExecutor(2) as pool:
+            broker = pool.submit(self.kafka.start) if kafka else None
+            server = pool.submit(self._start_postgres, on_database) if postgres else None
+            district, province = server.result() if server else ("", "")
+            return Addresses(broker.result() if broker else "", district, province)
+
+    def down(self) -> list[str]:
+        """Stops what runs, in order; returns the names of the parts that ran."""
+        with locked(self.home / "stack.lock"):
+            ran = [part.name for part in self.status() if part.running]
+            self.kafka.stop()
+            self.postgres.stop()
+        return ran
+
+    def status(self) -> list[Part]:
+        """The parts as they are now; changes nothing."""
+        nodes = [
+            Part(
+                f"kafka-{node.number}",
+                node.running(),
+                node.pid,
+                f"{LOOPBACK}:{node.port}" if node.port else "",
+                str(node.directory / "data"),
+                str(self.logs / f"kafka-{node.number}.log"),
+            )
+            for node in self.kafka.nodes
+        ]
+        server = self.postgres
+        address = f"{LOOPBACK}:{server.port}" if server.port else ""
+        return [
+            *nodes,
+            Part("postgres", server.running(), server.pid, address, str(server.data), str(server.log)),
+        ]
+
+    def _start_postgres(self, on_database: Say) -> tuple[str, str]:
+        self.postgres.start()
+        district, province = self.postgres.create(DISTRICT), self.postgres.create(PROVINCE, role=PROVINCE)
+        on_database(district)
+        return district, province

@@ -1,0 +1,260 @@
+"""Ratings and rollups on their way to the province: queue once, send in batches, keep the signed receipt.
+
+Decides when to try again and what counts as a receipt. A batch keeps its id and content over retries and
+restarts: both are stored before the first byte is sent. Records that the province refuses stay in the queue
+with its reason.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+import sqlalchemy as sa
+import structlog
+from sqlalchemy.dialects.postgresql import insert
+
+from connectors.province import format
+from schemas import receipts
+from schemas.errors import Retryable
+from schemas.topics import Topic
+from streams.store.engine import is_transient
+from streams.store.projection import Event
+from streams.store.tables import push_queue, receipt
+
+log = structlog.get_logger(__name__)
+BATCH = 500
+IDLE_S = 0.1
+FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 60.0, 600.0
+TIMEOUT = httpx.Timeout(10.0, connect=3.0)
+LOCK = 430_903_001
+"""PostgreSQL advisory lock of the one sender; a second one stands by."""
+LATER = frozenset({408, 409, 425, 429})
+
+
+class Queue:
+    """Effect of the pushed topics: every record into ``push_queue``, once."""
+
+    name = "province-queue"
+    topics: tuple[Topic, ...] = format.PUSHED
+
+    def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        """Queue ``events`` in the order of the log."""
+        rows = [_queued(e) for e in events]
+        if rows:
+            tx.execute(insert(push_queue).on_conflict_do_nothing(index_elements=["event_id"]), rows)
+
+
+def _queued(event: Event) -> dict[str, Any]:
+    topic, record = event.carried.topic, event.record
+    return {
+        "event_id": event.event_id,
+        "topic": topic.name,
+        "record_key": record[topic.key],
+        "region": record["region"],
+        "department": record["department"],
+        "occurred_at": record["occurred_at"],
+        "digest": event.digest,
+        "body": format.body(topic, record),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing to send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A batch was sent and its receipt is stored."""
+
+    batch_id: uuid.UUID
+    records: int
+    refused: int
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Not acknowledged; try the same batch again, ``after`` seconds if the province said so."""
+
+    why: str
+    after: float | None = None
+
+
+Outcome = Idle | Acknowledged | Again
+
+
+@dataclass
+class Sender:
+    """Sends the queue in order, a batch at a time. ``address``: the province's URL and public key (hex)."""
+
+    engine: sa.Engine
+    address: Callable[[], tuple[str, str]]
+    region: str
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=TIMEOUT, trust_env=False))
+    clock: Callable[[], float] = time.time
+    jitter: Callable[[], float] = random.random
+
+    def run(self, stop: threading.Event, tell: Callable[[Outcome], None] = lambda _: None) -> None:
+        """Send until ``stop``, as the only sender on this database."""
+        failures = 0
+        while not stop.is_set():
+            try:
+                with self.engine.connect() as guard:
+                    if not self._only_sender(guard, stop):
+                        return
+                    while not stop.is_set():
+                        outcome = self.step()
+                        tell(outcome)
+                        failures = failures + 1 if isinstance(outcome, Again) else 0
+                        stop.wait(self.wait(outcome, failures))
+                        guard.execute(sa.text("SELECT 1"))  # the lock is gone with its connection
+                        guard.commit()
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                failures += 1
+                log.warning("push.waits", waits_for="the database", why=type(error).__name__)
+                stop.wait(self.wait(Again("database"), failures))
+
+    def _only_sender(self, guard: sa.Connection, stop: threading.Event) -> bool:
+        """Wait for the lock of the one sender; False if told to stop first."""
+        said = False
+        while not stop.is_set():
+            held = guard.execute(sa.select(sa.func.pg_try_advisory_lock(LOCK))).scalar_one()
+            guard.commit()
+            if held:
+                return True
+            if not said:
+                log.info("push.stands_by", why="another sender is at work")
+                said = True
+            stop.wait(1.0)
+        return False
+
+    def wait(self, outcome: Outcome, failures: int) -> float:
+        """Seconds until the next step: 0 after a success, backoff with jitter or as told after a failure."""
+        if isinstance(outcome, Acknowledged):
+            return 0.0
+        if isinstance(outcome, Idle):
+            return IDLE_S
+        backoff: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 16)) * (
+            0.5 + self.jitter() / 2
+        )
+        return backoff if outcome.after is None else max(backoff, min(outcome.after, LONGEST_RETRY_AFTER_S))
+
+    def step(self) -> Outcome:
+        """Send the oldest unacknowledged batch, forming one if there is none."""
+        with self.engine.begin() as tx:
+            rows = _open_batch(tx) or _form_batch(tx)
+        if not rows:
+            return Idle()
+        batch_id = rows[0]["batch_id"]
+        try:
+            url, public_key = self.address()
+            answer = self._post(url, batch_id, rows)
+            if isinstance(answer, Again):
+                return self._told(batch_id, answer)
+            body = receipts.check(answer, batch_id, {r["event_id"]: r["digest"] for r in rows}, public_key)
+        except Retryable as error:
+            return self._told(batch_id, Again(str(error)))
+        except receipts.NotAReceipt as error:
+            return self._told(batch_id, Again(f"not a receipt: {error}"))
+        with self.engine.begin() as tx:
+            return _keep(tx, batch_id, body, str(answer["signature"]), int(self.clock() * 1000))
+
+    def _told(self, batch_id: uuid.UUID, again: Again) -> Again:
+        """Say why the batch goes again and count the attempt."""
+        log.warning("push.waits", waits_for="the province", batch=str(batch_id), why=again.why)
+        with self.engine.begin() as tx:
+            mine = sa.update(push_queue).where(push_queue.c.batch_id == batch_id)
+            tx.execute(mine.values(attempts=push_queue.c.attempts + 1))
+        return again
+
+    def _post(
+        self, url: str, batch_id: uuid.UUID, rows: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any] | Again:
+        """The province's JSON answer, or why there is none. Redirects are not followed."""
+        content = receipts.canonical(format.batch(batch_id, self.region, rows))
+        headers = {"Idempotency-Key": str(batch_id), "Content-Type": "application/json"}
+        try:
+            response = self.client.post(f"{url.rstrip('/')}/v1/batches", content=content, headers=headers)
+        except httpx.HTTPError as error:
+            return Again(f"no answer: {type(error).__name__}")
+        if not response.is_success:
+            kind = (
+                "asks to wait" if response.status_code in LATER or response.status_code >= 500 else "refuses"
+            )
+            return Again(f"the province {kind}: {response.status_code}", self._retry_after(response))
+        try:
+            answer = response.json()
+        except ValueError:
+            raise receipts.NotAReceipt("the answer is not JSON") from None
+        if not isinstance(answer, dict):
+            raise receipts.NotAReceipt("the answer is not an object")
+        return answer
+
+    def _retry_after(self, response: httpx.Response) -> float | None:
+        """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3: seconds or a date), or None."""
+        text = response.headers.get("Retry-After", "")
+        if text.isdecimal():
+            return float(text)
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        return max(0.0, (moment - datetime.fromtimestamp(self.clock(), UTC)).total_seconds())
+
+
+_UNDONE = push_queue.c.refused_reason.is_(None)
+
+
+def _open_batch(tx: sa.Connection) -> list[Mapping[str, Any]]:
+    """The rows of the oldest batch that is formed but not acknowledged, in order."""
+    first = sa.select(push_queue.c.batch_id).where(push_queue.c.batch_id.is_not(None), _UNDONE)
+    batch_id = tx.execute(first.order_by(push_queue.c.seq).limit(1)).scalar_one_or_none()
+    if batch_id is None:
+        return []
+    rows = sa.select(push_queue).where(push_queue.c.batch_id == batch_id, _UNDONE).order_by(push_queue.c.seq)
+    return [dict(r) for r in tx.execute(rows).mappings()]
+
+
+def _form_batch(tx: sa.Connection) -> list[Mapping[str, Any]]:
+    """The next rows of the queue as a new batch; its id is stored with them."""
+    free = sa.select(push_queue).where(push_queue.c.batch_id.is_(None), _UNDONE)
+    rows = [
+        dict(r) for r in tx.execute(free.order_by(push_queue.c.seq).limit(BATCH).with_for_update()).mappings()
+    ]
+    if not rows:
+        return []
+    ids = [r["event_id"] for r in rows]
+    batch_id = format.batch_id(ids)
+    tx.execute(sa.update(push_queue).where(push_queue.c.event_id.in_(ids)).values(batch_id=batch_id))
+    return [{**r, "batch_id": batch_id} for r in rows]
+
+
+def _keep(
+    tx: sa.Connection, batch_id: uuid.UUID, body: Mapping[str, Any], signature: str, now: int
+) -> Acknowledged:
+    """Store the receipt; acknowledged records leave the queue, refused ones stay with the reason."""
+    row = {"batch_id": batch_id, "received_at": now, "body": body, "signature": signature}
+    tx.execute(insert(receipt).values(row).on_conflict_do_nothing(index_elements=["batch_id"]))
+    refused = [r for r in body["records"] if r["outcome"] == receipts.REFUSED]
+    for r in refused:
+        mine = sa.update(push_queue).where(push_queue.c.event_id == uuid.UUID(r["event_id"]))
+        tx.execute(mine.values(refused_reason=str(r.get("reason") or "no reason given")[:500]))
+    tx.execute(sa.delete(push_queue).where(push_queue.c.batch_id == batch_id, _UNDONE))
+    return Acknowledged(batch_id, len(body["records"]), len(refused))
+
+
+def waiting(tx: sa.Connection) -> int:
+    """How many records are queued and neither acknowledged nor refused."""
+    return int(tx.execute(sa.select(sa.func.count()).select_from(push_queue).where(_UNDONE)).scalar_one())

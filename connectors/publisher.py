@@ -1,0 +1,226 @@
+"""The way in: a row becomes an event in the outbox and a receipt, or a dead letter that says why not.
+
+Decides nothing about content (``connectors.validate`` does) and nothing about sameness
+(``streams.store.outbox`` does). A row is in the outbox or dead-lettered when ``publish`` returns, never both,
+never neither.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from connectors import refusals, validate
+from connectors.intake.files import Row, Unreadable
+from connectors.refusals import RefusedRow
+from schemas import codec, envelope
+from schemas.errors import Fault, Rejected, Retryable
+from schemas.topics import Topic
+from streams.store import outbox
+from streams.store.engine import is_transient
+from streams.store.outbox import Enqueued, OutboxRow
+
+CHUNK = 1_000
+"""Rows in one transaction."""
+Outcome = Literal["new", "same", "conflict", "refused", "valid"]
+
+
+def wall_clock() -> int:
+    """Epoch milliseconds UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """What became of one row. ``row`` counts from 1; ``valid`` is the outcome of a dry run that found nothing
+    wrong.
+
+    ``receipt`` names the stored event and is the same however often the row is sent. ``differing`` holds the
+    names of the fields in which a conflicting row differs from the event stored under its id. ``notes`` are
+    not faults.
+    """
+
+    row: int
+    outcome: Outcome
+    event_id: uuid.UUID | None = None
+    receipt: str | None = None
+    faults: tuple[Fault, ...] = ()
+    differing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def accepted(self) -> bool:
+        """True if the event stands on the bus (or would, in a dry run)."""
+        return self.outcome in ("new", "same", "valid")
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A row after validation: ready for the outbox, or refused with its bytes."""
+
+    source: Publisher
+    topic: Topic
+    result: RowResult
+    original: Row
+    received_at: int
+    ready: OutboxRow | None
+
+
+class Publisher:
+    """Publishes the events of one department of one region (GB/T 2260).
+
+    ``department`` is a code, name or alias of ``govbus.department``; raises ``Rejected`` if it is not known.
+    ``now`` gives the receipt time in epoch ms UTC.
+    """
+
+    def __init__(
+        self, engine: sa.Engine | None, department: str, region: str, now: Callable[[], int] = wall_clock
+    ) -> None:
+        self.department = _known_department(department)
+        self.region = region
+        self._engine = engine
+        self._now = now
+
+    def publish(self, topic: Topic, rows: Iterable[Row]) -> list[RowResult]:
+        """Publish ``rows``, one result for each, in order; chunks of 1,000 are committed as they fill.
+
+        Raises ``Retryable`` if the database is away; rows already committed answer ``same`` when they are
+        sent again.
+        """
+        return list(self.stream(topic, rows))
+
+    def stream(self, topic: Topic, rows: Iterable[Row], first: int = 1) -> Iterator[RowResult]:
+        """Like ``publish``, for more rows than fit in memory; ``first`` is the number of the first row."""
+        numbered = enumerate(rows, first)
+        while chunk := list(itertools.islice(numbered, CHUNK)):
+            yield from self._store([self._check(topic, number, row) for number, row in chunk])
+
+    def check(self, topic: Topic, rows: Iterable[Row], first: int = 1) -> Iterator[RowResult]:
+        """A dry run: validate and encode, write nothing, need no database."""
+        for number, row in enumerate(rows, first):
+            yield self._check(topic, number, row).result
+
+    def _check(self, topic: Topic, number: int, row: Row) -> _Checked:
+        received_at = self._now()
+        if isinstance(row, Unreadable):
+            return _Checked(
+                self, topic, RowResult(number, "refused", faults=(row.fault,)), row, received_at, None
+            )
+        finding = validate.validator(topic, self.department, self.region).check(row, received_at)
+        if finding.faults:
+            return _Checked(self, topic, self._refused(number, topic, finding), row, received_at, None)
+        try:
+            ready = outbox.row(topic, finding.record)
+            _same_claim(row, ready.event_id)
+            _fits(ready)
+        except Rejected as error:
+            finding.faults.extend(error.faults)
+            return _Checked(self, topic, self._refused(number, topic, finding), row, received_at, None)
+        result = RowResult(number, "valid", ready.event_id, notes=tuple(finding.notes))
+        return _Checked(self, topic, result, row, received_at, ready)
+
+    def _refused(self, number: int, topic: Topic, finding: validate.Finding) -> RowResult:
+        event_id = _derivable(topic, finding)
+        return RowResult(number, "refused", event_id, None, tuple(finding.faults), notes=tuple(finding.notes))
+
+    def _store(self, checked: Sequence[_Checked]) -> list[RowResult]:
+        if self._engine is None:
+            raise RuntimeError("a publisher without a database can only check")
+        return _store(self._engine, checked)
+
+
+def publish_together(engine: sa.Engine, rows: Iterable[tuple[Publisher, Topic, Row]]) -> list[RowResult]:
+    """Publish rows of several departments in one transaction, in the order given; one result for each.
+
+    For a sender that holds many departments: one commit, one wake-up of the relay. Raises ``Retryable`` if
+    the database is away; then none of the rows was stored.
+    """
+    checked = [publisher._check(topic, n, row) for n, (publisher, topic, row) in enumerate(rows, 1)]
+    return _store(engine, checked)
+
+
+def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
+    try:
+        with engine.begin() as tx:
+            return _write(tx, checked)
+    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+        if is_transient(error):
+            raise Retryable("the database is away") from error
+        raise
+
+
+def _write(tx: sa.Connection, checked: Sequence[_Checked]) -> list[RowResult]:
+    answers = iter(outbox.enqueue(tx, [c.ready for c in checked if c.ready]))
+    results = [_answered(c.result, next(answers)) if c.ready else c.result for c in checked]
+    refused = [(c, r) for c, r in zip(checked, results, strict=True) if not r.accepted]
+    refusals.bury_rows(tx, [_dead(c, r) for c, r in refused])
+    return results
+
+
+def _dead(checked: _Checked, result: RowResult) -> RefusedRow:
+    row, source = checked.original, checked.source
+    original = row.original if isinstance(row, Unreadable) else refusals.original_bytes(row)
+    return RefusedRow(
+        checked.topic,
+        source.region,
+        source.department,
+        original,
+        result.faults,
+        checked.received_at,
+        result.event_id,
+    )
+
+
+def _answered(result: RowResult, answer: Enqueued) -> RowResult:
+    if answer.outcome != "conflict":
+        return replace(result, outcome=answer.outcome, receipt=answer.receipt)
+    fault = Fault(
+        "conflict",
+        "",
+        f"the event was published before with other content: {', '.join(answer.differing)} differ",
+        "send a correction as an event of its own, or the same content",
+    )
+    return replace(result, outcome="conflict", faults=(fault,), differing=answer.differing)
+
+
+def _known_department(text: str) -> str:
+    if code := validate.department_code(text):
+        return code
+    raise Rejected(
+        Fault(
+            "unknown_department",
+            "department",
+            "is no department's code, name or alias",
+            "see govbus.department",
+        )
+    )
+
+
+def _same_claim(row: Mapping[str, Any], event_id: uuid.UUID) -> None:
+    """A row may name its event id; it is derived, so it must be the derived one."""
+    if row.get("event_id") not in (None, "", str(event_id)):
+        raise Rejected(
+            Fault("id_mismatch", "event_id", "is not the id derived from the event", "leave it out")
+        )
+
+
+def _fits(ready: OutboxRow) -> None:
+    if len(ready.value) > codec.MAX_BYTES:
+        raise Rejected(
+            Fault("too_large", "", f"the record is over {codec.MAX_BYTES // 1024} KiB", "shorten its texts")
+        )
+
+
+def _derivable(topic: Topic, finding: validate.Finding) -> uuid.UUID | None:
+    """The id that a refused row would have had; None if what makes it is missing or at fault."""
+    needed = {"region", "department", *topic.identity}
+    whole = all(finding.record.get(name) not in (None, "") for name in needed)
+    if not whole or any(fault.field in needed for fault in finding.faults):
+        return None
+    return envelope.event_id(topic, finding.record)

@@ -1,0 +1,167 @@
+"""Finds dead letters and gives them another chance. Decides whether one can go again, never mends content.
+
+A row that the intake refused is validated anew and published; a record that a stream refused goes to its
+topic again if it decodes now. Whatever is accepted is marked ``redriven_at``; twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from connectors.intake.files import Row, Unreadable
+from connectors.publisher import Publisher, wall_clock
+from connectors.refusals import ORIGIN as INTAKE
+from schemas import codec
+from schemas.errors import Fault, Rejected
+from schemas.topics import BY_NAME
+from streams.store import outbox
+from streams.store.tables import dead_letter
+from streams.store.tables import outbox as outbox_table
+
+ACCEPTED = frozenset({"new", "same", "sent again"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which dead letters; empty fields ask for nothing. ``redriven``: also those that went again already."""
+
+    ids: tuple[uuid.UUID, ...] = ()
+    reason: str = ""
+    topic: str = ""
+    department: str = ""
+    origin: str = ""
+    redriven: bool = False
+
+    @property
+    def chosen(self) -> bool:
+        """True if it names something, rather than everything there is."""
+        return bool(self.ids or self.reason or self.topic or self.department or self.origin)
+
+
+@dataclass(frozen=True, slots=True)
+class Redriven:
+    """What became of one dead letter: ``conflict``, ``refused``, or one of ``ACCEPTED``."""
+
+    dead_id: uuid.UUID
+    outcome: str
+    event_id: uuid.UUID | None = None
+    faults: tuple[Fault, ...] = ()
+
+
+def counts(engine: sa.Engine, wanted: Wanted) -> list[Any]:
+    """Rows of (reason, topic, department, origin, n), the most frequent first."""
+    c = dead_letter.c
+    groups = (c.reason, c.topic, c.department, c.origin)
+    number = sa.func.count().label("n")
+    query = (
+        sa.select(*groups, number)
+        .where(*_conditions(wanted))
+        .group_by(*groups)
+        .order_by(number.desc(), *groups)
+    )
+    with engine.connect() as connection:
+        return list(connection.execute(query))
+
+
+def find(engine: sa.Engine, wanted: Wanted, limit: int | None = None) -> list[Any]:
+    """The rows of ``dead_letter``, the latest events first."""
+    order = (dead_letter.c.occurred_at.desc(), dead_letter.c.dead_id)
+    with engine.connect() as connection:
+        return list(
+            connection.execute(
+                sa.select(dead_letter).where(*_conditions(wanted)).order_by(*order).limit(limit)
+            )
+        )
+
+
+def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
+    c = dead_letter.c
+    asked: Sequence[tuple[object, sa.ColumnElement[bool]]] = (
+        (wanted.ids, c.dead_id.in_(wanted.ids)),
+        (wanted.reason, c.reason == wanted.reason),
+        (wanted.topic, c.topic == wanted.topic),
+        (wanted.department, c.department == wanted.department),
+        (wanted.origin, c.origin == wanted.origin),
+        (not wanted.redriven, c.redriven_at.is_(None)),
+    )
+    return [condition for value, condition in asked if value]
+
+
+def redrive(engine: sa.Engine, dead: Any, now: Callable[[], int] = wall_clock) -> Redriven:
+    """Give the row ``dead`` of ``dead_letter`` another chance; the result says what came of it."""
+    again = _publish_row if dead.origin == INTAKE else _send_record
+    result = again(engine, dead, now)
+    if result.outcome in ACCEPTED:
+        _mark(engine, dead.dead_id, now())
+    return result
+
+
+def replace_with(
+    engine: sa.Engine, dead: Any, rows: Sequence[Row], now: Callable[[], int] = wall_clock
+) -> list[Redriven]:
+    """Publish corrected ``rows`` in the place of ``dead``, which is marked if all of them are accepted."""
+    results = _published(engine, dead, rows, now)
+    if results and all(r.outcome in ACCEPTED for r in results):
+        _mark(engine, dead.dead_id, now())
+    return results
+
+
+def _publish_row(engine: sa.Engine, dead: Any, now: Callable[[], int]) -> Redriven:
+    return _published(engine, dead, [_row(dead.original)], now)[0]
+
+
+def _published(engine: sa.Engine, dead: Any, rows: Sequence[Row], now: Callable[[], int]) -> list[Redriven]:
+    publisher = Publisher(engine, dead.department, dead.region, now)
+    results = publisher.publish(BY_NAME[dead.topic], rows)
+    return [Redriven(dead.dead_id, r.outcome, r.event_id, r.faults) for r in results]
+
+
+def _row(original: bytes) -> Row:
+    try:
+        row = json.loads(original)
+    except (ValueError, RecursionError):
+        row = None
+    unreadable = Unreadable(
+        Fault("bad_row", "", "is not a JSON object", "redrive it with a corrected file"), original
+    )
+    return row if isinstance(row, dict) else unreadable
+
+
+def _send_record(engine: sa.Engine, dead: Any, _: Callable[[], int]) -> Redriven:
+    """The record as it was carried, through the outbox; one that is there already is sent once more."""
+    topic = BY_NAME[dead.topic]
+    try:
+        record = codec.decode(bytes(dead.original), topic)
+        ready = outbox.row(topic, record)
+        if str(ready.event_id) != record["event_id"]:
+            raise Rejected(Fault("id_mismatch", "event_id", "is not the id derived from the event"))
+    except Rejected as error:
+        return Redriven(dead.dead_id, "refused", dead.event_id, error.faults)
+    with engine.begin() as tx:
+        answer = outbox.enqueue(tx, [ready])[0]
+        if answer.outcome == "same":
+            _unsend(tx, topic.name, ready.event_id)
+            return Redriven(dead.dead_id, "sent again", ready.event_id)
+    conflict = Fault("conflict", "", "the event was published with other content")
+    return Redriven(
+        dead.dead_id, answer.outcome, ready.event_id, (conflict,) if answer.outcome == "conflict" else ()
+    )
+
+
+def _unsend(tx: sa.Connection, topic: str, event_id: uuid.UUID) -> None:
+    """Let the relay send an event of the outbox once more; readers know it by its id."""
+    c = outbox_table.c
+    nowhere = {"sent_at": None, "sent_partition": None, "sent_offset": None}
+    tx.execute(sa.update(outbox_table).where(c.topic == topic, c.event_id == event_id).values(nowhere))
+    tx.execute(sa.select(sa.func.pg_notify(outbox.CHANNEL, "")))
+
+
+def _mark(engine: sa.Engine, dead_id: uuid.UUID, at: int) -> None:
+    with engine.begin() as tx:
+        tx.execute(sa.update(dead_letter).where(dead_letter.c.dead_id == dead_id).values(redriven_at=at))

@@ -1,0 +1,119 @@
+"""Keeps what the intake refused: a dead letter with the row as it came, its reasons and its department.
+
+Decides the id of such a dead letter: topic, department and the row's bytes, so that the same bad row sent
+again is the same dead letter. It writes in the caller's transaction and never publishes the refused row
+itself.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas import envelope
+from schemas.errors import Fault
+from schemas.topics import DEADLETTER, Topic
+from streams.store import bulk, outbox
+from streams.store.tables import dead_letter
+
+ORIGIN = "INTAKE"
+CARRIED_BYTES = 192 * 1024
+"""How much of the original travels on the dead-letter topic; the ``dead_letter`` table keeps all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that the intake refuses; times are epoch ms UTC, ``event_id`` None where none could be derived.
+    A row that the intake refuses; times are epoch ms UTC, ``event_id`` None where none could be derived.
+    """
+
+    topic: Topic
+    region: str
+    department: str
+    original: bytes
+    faults: tuple[Fault, ...]
+    received_at: int
+    event_id: uuid.UUID | None = None
+
+    @property
+    def digest(self) -> uuid.UUID:
+        """First 16 bytes of the SHA-256 of the row's bytes."""
+        return envelope.digest(self.original)
+
+    @property
+    def dead_id(self) -> uuid.UUID:
+        """Id of the dead letter, the same for the same row of the same department."""
+        return envelope.derived_id(ORIGIN, self.topic.name, self.department, self.digest)
+
+
+def original_bytes(row: Mapping[str, Any]) -> bytes:
+    """The row as canonical JSON: what is kept, and what makes two submissions the same row."""
+    return json.dumps(row, ensure_ascii=False, sort_keys=True, separators=(",", ":"), default=_json).encode(
+        errors="surrogatepass"
+    )
+
+
+def _json(value: object) -> object:
+    if isinstance(value, (date, datetime)):
+        return value.isoformat()
+    return f"<{type(value).__name__}>"
+
+
+def summary(faults: Sequence[Fault]) -> str:
+    """All faults in one line; holds no values."""
+    if len(faults) == 1:
+        return faults[0].text
+    return "; ".join(f"{f.reason} {f.field}: {f.text}" for f in faults)
+
+
+def bury_rows(tx: sa.Connection, rows: Sequence[RefusedRow]) -> None:
+    """Store each refused row once and announce the new ones on the dead-letter topic, in the same
+    transaction.
+    """
+    unique = {row.dead_id: row for row in rows}
+    fresh = bulk.insert_new(tx, dead_letter, [_columns(row) for row in unique.values()], ("dead_id",))
+    outbox.enqueue(tx, [outbox.row(DEADLETTER, _announcement(unique[dead_id])) for (dead_id,) in fresh])
+
+
+def _columns(row: RefusedRow) -> dict[str, Any]:
+    return {
+        "dead_id": row.dead_id,
+        "origin": ORIGIN,
+        "topic": row.topic.name,
+        "region": row.region,
+        "department": row.department,
+        "event_id": row.event_id,
+        "occurred_at": row.received_at,
+        "digest": row.digest,
+        "reason": row.faults[0].reason,
+        "field": row.faults[0].field,
+        "text": summary(row.faults),
+        "original": row.original,
+        "headers": [],
+    }
+
+
+def _announcement(row: RefusedRow) -> dict[str, Any]:
+    return {
+        "event_type": "deadletter.recorded",
+        "region": row.region,
+        "department": row.department,
+        "occurred_at": row.received_at,
+        "occurred_text": "",
+        "received_at": row.received_at,
+        "dead_id": str(row.dead_id),
+        "origin_code": ORIGIN,
+        "original_topic": row.topic.name,
+        "reason_code": row.faults[0].reason,
+        "field": row.faults[0].field,
+        "text": summary(row.faults),
+        "original": row.original[:CARRIED_BYTES],
+        "original_event_id": str(row.event_id or ""),
+        "original_digest": str(row.digest),
+    }

@@ -1,0 +1,286 @@
+"""Carries the outbox to Kafka in the order of ``seq`` and records where each record landed.
+
+One relay leads (a PostgreSQL session lock); others wait. A record is marked only after Kafka acknowledged it
+with ``acks=all``; a crash in between sends it again, and readers know it by its event id. It must never
+decide about content, and never send a later record of a key before an earlier one: the producer stops at the
+first gap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+from confluent_kafka import KafkaException, Producer
+
+from streams.store import bulk
+from streams.store.engine import is_transient
+from streams.store.outbox import CHANNEL
+
+BATCH_ROWS = 2_000
+BATCH_BYTES = 16 * 1024 * 1024
+POLL_SECONDS = 0.5
+"""How long a wake-up that was lost goes unnoticed."""
+SAY_EVERY_SECONDS = 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+LEADER_LOCK = int.from_bytes(b"govrelay", "big")
+log = structlog.get_logger(__name__)
+
+_UNSENT = """
+SELECT seq, topic, key, value, headers FROM (
+  SELECT *, sum(octet_length(value)) OVER (ORDER BY seq) - octet_length(value) AS before FROM (
+    SELECT seq, topic, key, value, headers FROM outbox WHERE sent_at IS NULL ORDER BY seq LIMIT %s) AS head)
+    AS sized
+WHERE before < %s ORDER BY seq"""
+_MARK = """
+UPDATE outbox SET sent_partition = v.landed, sent_offset = v.place,
+                  sent_at = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+FROM unnest(%s::bigint[], %s::integer[], %s::bigint[]) AS v (seq, landed, place) WHERE outbox.seq = v.seq"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A row of the outbox on its way; ``headers`` are name and text."""
+
+    seq: int
+    topic: str
+    key: str
+    value: bytes
+    headers: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """Where Kafka put the row ``seq``."""
+
+    seq: int
+    partition: int
+    offset: int
+
+
+class SendFailed(Exception):
+    """Kafka refused a record; what was acknowledged before is in ``landed``, the rest must be sent again."""
+
+    def __init__(self, why: str, landed: Sequence[Landed]) -> None:
+        super().__init__(why)
+        self.landed = landed
+
+
+class Stopped(Exception):
+    """The relay was asked to stop while records were unacknowledged; they stay unsent in the outbox."""
+
+
+class Sender:
+    """An idempotent producer that awaits every result; of no use after ``SendFailed``."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._complaint = "no answer yet"
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "client.id": "govbus-relay",
+                "enable.idempotence": True,
+                "enable.gapless.guarantee": True,  # after a failed record nothing later is sent
+                "acks": "all",
+                "message.timeout.ms": 0,  # wait for Kafka for ever; the outbox keeps what waits
+                "linger.ms": 0,
+                "compression.type": "lz4",
+                "partitioner": "murmur2_random",  # as the Java client does for keyed records
+                "reconnect.backoff.max.ms": 1_000,
+                "topic.metadata.refresh.interval.ms": 30_000,
+                "allow.auto.create.topics": False,
+                "error_cb": self._hear,
+                "log_level": 3,
+            },
+            logger=_quiet_logger(),
+        )
+
+    def send(self, rows: Sequence[Unsent], stopping: Callable[[], bool]) -> list[Landed]:
+        """Send ``rows`` in order and wait until Kafka has acknowledged each.
+
+        Raises ``SendFailed`` if Kafka refuses one, ``Stopped`` if ``stopping()`` turns true while it waits.
+        """
+        landed: list[Landed] = []
+        problems: list[str] = []
+        asked = self._hand_over(rows, landed, problems)
+        said = time.monotonic()
+        while len(landed) + len(problems) < asked:
+            self._poll(0.05, landed)
+            if stopping():
+                raise Stopped
+            if time.monotonic() - said > SAY_EVERY_SECONDS:
+                said = time.monotonic()
+                waiting = asked - len(landed)
+                log.warning("waiting for Kafka", kafka=self._bootstrap, records=waiting, why=self._complaint)
+        if problems:
+            raise SendFailed(problems[0], landed)
+        return landed
+
+    def close(self) -> None:
+        """Give up what is not acknowledged; it stays unsent in the outbox."""
+        with contextlib.suppress(KafkaException):  # a producer that met a gap says so once more
+            self._producer.purge()
+            self._producer.poll(0)
+
+    def _hand_over(self, rows: Sequence[Unsent], landed: list[Landed], problems: list[str]) -> int:
+        """Queue ``rows`` until one cannot be queued; returns how many results will come."""
+        for number, row in enumerate(rows):
+            try:
+                self._producer.produce(
+                    row.topic,
+                    value=row.value,
+                    key=row.key.encode(),
+                    headers=[(name, text.encode()) for name, text in row.headers],
+                    on_delivery=_recorder(row.seq, landed, problems),
+                )
+            except (KafkaException, BufferError) as error:
+                problems.append(f"{row.topic}, outbox row {row.seq}: {error}")
+                return number + 1
+            if number % 500 == 499:
+                self._poll(0, landed)
+        return len(rows)
+
+    def _poll(self, seconds: float, landed: Sequence[Landed]) -> None:
+        """Take in results; the first gap ends this producer, and what it had not told is sent again."""
+        try:
+            self._producer.poll(seconds)
+        except KafkaException as error:
+            raise SendFailed(str(error.args[0].str()), landed) from error
+
+    def _hear(self, error: Any) -> None:
+        self._complaint = error.str()
+
+
+def _quiet_logger() -> logging.Logger:
+    """librdkafka's own words, for whoever asks for them; what matters the relay says itself."""
+    quiet = logging.getLogger("connectors.relay.librdkafka")
+    quiet.handlers = quiet.handlers or [logging.NullHandler()]
+    return quiet
+
+
+def _recorder(seq: int, landed: list[Landed], problems: list[str]) -> Callable[[Any, Any], None]:
+    def record(error: Any, message: Any) -> None:
+        if error is not None:
+            problems.append(f"{message.topic()}, outbox row {seq}: {error.str()}")
+        else:
+            landed.append(Landed(seq, message.partition(), message.offset()))
+
+    return record
+
+
+class Relay:
+    """The relay process. ``engine`` is the district's database, ``bootstrap`` Kafka's servers."""
+
+    def __init__(self, engine: sa.Engine, bootstrap: str, batch_rows: int = BATCH_ROWS) -> None:
+        self._engine = engine
+        self._bootstrap = bootstrap
+        self._batch_rows = batch_rows
+        self._rows = batch_rows
+        self._sender: Sender | None = None
+        self.sent = 0
+        """Records acknowledged and marked by this relay."""
+        self.leads = threading.Event()
+        """Set while this relay is the one that sends."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Relay until ``stop`` is set. Waits out an absent database or broker and says what it waits for."""
+        pause = FIRST_PAUSE_SECONDS
+        try:
+            while not stop.is_set():
+                before = self.sent
+                try:
+                    self._serve(stop)
+                except Stopped:
+                    return
+                except Exception as error:
+                    self._explain(error)
+                pause = FIRST_PAUSE_SECONDS if self.sent > before else min(pause * 2, LONGEST_PAUSE_SECONDS)
+                stop.wait(pause)
+        finally:
+            self._drop_sender()
+
+    def _explain(self, error: Exception) -> None:
+        """Log what is waited for; whatever waiting cannot mend ends the process."""
+        if isinstance(error, SendFailed):
+            self._drop_sender()
+            log.warning("waiting for Kafka to take a record it refused", kafka=self._bootstrap, why=str(error))
+        elif is_transient(error):
+            url = self._engine.url
+            log.warning("waiting for PostgreSQL", database=f"{url.host}:{url.port}", why=type(error).__name__)
+        else:
+            raise error
+
+    def _serve(self, stop: threading.Event) -> None:
+        """Lead on one connection of our own until ``stop`` or an error; closing it gives up the lead."""
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            raw = bulk.driver(connection)
+            connection.detach()  # never back into the pool: the lock dies with it
+            try:
+                if _lead(raw, stop):
+                    log.info("relay leads")
+                    self.leads.set()
+                    self._pump(raw, stop)
+            except BaseException:
+                connection.invalidate()  # it may be dead: nothing to roll back
+                raise
+            finally:
+                self.leads.clear()
+
+    def _pump(self, raw: Any, stop: threading.Event) -> None:
+        # All that this connection writes are marks, and a mark that a crash of PostgreSQL loses only sends a
+        # record again, which readers know by its id. So marks need not wait for the disk.
+        raw.execute("SET synchronous_commit = off")
+        raw.execute(f"LISTEN {CHANNEL}")
+        while not stop.is_set():
+            if self._forward(raw, stop) == 0:
+                for _ in raw.notifies(timeout=POLL_SECONDS, stop_after=1):
+                    pass
+
+    def _forward(self, raw: Any, stop: threading.Event) -> int:
+        """Send and mark one batch; returns its size."""
+        found = raw.execute(_UNSENT, (self._rows, BATCH_BYTES), binary=True)
+        rows = [Unsent(*row) for row in found.fetchall()]
+        if not rows:
+            return 0
+        self._sender = self._sender or Sender(self._bootstrap)
+        try:
+            landed: Sequence[Landed] = self._sender.send(rows, stop.is_set)
+        except SendFailed as failure:
+            self._rows = 1  # one by one, so that only the refused record itself waits
+            self._mark(raw, failure.landed)
+            raise
+        self._rows = min(self._rows * 2, self._batch_rows)
+        self._mark(raw, landed)
+        return len(rows)
+
+    def _mark(self, raw: Any, landed: Sequence[Landed]) -> None:
+        if landed:
+            columns = [[x.seq for x in landed], [x.partition for x in landed], [x.offset for x in landed]]
+            raw.execute(_MARK, columns)
+            self.sent += len(landed)
+
+    def _drop_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.close()
+            self._sender = None
+
+
+def _lead(raw: Any, stop: threading.Event) -> bool:
+    """Wait for the leader's lock; False if ``stop`` came first."""
+    told = False
+    while not stop.is_set():
+        if raw.execute("SELECT pg_try_advisory_lock(%s)", (LEADER_LOCK,)).fetchone()[0]:
+            return True
+        if not told:
+            log.info("another relay leads; waiting to take over")
+            told = True
+        stop.wait(POLL_SECONDS)
+    return False

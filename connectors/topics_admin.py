@@ -1,0 +1,200 @@
+"""Topics on the broker, as ``schemas.topics`` declares them: made, brought into line, and compared.
+
+Never deletes a topic and never takes partitions away: both would lose events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import structlog
+
+from schemas.errors import Misconfigured, Retryable
+from schemas.topics import BY_NAME, TOPICS, Topic
+
+MAX_MESSAGE_BYTES = 1_048_576
+"""More than a record may be (256 KiB), so that the broker is never the one that refuses."""
+
+
+log = structlog.get_logger(__name__)
+WAIT_S = 2.0
+ANSWER_MS = 10_000
+"""How long to wait for a broker that does not answer, in milliseconds."""
+UNDECLARED = ": not declared"
+
+
+def wanted_config(topic: Topic, replication: int) -> dict[str, str]:
+    """The topic's configuration as Kafka writes it; of three copies two must have a record to count it."""
+    return {
+        "cleanup.policy": topic.cleanup,
+        "retention.ms": str(topic.retention_ms),
+        "min.insync.replicas": "2" if replication >= 3 else "1",
+        "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        "message.timestamp.type": "CreateTime",
+    }
+
+
+def apply(bootstrap: str, replication: int = 1) -> list[str]:
+    """Creates what is missing and mends what drifted and can be mended; returns what it did, in order.
+
+    Raises ``Misconfigured`` for drift that only an operator can mend, ``Retryable`` if no broker answers.
+    """
+    with _admin(bootstrap) as admin:
+        found = _describe(admin)
+        done = _create(admin, [t for t in TOPICS if t.name not in found], replication)
+        known = [t for t in TOPICS if t.name in found]
+        done += _grow(admin, [t for t in known if found[t.name][0] < t.partitions])
+        done += _configure(admin, known, replication)
+    beyond = _left(bootstrap, replication, seconds=10.0 if done else 0.0)
+    if beyond:
+        raise Misconfigured(*beyond)
+    return done
+
+
+def await_topics(bootstrap: str, pause: Callable[[float], None] = time.sleep) -> None:
+    """Return once every declared topic is there; says what it waits for, and what would mend it."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    while True:
+        try:
+            found = admin.list_topics(timeout=ANSWER_MS / 1000).topics
+        except KafkaException as error:
+            log.warning("waiting for Kafka", kafka=bootstrap, why=str(error.args[0].name()))
+            pause(WAIT_S)
+            continue
+        missing = [t.name for t in TOPICS if t.name not in found]
+        if not missing:
+            return
+        log.warning("waiting for topics", kafka=bootstrap, missing=missing, mend="govbus topics apply")
+        pause(WAIT_S)
+
+
+def wake_groups(bootstrap: str) -> None:
+    """Ask after a consumer group, so that a new broker makes its topic of groups before a worker needs it."""
+    from confluent_kafka import KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    with suppress(KafkaException):
+        admin.describe_consumer_groups(["govbus"], request_timeout=ANSWER_MS / 1000)["govbus"].result()
+
+
+def _left(bootstrap: str, replication: int, seconds: float) -> list[str]:
+    """Drift that stays; a broker shows a change only some milliseconds after it has confirmed it."""
+    deadline = time.monotonic() + seconds
+    while (drift := _declared_drift(bootstrap, replication)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return drift
+
+
+def _declared_drift(bootstrap: str, replication: int) -> list[str]:
+    return [line for line in check(bootstrap, replication) if not line.endswith(UNDECLARED)]
+
+
+def check(bootstrap: str, replication: int | None = None) -> list[str]:
+    """Every difference between declaration and broker, one sentence each; empty when there is none.
+
+    ``replication`` None compares no replication factor; ``min.insync.replicas`` must suit the one found.
+    """
+    with _admin(bootstrap) as admin:
+        found = _describe(admin)
+        configs = _configs(admin, [t for t in TOPICS if t.name in found])
+    drift = [line for topic in TOPICS for line in _compare(topic, found.get(topic.name), configs, replication)]
+    extra = sorted(name for name in found if name not in BY_NAME and not name.startswith("__"))
+    return drift + [f"{name}{UNDECLARED}" for name in extra]
+
+
+def _compare(
+    topic: Topic, found: tuple[int, int] | None, configs: dict[str, dict[str, str]], replication: int | None
+) -> Iterator[str]:
+    if found is None:
+        yield f"{topic.name}: missing"
+        return
+    partitions, copies = found
+    if partitions != topic.partitions:
+        yield f"{topic.name}: {partitions} partitions, declared {topic.partitions}"
+    if replication is not None and copies != replication:
+        yield f"{topic.name}: replication {copies}, asked for {replication}"
+    for key, value in wanted_config(topic, copies).items():
+        if configs[topic.name].get(key) != value:
+            yield f"{topic.name}: {key} is {configs[topic.name].get(key)}, declared {value}"
+
+
+@contextmanager
+def _admin(bootstrap: str) -> Iterator[Any]:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    try:
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap, client_id="govbus-topics", bootstrap_timeout_ms=ANSWER_MS)
+    except KafkaError as error:
+        raise Retryable(f"Kafka does not answer at {bootstrap}: {error}") from error
+    try:
+        yield admin
+    except KafkaError as error:
+        raise Retryable(f"Kafka at {bootstrap} refused: {error}") from error
+    finally:
+        admin.close()
+
+
+def _describe(admin: Any) -> dict[str, tuple[int, int]]:
+    """Topic name to (partitions, replication factor)."""
+    return {
+        t["name"]: (len(t["partitions"]), min((len(p["replica_nodes"]) for p in t["partitions"]), default=0))
+        for t in admin.describe_topics()
+    }
+
+
+def _configs(admin: Any, topics: list[Topic]) -> dict[str, dict[str, str]]:
+    """Topic name to every configuration value in force."""
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    if not topics:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, t.name) for t in topics]
+    answer = admin.describe_configs(resources, config_filter="all")["topic"]
+    return {name: {key: _value(entry) for key, entry in entries.items()} for name, entries in answer.items()}
+
+
+def _value(entry: Any) -> str:
+    return str(entry["value"] if isinstance(entry, dict) else entry)
+
+
+def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
+    if topics:
+        admin.create_topics(
+            {
+                t.name: {
+                    "num_partitions": t.partitions,
+                    "replication_factor": replication,
+                    "configs": wanted_config(t, replication),
+                }
+                for t in topics
+            },
+            wait_for_metadata=True,
+        )
+    return [f"{t.name}: created with {t.partitions} partitions" for t in topics]
+
+
+def _grow(admin: Any, topics: list[Topic]) -> list[str]:
+    if topics:
+        admin.create_partitions({t.name: t.partitions for t in topics})
+    return [f"{t.name}: grown to {t.partitions} partitions" for t in topics]
+
+
+def _configure(admin: Any, topics: list[Topic], replication: int) -> list[str]:
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    now = _configs(admin, topics)
+    changes = {
+        t.name: {k: v for k, v in wanted_config(t, replication).items() if now[t.name].get(k) != v} for t in topics
+    }
+    changes = {name: change for name, change in changes.items() if change}
+    if changes:
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, n, configs=c) for n, c in changes.items()])
+    return [f"{name}: {key} set to {value}" for name, change in changes.items() for key, value in change.items()]

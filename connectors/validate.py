@@ -1,0 +1,571 @@
+"""Decides whether a row may become an event: every fault of the row at once, each naming its field, rule and
+mend.
+
+A ``Validator`` is compiled once per topic from the contract and the code sets. It normalises (identifiers to
+capitals, times to epoch ms UTC with the text kept, department aliases to the stable code) and reads no clock
+and no database. It never puts a value into a fault: the value may be personal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from connectors import identifiers, times
+from connectors.identifiers import Identifier
+from schemas import codec, codesets
+from schemas.errors import Fault
+from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, Topic
+
+MINUTE_MS = 60_000
+FUTURE_MS = 10 * MINUTE_MS  # DOMAIN narrative 53: ten minutes ahead is a wrong clock
+EARLIEST_MS = times.moment(
+    "2000-01-01 00:00:00"
+)  # narrative 53: 1970 and its like are a clock that was never set
+EARLIEST_STOCK_MS = times.moment(
+    "1990-01-01 00:00:00"
+)  # licences of the stock are older than the systems (DOMAIN §6.5)
+NATION_WIDE = "000000"
+LAST_ASSESSMENT = 2  # DOMAIN §5.6.1: one rating and one re-rating
+SET_BY_THE_BUS = frozenset({"received_at"})
+FILLED = frozenset({"event_id", "region", "department", "occurred_text"}) | SET_BY_THE_BUS
+INT_RANGE = (-(2**31), 2**31 - 1)
+LONG_RANGE = (-(2**63), 2**63 - 1)
+FORMATS: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {
+    "item_code": ("bad_item_code", identifiers.check_item_code),
+    "licence_id": ("bad_licence_id", identifiers.check_licence_id),
+    "issuer_code": ("bad_uscc", identifiers.check_issuer),
+    "provider_code": ("bad_uscc", identifiers.check_uscc),
+}
+PERSON_TYPES: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {  # GA/T 2000.156
+    "111": ("bad_citizen_id", identifiers.check_citizen_id),
+    "001": ("bad_uscc", identifiers.check_uscc),
+}
+PERSON_SET = "gat2000.156"
+# govbus.limit-unit -> comparable unit and factor; a month is 30 days (DOMAIN §2.5)
+SAME_UNIT: Mapping[str, tuple[str, float]] = {
+    "1": ("working day", 1),
+    "2": ("day", 1),
+    "5": ("day", 30),
+    "3": ("minute", 60),
+    "4": ("minute", 1),
+}
+
+
+class Wrong(ValueError):
+    """One value breaks one rule; becomes a ``Fault`` once the field is known."""
+
+    def __init__(self, reason: str, text: str, mend: str = "") -> None:
+        super().__init__(text)
+        self.reason, self.text, self.mend = reason, text, mend
+
+
+@dataclass(slots=True)
+class Finding:
+    """What became of one row: the normalised record (all defaults filled in), its faults, its notes."""
+
+    record: dict[str, Any]
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def fault(self, reason: str, name: str, text: str, mend: str = "") -> None:
+        """Add a fault."""
+        self.faults.append(Fault(reason, name, text, mend))
+
+
+Check = Callable[[Any], Any]
+Rule = Callable[[Finding], None]
+
+
+# --- one field: its type ------------------------------------------------------------------------------------
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise Wrong("wrong_type", "must be text", "put the value in quotes")
+    if "\x00" in value:
+        raise Wrong("bad_format", "holds the character U+0000", "remove it")
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is bool:
+        return value
+    raise Wrong("wrong_type", "must be true or false")
+
+
+def _double(value: Any) -> float:
+    if type(value) in (int, float) and value == value and abs(value) != float("inf"):
+        return float(value)
+    raise Wrong("wrong_type", "must be a number")
+
+
+def _bytes(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    raise Wrong("wrong_type", "must be bytes")
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: Any) -> int:
+        if type(value) is int and low <= value <= high:
+            return value
+        raise Wrong("wrong_type", f"must be a whole number from {low} to {high}")
+
+    return check
+
+
+def _moment(value: Any) -> int:
+    if not isinstance(value, (int, str, datetime)) or isinstance(value, bool):
+        raise Wrong("wrong_type", "must be a time", times.MENDS)
+    try:
+        moment = times.moment(value)
+    except ValueError:
+        raise Wrong("bad_format", "is not a time that exists in a known format", times.MENDS) from None
+    if not times.FIRST_MS <= moment <= times.LAST_MS:
+        raise Wrong("bad_event_time", "lies outside the years 1900 to 9999", "set the sender's clock")
+    return moment
+
+
+def _day(nullable: bool) -> Check:
+    def check(value: Any) -> Any:
+        try:
+            day = times.day(value)
+        except ValueError:
+            raise Wrong("bad_format", "is not a day that exists", "send yyyy-MM-dd") from None
+        if day is None and not nullable:
+            raise Wrong("bad_format", "must be a day, not 长期", "send yyyy-MM-dd")
+        return day
+
+    return check
+
+
+def _nullable(check: Check) -> Check:
+    return lambda value: None if value is None or value == "" else check(value)
+
+
+def _array(items: Check) -> Check:
+    def check(value: Any) -> list[Any]:
+        if not isinstance(value, (list, tuple)):
+            raise Wrong("wrong_type", "must be a list")
+        return [_at(place, items, item) for place, item in enumerate(value)]
+
+    return check
+
+
+def _at(place: object, check: Check, value: Any) -> Any:
+    try:
+        return check(value)
+    except Wrong as wrong:
+        raise Wrong(wrong.reason, f"at {place}: {wrong.text}", wrong.mend) from None
+
+
+def _record(schema: Mapping[str, Any]) -> Check:
+    checks = {f["name"]: _check_of(f) for f in schema["fields"]}
+    required = frozenset(f["name"] for f in schema["fields"] if "default" not in f)
+
+    def check(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise Wrong("wrong_type", "must be an object")
+        if unknown := sorted(set(map(str, value)) - checks.keys()):
+            raise Wrong("unknown_field", f"{len(unknown)} field(s) are not in the contract")
+        if missing := sorted(required - value.keys()):
+            raise Wrong("missing_field", f"lacks {', '.join(missing)}")
+        return {name: _at(name, checks[name], item) for name, item in value.items()}
+
+    return check
+
+
+def _codes(set_id: str) -> Check:
+    known = frozenset(codesets.load(set_id).values)
+
+    def check(value: Any) -> str:
+        if _text(value) in known or value == "":
+            return value  # type: ignore[no-any-return]
+        raise Wrong("unknown_code", f"is not a code of {set_id}", "look the code up in schemas/codesets")
+
+    return check
+
+
+def _enum(symbols: Iterable[str]) -> Check:
+    known = frozenset(symbols)
+
+    def check(value: Any) -> str:
+        if _text(value) in known:
+            return value  # type: ignore[no-any-return]
+        raise Wrong("unknown_code", f"must be one of {', '.join(sorted(known))}")
+
+    return check
+
+
+def _check_of(spec: Mapping[str, Any]) -> Check:
+    """The check of one field (or of a list's items, given as ``{"type": …}``)."""
+    kind = spec["type"]
+    if isinstance(kind, list):
+        (inner,) = [k for k in kind if k != "null"]
+        return _nullable(_plain({**spec, "type": inner}, nullable=True))
+    return _plain(spec, nullable=False)
+
+
+PRIMITIVES: Mapping[str, Check] = {
+    "string": _text, "boolean": _boolean, "double": _double, "float": _double, "bytes": _bytes,
+    "int": _integer(*INT_RANGE), "long": _integer(*LONG_RANGE),
+}  # fmt: skip
+
+
+def _plain(spec: Mapping[str, Any], nullable: bool) -> Check:
+    kind = spec["type"]
+    if spec.get("codeset") and kind == "string":
+        return _codes(spec["codeset"])
+    if isinstance(kind, str):
+        return PRIMITIVES[kind]
+    match kind.get("logicalType") or kind["type"]:
+        case "timestamp-millis":
+            return _moment
+        case "date":
+            return _day(nullable)
+        case "array":
+            return _array(_check_of({"type": kind["items"], "codeset": spec.get("codeset")}))
+        case "record":
+            return _record(kind)
+        case "enum":
+            return _enum(kind["symbols"])
+    return _check_of({**spec, "type": kind["type"]})
+
+
+# --- rules over several fields ------------------------------------------------------------------------------
+
+
+def _identifier(name: str, reason: str, check: Callable[[str], Identifier]) -> Rule:
+    def rule(finding: Finding) -> None:
+        _apply_identifier(finding, name, reason, check)
+
+    return rule
+
+
+def _apply_identifier(finding: Finding, name: str, reason: str, check: Callable[[str], Identifier]) -> None:
+    text = finding.record.get(name)
+    if not text:
+        return
+    try:
+        value, notes = check(text)
+    except ValueError as error:
+        finding.fault(reason, name, str(error), "copy it again from the document")
+        return
+    finding.record[name] = value
+    finding.notes.extend(f"{name}: {note}" for note in notes)
+
+
+def _person(name: str) -> Rule:
+    """Identifier of a person or body, by its document type (GA/T 2000.156)."""
+
+    def rule(finding: Finding) -> None:
+        record = finding.record
+        if record.get(f"{name}_type_set") == PERSON_SET and (
+            known := PERSON_TYPES.get(record.get(f"{name}_type_code", ""))
+        ):
+            _apply_identifier(finding, name, *known)
+
+    return rule
+
+
+def _code_pair(set_name: str, code_name: str, allowed: frozenset[str] | None) -> Rule:
+    """A code whose set the sender names: both or none, a known set that the field allows, a code of that
+    set.
+    """
+
+    def rule(finding: Finding) -> None:
+        set_id, code = finding.record.get(set_name), finding.record.get(code_name)
+        if set_id is None or code is None or not (set_id or code):
+            return
+        if not set_id or (allowed is not None and set_id not in allowed) or not _is_set(set_id):
+            sets = f": use {', '.join(sorted(allowed))}" if allowed else ""
+            finding.fault(
+                "bad_code_set",
+                set_name,
+                "does not name a code set known for this field",
+                f"name the set{sets}",
+            )
+        elif code and not codesets.known(set_id, code):
+            finding.fault("unknown_code", code_name, f"is not a code of the set that {set_name} names")
+
+    return rule
+
+
+@lru_cache(maxsize=1024)
+def _is_set(set_id: str) -> bool:
+    try:
+        codesets.load(set_id)
+    except (KeyError, LookupError, FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _not_accepted_has_reason(finding: Finding) -> None:
+    """Administrative Licensing Law art. 55 and DOMAIN narrative 20: a refusal to accept gives its reason."""
+    if (
+        finding.record.get("event_type") == "case.not_accepted"
+        and not finding.record.get("reason", "").strip()
+    ):
+        finding.fault(
+            "missing_reason",
+            "reason",
+            "a refusal to accept must give its reason",
+            "state the reason in words",
+        )
+
+
+def _reported_after_check(finding: Finding) -> None:
+    """DOMAIN §8.1 and narrative 47: a behaviour is not reported before it happened."""
+    reported, occurred = finding.record.get("reported_at"), finding.record.get("occurred_at")
+    if reported is not None and occurred is not None and reported < occurred:
+        finding.fault("report_before_check", "reported_at", "lies before occurred_at, the time of the check")
+
+
+def _promise_within_statute(finding: Finding) -> None:
+    """DOMAIN §2.5 and narrative 30: the promised limit is at most the statutory one; compared in one unit
+    only.
+    """
+    record = finding.record
+    promise, statutory = record.get("promise_limit"), record.get("statutory_limit")
+    unit, factor = SAME_UNIT.get(record.get("promise_unit_code", ""), ("", 0.0))
+    other, other_factor = SAME_UNIT.get(record.get("statutory_unit_code", ""), ("", 0.0))
+    if promise is None or statutory is None or unit != other:
+        return
+    if promise * factor > statutory * other_factor:
+        finding.fault(
+            "rule_failed", "promise_limit", "is longer than statutory_limit", "correct either limit"
+        )
+
+
+def _level_matches_code(finding: Finding) -> None:
+    """DOMAIN §2.2: place 19 of an implementing code is the level of the body."""
+    code, level = finding.record.get("item_code", ""), finding.record.get("body_level_code", "")
+    if level and len(code) in identifiers.ITEM_LENGTHS and code[18] != level:
+        finding.fault("bad_item_code", "item_code", "place 19 (the level) differs from body_level_code")
+
+
+def _assessment_number(finding: Finding) -> None:
+    """DOMAIN §5.6.1 and narrative 36: one rating and one re-rating per service."""
+    number = finding.record.get("assess_no")
+    if number is not None and not 1 <= number <= LAST_ASSESSMENT:
+        finding.fault("assess_number_exceeded", "assess_no", f"must be 1 to {LAST_ASSESSMENT}")
+
+
+def _tags_match_level(finding: Finding) -> None:
+    """DOMAIN §5.4: the first digit of a detail tag is the level, 5 best."""
+    record = finding.record
+    tags, set_id, code = record.get("tags"), record.get("satisfaction_set"), record.get("satisfaction_code")
+    if not tags or not set_id or not code or not _is_set(set_id):
+        return
+    score = codesets.canonical(set_id, code)
+    if score is not None and any(not tag.startswith(score) for tag in tags):
+        finding.fault("tag_level_mismatch", "tags", "a tag belongs to another level of satisfaction")
+
+
+def _family(finding: Finding) -> None:
+    """The family is ``type_code/issuer_code/licence_no``; filled in where it is left out."""
+    record = finding.record
+    parts = [record.get(name) for name in ("type_code", "issuer_code", "licence_no")]
+    if not all(parts):
+        return
+    family = "/".join(map(str, parts))
+    if record.setdefault("family", family).upper() != family.upper():
+        finding.fault("bad_format", "family", "is not type_code/issuer_code/licence_no", "leave it out")
+    record["family"] = family
+
+
+BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
+    CASE: (_not_accepted_has_reason,),
+    BEHAVIOUR: (_reported_after_check,),
+    ITEM: (_promise_within_statute, _level_matches_code),
+    RATING: (_assessment_number, _tags_match_level),
+    LICENCE: (_family,),
+}
+DERIVED: Mapping[Topic, frozenset[str]] = {LICENCE: frozenset({"family"})}
+
+
+def filled_by_the_bus(topic: Topic) -> frozenset[str]:
+    """Fields without a default that a row may leave out all the same: the publisher knows or derives them."""
+    return FILLED | DERIVED.get(topic, frozenset())
+
+
+# --- the validator of a topic -------------------------------------------------------------------------------
+
+
+class Validator:
+    """All rules of one inbound topic for one publishing department; ``region`` is GB/T 2260."""
+
+    def __init__(self, topic: Topic, department: str, region: str) -> None:
+        contract = codec.contract(topic)
+        self.topic, self.department, self.region = topic, department, region
+        self._fields = {f["name"]: f for f in contract["fields"]}
+        self._checks = {name: _check_of(f) for name, f in self._fields.items()}
+        self._checks |= {"event_id": _text, "department": _department, "region": _region}
+        self._checks["event_type"] = _event_type(
+            topic.name, frozenset(self._fields["event_type"]["event_types"])
+        )
+        self._defaults = {n: _default(f) for n, f in self._fields.items() if "default" in f}
+        filled = {
+            "event_id",
+            "region",
+            "department",
+            "occurred_text",
+            *SET_BY_THE_BUS,
+            *DERIVED.get(topic, ()),
+        }
+        self._required = tuple(n for n in self._fields if n not in self._defaults and n not in filled)
+        self._rules = (*_rules_of(self._fields), *BUSINESS.get(topic, ()))
+
+    def check(self, row: Mapping[str, Any], received_at: int) -> Finding:
+        """Every fault of ``row`` received at ``received_at`` (epoch ms UTC); without faults the record is
+        whole.
+
+        The record then has all its fields but ``event_id``, which the publisher derives.
+        """
+        finding = Finding({"region": self.region, "department": self.department})
+        self._fields_of(row, finding)
+        record = finding.record
+        for name in self._required:
+            if record.get(name, "") == "" and not any(f.field == name for f in finding.faults):
+                finding.fault("missing_field", name, "is required")
+        for rule in self._rules:
+            rule(finding)
+        self._envelope(row, finding, received_at)
+        finding.record = {**self._defaults, **record, "received_at": received_at}
+        return finding
+
+    def _fields_of(self, row: Mapping[str, Any], finding: Finding) -> None:
+        checks, record = self._checks, finding.record
+        for name, value in row.items():
+            if name not in checks or name in SET_BY_THE_BUS:
+                finding.fault("unknown_field", _shown(name), *_unknown(name))
+            elif value is not None:
+                try:
+                    record[name] = checks[name](value)
+                except Wrong as wrong:
+                    finding.fault(wrong.reason, name, wrong.text, wrong.mend)
+
+    def _envelope(self, row: Mapping[str, Any], finding: Finding, received_at: int) -> None:
+        record = finding.record
+        if record["department"] != self.department:
+            finding.fault(
+                "envelope_mismatch", "department", "is not the publishing department", "leave it out"
+            )
+        if not (record["region"].startswith(self.region) or self._is_nation_wide(record)):
+            finding.fault("envelope_mismatch", "region", "is not a region of this publisher", "leave it out")
+        if isinstance(text := row.get("occurred_at"), str):
+            record["occurred_text"] = text
+        elif isinstance(text, datetime):
+            record["occurred_text"] = text.isoformat(sep=" ")
+        else:
+            record.setdefault("occurred_text", "")
+        self._times(finding, received_at)
+
+    def _is_nation_wide(self, record: Mapping[str, Any]) -> bool:
+        return self.topic is CALENDAR and record["region"] == NATION_WIDE
+
+    def _times(self, finding: Finding, received_at: int) -> None:
+        """DOMAIN narrative 53: neither far in the future nor before there were systems to stamp it."""
+        stock = finding.record.get("event_type") == "licence.backfilled"
+        earliest = EARLIEST_STOCK_MS if stock else EARLIEST_MS
+        for name in ("occurred_at", "entered_at"):
+            value = finding.record.get(name)
+            if value is None:
+                continue
+            if value - received_at >= FUTURE_MS:
+                finding.fault(
+                    "bad_event_time",
+                    name,
+                    "lies 10 minutes or more after its receipt",
+                    "set the sender's clock",
+                )
+            elif value < earliest:
+                finding.fault(
+                    "bad_event_time", name, f"lies before {1990 if stock else 2000}", "set the sender's clock"
+                )
+
+
+def _rules_of(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[Rule]:
+    """The rules that follow from which fields a contract has."""
+    for name in fields:
+        if name in FORMATS:
+            yield _identifier(name, *FORMATS[name])
+        if f"{name}_type_code" in fields:
+            yield _person(name)
+        if name.endswith("_set") and (code := f"{name.removesuffix('_set')}_code") in fields:
+            allowed = fields[name].get("codesets")
+            yield _code_pair(name, code, frozenset(allowed) if allowed else None)
+
+
+def _default(spec: Mapping[str, Any]) -> Any:
+    default = spec["default"]
+    return [] if default == [] else default
+
+
+def _shown(name: object) -> str:
+    """A field name that is safe to print: a row may hold a value where a name belongs."""
+    return name if isinstance(name, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) else "?"
+
+
+def _unknown(name: object) -> tuple[str, str]:
+    if name in SET_BY_THE_BUS:
+        return "is set by the bus when it takes the event", "leave it out"
+    return "is not in the contract", "see schemas/avro for the names"
+
+
+@lru_cache(maxsize=1)
+def _departments() -> Mapping[str, str]:
+    """Stable code of every department by code, name and alias (DOMAIN §1.3)."""
+    known = codesets.departments()
+    return {text: code for code, d in known.items() for text in (code, d.name, *d.aliases)}
+
+
+def department_code(text: str) -> str | None:
+    """The stable code of a department given by its code, name or an alias; None if it is not known."""
+    return _departments().get(text.strip())
+
+
+def _department(value: Any) -> str:
+    if code := department_code(_text(value)):
+        return code
+    raise Wrong(
+        "unknown_department", "is no department's code, name or alias", "see the code set govbus.department"
+    )
+
+
+def _region(value: Any) -> str:
+    """GB/T 2260 code of 6 digits, or 9 with the township's 3, which are not published as a list (DOMAIN
+    §1.2).
+    """
+    text = _text(value)
+    if re.fullmatch(r"[0-9]{6}([0-9]{3})?", text) and (
+        text == NATION_WIDE or codesets.known("gbt2260.region", text[:6])
+    ):
+        return text
+    raise Wrong(
+        "unknown_code", "is not a region code of gbt2260.region", "send 6 digits, or 9 with the township"
+    )
+
+
+def _event_type(topic_name: str, known: frozenset[str]) -> Check:
+    def check(value: Any) -> str:
+        if _text(value) in known:
+            return value  # type: ignore[no-any-return]
+        raise Wrong(
+            "unknown_code", f"is not an event type of {topic_name}", f"use one of {', '.join(sorted(known))}"
+        )
+
+    return check
+
+
+@lru_cache(maxsize=512)
+def validator(topic: Topic, department: str, region: str) -> Validator:
+    """The compiled validator, once per topic, department and region; ``topic`` must be inbound."""
+    if topic not in INBOUND:
+        raise ValueError(f"{topic.name} is not a topic that departments publish to")
+    return Validator(topic, department, region)

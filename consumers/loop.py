@@ -1,0 +1,275 @@
+"""Read outbound topics and make their effect once: effect and cursor move in one transaction.
+
+Decides nothing about a record. Kafka's group protocol is not used: every instance reads every partition and
+the row lock of the cursor (consumer, topic, partition) decides who makes the effect, so a second instance is
+a hot standby and a zombie can only find its records already done.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import sqlalchemy as sa
+import structlog
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+from sqlalchemy.dialects.postgresql import insert
+
+from schemas.errors import Fault, Rejected, Retryable
+from schemas.topics import BY_NAME, Topic
+from streams.store.engine import is_transient
+from streams.store.projection import Carried, Event, Refused
+from streams.store.steps import bury, decode_rows
+from streams.store.tables import cursor
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Place = tuple[str, int]
+POLL_MS = 200
+MAX_RECORDS = 5_000
+BOOTSTRAP_MS = 3_000
+"""How long a broker may be silent before we say that we wait for it."""
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+
+
+class Effect(Protocol):
+    """What a consumer does with events. ``apply`` runs inside the loop's transaction and never commits."""
+
+    name: str
+    topics: tuple[Topic, ...]
+
+    def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        """Make the effect of ``events``, which are in log order within each partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive records of one partition, and the offset from which they were asked for."""
+
+    start: int
+    carried: Sequence[Carried]
+
+    @property
+    def end(self) -> int:
+        """The offset after the last record."""
+        return self.carried[-1].offset + 1
+
+
+def reader(bootstrap: str) -> KafkaConsumer:
+    """A consumer without a group that answers at once when a record arrives and never invents a position."""
+    return KafkaConsumer(
+        bootstrap_servers=bootstrap.split(","),
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        allow_auto_create_topics=False,
+        fetch_max_wait_ms=100,
+        fetch_min_bytes=1,
+        max_partition_fetch_bytes=4 * 1024 * 1024,
+        reconnect_backoff_max_ms=1_000,
+        bootstrap_timeout_ms=BOOTSTRAP_MS,
+        metrics_enabled=False,
+    )
+
+
+def partitions(consumer: KafkaConsumer, topics: Sequence[Topic]) -> list[TopicPartition]:
+    """All partitions of ``topics``; raises ``Retryable`` while a topic is not there yet."""
+    found: list[TopicPartition] = []
+    for topic in topics:
+        numbers = consumer.partitions_for_topic(topic.name)
+        if not numbers:
+            raise Retryable(f"topic {topic.name} is not on the broker yet")
+        found += [TopicPartition(topic.name, n) for n in sorted(numbers)]
+    return found
+
+
+def carried(message: Any) -> Carried:
+    """A kafka-python record as the store's word for it."""
+    return Carried(
+        BY_NAME[message.topic], message.partition, message.offset, message.key, message.value or b"",
+        tuple((k, v or b"") for k, v in message.headers or ()),
+    )  # fmt: skip
+
+
+def passes(error: BaseException) -> bool:
+    """Whether waiting helps: our own ``Retryable``, a broker or database that is away or busy."""
+    if isinstance(error, Retryable):
+        return True
+    if isinstance(error, KafkaError):
+        return bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
+    return is_transient(error)
+
+
+@dataclass
+class Loop:
+    """One consumer: ``run`` until told to stop; what waiting cannot mend leaves ``run``."""
+
+    engine: sa.Engine
+    bootstrap: str
+    effect: Effect
+    pause: Callable[[float], None] | None = None
+    _at: dict[Place, int] = field(default_factory=dict)
+
+    def run(self, stop: threading.Event) -> None:
+        """Consume until ``stop``; opens the broker connection anew when it is lost."""
+        while not stop.is_set():
+            consumer = self._patiently(stop, f"Kafka at {self.bootstrap}", self._open)
+            if consumer is None:
+                return
+            try:
+                self._consume(consumer, stop)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                log.warning("consumer.reconnects", consumer=self.effect.name, error=type(error).__name__)
+                stop.wait(FIRST_WAIT_S)
+            finally:
+                consumer.close(autocommit=False)
+
+    @property
+    def _database(self) -> str:
+        return f"PostgreSQL at {self.engine.url.host}:{self.engine.url.port}"
+
+    def _consume(self, consumer: KafkaConsumer, stop: threading.Event) -> None:
+        """Poll, commit, go on; the position always follows the SQL cursor."""
+        while not stop.is_set():
+            chunks = self._poll(consumer)
+            if not chunks:
+                continue
+            rewinds = self._patiently(stop, self._database, lambda c=chunks: self.commit(c))  # type: ignore[misc]
+            for place, offset in (rewinds or {}).items():
+                log.info(
+                    "consumer.rewinds",
+                    consumer=self.effect.name,
+                    topic=place[0],
+                    partition=place[1],
+                    to=offset,
+                )
+                consumer.seek(TopicPartition(*place), offset)
+                self._at[place] = offset
+
+    def _open(self) -> KafkaConsumer:
+        """A consumer assigned to every partition and standing where the cursors stand."""
+        consumer = reader(self.bootstrap)
+        try:
+            places = partitions(consumer, self.effect.topics)
+            consumer.assign(places)
+            starts = {(p.topic, p.partition): o for p, o in consumer.beginning_offsets(places).items()}
+            with self.engine.begin() as tx:
+                cursors = self._lock(tx, sorted(starts), starts)
+            self._at = dict(cursors)
+            for place in places:
+                consumer.seek(place, cursors[place.topic, place.partition])
+        except BaseException:
+            consumer.close(autocommit=False)
+            raise
+        log.info("consumer.ready", consumer=self.effect.name, partitions=len(places))
+        return consumer
+
+    def _poll(self, consumer: KafkaConsumer) -> dict[Place, Chunk]:
+        """What one poll brought, as chunks that know where they were asked for."""
+        chunks: dict[Place, Chunk] = {}
+        for tp, messages in consumer.poll(timeout_ms=POLL_MS, max_records=MAX_RECORDS).items():
+            place = (tp.topic, tp.partition)
+            chunks[place] = Chunk(self._at[place], [carried(m) for m in messages])
+            self._at[place] = chunks[place].end
+        return chunks
+
+    def commit(self, chunks: Mapping[Place, Chunk]) -> dict[Place, int]:
+        """Effect of ``chunks`` and advance of their cursors, one transaction; returns where to seek back."""
+        with self.engine.begin() as tx:
+            cursors = self._lock(tx, sorted(chunks))
+            rewinds = {p: cursors[p] for p, c in chunks.items() if cursors[p] < c.start}
+            live = {p: c for p, c in chunks.items() if p not in rewinds and c.end > cursors[p]}
+            fresh = [r for p in sorted(live) for r in live[p].carried if r.offset >= cursors[p]]
+            events, refused = decode_rows(fresh)
+            refused = [*refused, *self._apply(tx, events)]
+            bury(tx, refused)
+            self._advance(tx, live, events)
+        return rewinds
+
+    def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> list[Refused]:
+        """The effect of all events; if one of them cannot be stored, of each alone, refusing the culprit."""
+        try:
+            with tx.begin_nested():
+                self.effect.apply(tx, events)
+            return []
+        except (Rejected, sa.exc.DataError, ValueError):
+            return [r for e in events if (r := self._apply_one(tx, e)) is not None]
+
+    def _apply_one(self, tx: sa.Connection, event: Event) -> Refused | None:
+        """The effect of one event, or why it cannot have one."""
+        try:
+            with tx.begin_nested():
+                self.effect.apply(tx, [event])
+        except Rejected as error:
+            return Refused(event.carried, error.faults[0], event)
+        except (sa.exc.DataError, ValueError) as error:
+            text = f"{self.effect.name} cannot store it: {type(error).__name__}"
+            return Refused(event.carried, Fault("rule_failed", "", text), event)
+        return None
+
+    def _lock(
+        self, tx: sa.Connection, places: Sequence[Place], starts: Mapping[Place, int] | None = None
+    ) -> dict[Place, int]:
+        """Lock the cursors of ``places`` in order, made at ``starts`` where new; their next offsets."""
+        name, at = self.effect.name, starts or {}
+        rows = [
+            {"processor": name, "topic": p[0], "partition": p[1], "next_offset": at.get(p, 0)} for p in sorted(places)
+        ]
+        mine = cursor.c.processor == self.effect.name
+        query = (
+            sa.select(cursor.c.topic, cursor.c.partition, cursor.c.next_offset)
+            .where(mine, sa.tuple_(cursor.c.topic, cursor.c.partition).in_(sorted(places)))
+            .order_by(cursor.c.topic, cursor.c.partition)
+            .with_for_update()
+        )
+        found = {(t, n): o for t, n, o in tx.execute(query)}
+        if len(found) < len(rows):
+            tx.execute(insert(cursor).on_conflict_do_nothing(), rows)
+            found = {(t, n): o for t, n, o in tx.execute(query)}
+        return found
+
+    def _advance(self, tx: sa.Connection, live: Mapping[Place, Chunk], events: Sequence[Event]) -> None:
+        """Move the cursors of ``live`` behind their last records, and their watermarks up."""
+        if not live:
+            return
+        seen: dict[Place, int] = dict.fromkeys(live, 0)
+        for e in events:
+            place = (e.carried.topic.name, e.carried.partition)
+            seen[place] = max(seen[place], int(e.record["received_at"]))
+        change = (
+            sa.update(cursor)
+            .where(cursor.c.processor == self.effect.name)
+            .where(cursor.c.topic == sa.bindparam("t"), cursor.c.partition == sa.bindparam("n"))
+            .values(
+                next_offset=sa.bindparam("o"),
+                watermark=sa.func.greatest(cursor.c.watermark, sa.bindparam("w")),
+            )
+        )
+        tx.execute(change, [{"t": p[0], "n": p[1], "o": c.end, "w": seen[p]} for p, c in live.items()])
+
+    def _patiently(self, stop: threading.Event, what: str, act: Callable[[], T]) -> T | None:
+        """``act`` until it succeeds, waiting longer after each passing failure; None if told to stop."""
+        wait = FIRST_WAIT_S
+        while not stop.is_set():
+            try:
+                return act()
+            except Exception as error:
+                if not passes(error):
+                    raise
+                why = str(error).splitlines()[0] if isinstance(error, Retryable) else type(error).__name__
+                log.warning(
+                    "consumer.waits",
+                    consumer=self.effect.name,
+                    waits_for=what,
+                    why=why,
+                    seconds=round(wait, 1),
+                )
+            (self.pause or stop.wait)(wait * random.uniform(0.5, 1.0))
+            wait = min(LONGEST_WAIT_S, wait * 2)
+        return None

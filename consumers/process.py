@@ -1,0 +1,63 @@
+"""A process of consumers: one thread each, ended together. Decides the exit code; no failure is silent."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+import structlog
+
+from consumers.loop import Effect, Loop
+from streams.store.engine import connect
+
+log = structlog.get_logger(__name__)
+FAILED = 70
+"""Exit code for what waiting cannot mend (``EX_SOFTWARE`` of sysexits.h)."""
+Work = Callable[[threading.Event], None]
+
+
+def run_all(database_url: str, kafka: str, effects: Sequence[Effect], extra: Sequence[Work] = ()) -> int:
+    """Run loops and ``extra`` work until SIGTERM, SIGINT or a failure; returns the exit code."""
+    engine = connect(database_url)
+    loops: list[Work] = [Loop(engine, kafka, effect).run for effect in effects]
+    try:
+        return together([*loops, *extra])
+    finally:
+        engine.dispose()
+
+
+def together(work: Sequence[Work]) -> int:
+    """Run ``work`` in threads; when one fails all stop and the code is 70, 0 when told to stop."""
+    stop, failed = threading.Event(), threading.Event()
+
+    def guarded(act: Work) -> None:
+        try:
+            act(stop)
+        except BaseException as error:
+            log.error("process.fails", error=type(error).__name__, exc_info=True)
+            failed.set()
+        finally:
+            stop.set()
+
+    _on_signals(stop)
+    threads = [threading.Thread(target=guarded, args=(act,), daemon=True) for act in work]
+    for thread in threads:
+        thread.start()
+    while not stop.wait(0.5):
+        continue
+    for thread in threads:
+        thread.join(timeout=10)
+    return FAILED if failed.is_set() else 0
+
+
+def _on_signals(stop: threading.Event) -> None:
+    """Let SIGTERM and SIGINT set ``stop``, where this is the main thread."""
+
+    def told(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, told)
+        signal.signal(signal.SIGINT, told)

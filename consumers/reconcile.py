@@ -1,0 +1,546 @@
+"""Prove that published = carried = applied = acknowledged, and name every difference. Acts on nothing.
+
+Independent of the processors: reads the outbox, Kafka from its beginning to its end by a consumer of its own,
+the event tables, and the receipts, whose signatures it verifies again. Compares, per department x topic x
+hour (of ``occurred_at``), count and multiset hash: the sum of SHA-256(event id, digest) modulo 2^256. A sum,
+not XOR, so that two of the same do not cancel. Only topics with a differing cell are looked at by record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from kafka import KafkaConsumer, TopicPartition
+
+from consumers.loop import partitions, reader
+from schemas import codec, envelope, receipts
+from schemas.errors import Rejected, Retryable
+from schemas.topics import (
+    BEHAVIOUR,
+    BY_NAME,
+    CALENDAR,
+    CASE,
+    DEADLETTER,
+    HANDLING,
+    INBOUND,
+    ITEM,
+    LICENCE,
+    RATING,
+    RESOURCE,
+    ROLLUP,
+    TICKET,
+    TOPICS,
+    UPLOAD,
+    Topic,
+)  # fmt: skip
+from streams.store import tables
+
+APPLIED: Mapping[Topic, sa.Table] = {
+    ITEM: tables.item_event,
+    CASE: tables.case_event,
+    RATING: tables.rating_event,
+    LICENCE: tables.licence_event,
+    RESOURCE: tables.resource_event,
+    HANDLING: tables.handling_event,
+    BEHAVIOUR: tables.behaviour_event,
+    TICKET: tables.ticket_event,
+    CALENDAR: tables.calendar_event,
+}
+PUSHED = (UPLOAD, ROLLUP)
+ABOUT: Mapping[str, str] = {UPLOAD.name: "source_event_id", DEADLETTER.name: "dead_id"}
+"""The field of an outbound record that names what it is about."""
+MOST_NAMED = 10_000
+SILENT_S = 30.0
+_SOURCE = re.compile(rb"^/[0-9]+/([A-Za-z0-9-]+)$")
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One event that is not the same at every place. ``kind``: missing_at, differs_at or doubled_at."""
+
+    event_id: str
+    department: str
+    topic: str
+    kind: str
+    place: str
+    reason: str = ""
+
+    def plain(self) -> dict[str, str]:
+        """As JSON."""
+        said = {"event_id": self.event_id, "department": self.department, "topic": self.topic}
+        return {**said, self.kind: self.place, **({"reason": self.reason} if self.reason else {})}
+
+
+@dataclass
+class Report:
+    """What was found. ``topics``: topic → place → number of distinct records; ``hashes`` likewise."""
+
+    topics: dict[str, dict[str, int]]
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)
+    differences: list[Difference] = field(default_factory=list)
+    unnamed: int = 0
+    cells: int = 0
+    duplicates: int = 0
+    superseded: int = 0
+    expired: int = 0
+    forged: list[str] = field(default_factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs anywhere."""
+        return not self.differences and not self.unnamed and not self.forged
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON (DESIGN §5). ``places`` sums over topics; ``acknowledged`` counts uploads and rollups."""
+        summed = [t for t in self.topics if t != RATING.name]
+        places = {
+            p: sum(n.get(p, 0) for n in self.topics.values()) for p in ("published", "carried", "applied")
+        }
+        places["acknowledged"] = sum(self.topics[t].get("acknowledged", 0) for t in summed)
+        places["dead"] = sum(n.get("dead", 0) for n in self.topics.values())
+        return {
+            "equal": self.equal,
+            "places": places,
+            "topics": self.topics,
+            "hashes": self.hashes,
+            "cells": self.cells,
+            "duplicates": self.duplicates,
+            "superseded": self.superseded,
+            "expired": self.expired,
+            "forged_receipts": self.forged,
+            "differences": [d.plain() for d in self.differences],
+            "differences_not_named": self.unnamed,
+        }
+
+
+def multiset_hash(records: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> int:
+    """The definition: sum over (event id, digest) of SHA-256 of their 32 bytes, modulo 2^256."""
+    hashes = (hashlib.sha256(i.bytes + d.bytes).digest() for i, d in records)
+    return sum(int.from_bytes(h, "big") for h in hashes) % 2**256
+
+
+def reconcile(
+    engine: sa.Engine, bootstrap: str, public_key: str | None, progress: Progress = lambda *_: None
+) -> Report:
+    """Compare the four places now. ``public_key``: the province's (hex); None leaves the province out.
+
+    Works in temporary tables and changes nothing else. Raises ``Retryable`` if Kafka falls silent.
+    """
+    with engine.connect() as tx:
+        tx.exec_driver_sql(_TABLES)
+        starts = _load_carried(tx, bootstrap, progress)
+        tx.commit()
+        tx.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        forged = _load_acknowledged(tx, public_key, progress)
+        tx.exec_driver_sql(_places_sql(public_key is not None))
+        report = _compare(tx, public_key is not None, starts, progress)
+        report.forged = forged
+        tx.rollback()
+        tx.exec_driver_sql("DISCARD TEMP")
+        tx.commit()
+    return report
+
+
+# --- Kafka: carried -----------------------------------------------------------------------------------------
+
+
+def _load_carried(tx: sa.Connection, bootstrap: str, progress: Progress) -> dict[TopicPartition, int]:
+    """Copy what Kafka holds into ``rc_carried``; returns the first offset of each partition."""
+    consumer = reader(bootstrap)
+    try:
+        places = partitions(consumer, TOPICS)
+        consumer.assign(places)
+        starts, ends = dict(consumer.beginning_offsets(places)), dict(consumer.end_offsets(places))
+        for place in places:
+            consumer.seek(place, starts[place])
+        columns = ("topic", "partition", "offset", "event_id", "digest", "department", "occurred_at", "about")
+        _copy(tx, "rc_carried", columns, _records(consumer, starts, ends, progress))
+    finally:
+        consumer.close(autocommit=False)
+    return starts
+
+
+def _records(
+    consumer: KafkaConsumer,
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
+    progress: Progress,
+) -> Iterator[tuple[Any, ...]]:
+    """Every record from start to end of every partition, as a row of ``rc_carried``."""
+    total, done, silent = sum(ends[p] - starts[p] for p in ends), 0, 0
+    left = {p for p in ends if starts[p] < ends[p]}
+    while left:
+        polled = consumer.poll(timeout_ms=1_000, max_records=5_000)
+        silent = 0 if polled else silent + 1
+        if silent > SILENT_S:
+            raise Retryable(
+                f"Kafka gave nothing for {SILENT_S:.0f} s; {len(left)} partitions are not read to their end"
+            )
+        for place, messages in polled.items():
+            fresh = [m for m in messages if m.offset < ends[place]]
+            done += len(fresh)
+            yield from map(_row, fresh)
+        left = {p for p in left if consumer.position(p) < ends[p]}
+        for place in {p for p in ends if p not in left} - consumer.paused():
+            consumer.pause(place)
+        progress("Kafka", done, total)
+
+
+def _row(message: Any) -> tuple[Any, ...]:
+    """One record by its headers and the digest of its bytes; nothing about it is trusted."""
+    headers = dict(message.headers or ())
+    value: bytes = message.value or b""
+    source = _SOURCE.match(headers.get("ce_source") or b"")
+    return (
+        message.topic,
+        message.partition,
+        message.offset,
+        _id(headers.get("ce_id")) or envelope.derived_id(message.topic, message.partition, message.offset),
+        envelope.digest(value),
+        source[1].decode() if source else "unknown",
+        _time(headers.get("ce_time") or b""),
+        _about(message.topic, value),
+    )
+
+
+def _id(text: bytes | None) -> uuid.UUID | None:
+    try:
+        return uuid.UUID((text or b"").decode())
+    except ValueError:
+        return None
+
+
+def _time(text: bytes) -> int:
+    """Epoch ms of a ``ce_time`` header; 0 if it is none."""
+    try:
+        moment = datetime.fromisoformat(text.decode())
+    except ValueError:
+        return 0
+    return int(moment.timestamp() * 1000) if moment.tzinfo else 0
+
+
+def _about(topic: str, value: bytes) -> uuid.UUID | None:
+    if topic not in ABOUT:
+        return None
+    try:
+        return uuid.UUID(codec.decode(value, BY_NAME[topic])[ABOUT[topic]])
+    except (Rejected, ValueError):
+        return None
+
+
+# --- the province: acknowledged -----------------------------------------------------------------------------
+
+
+def _load_acknowledged(tx: sa.Connection, public_key: str | None, progress: Progress) -> list[str]:
+    """Copy what genuine receipts say into ``rc_word``; returns the batches of the others."""
+    if public_key is None:
+        return []
+    forged: list[str] = []
+    _copy(
+        tx, "rc_word", ("event_id", "digest", "outcome", "reason"), _words(tx, public_key, forged, progress)
+    )
+    return forged
+
+
+def _words(
+    tx: sa.Connection, public_key: str, forged: list[str], progress: Progress
+) -> Iterator[tuple[Any, ...]]:
+    """The records of every genuine receipt, streamed on a second connection."""
+    with tx.engine.connect() as side:  # tx itself is busy with COPY
+        total = side.execute(sa.select(sa.func.count()).select_from(tables.receipt)).scalar_one()
+        rows = side.execution_options(stream_results=True, max_row_buffer=50).execute(
+            sa.select(tables.receipt)
+        )
+        for done, row in enumerate(rows, 1):
+            if _genuine(row, public_key):
+                for r in row.body["records"]:
+                    yield uuid.UUID(r["event_id"]), uuid.UUID(r["digest"]), r["outcome"], r.get("reason", "")
+            else:
+                forged.append(str(row.batch_id))
+            progress("receipts", done, total)
+
+
+def _genuine(row: Any, public_key: str) -> bool:
+    return row.body.get("batch_id") == str(row.batch_id) and receipts.signed_by(
+        row.body, row.signature, public_key
+    )
+
+
+def _copy(tx: sa.Connection, table: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    names = ", ".join(f'"{c}"' for c in columns)
+    driver: Any = tx.connection.driver_connection
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+        for row in rows:
+            copy.write_row(row)
+    tx.exec_driver_sql(f"ANALYZE {table}")
+
+
+# --- the places as relations (topic, event_id, digest, department, occurred_at) -----------------------------
+
+_TABLES = """
+CREATE TEMP TABLE rc_carried (topic text, partition int, "offset" bigint, event_id uuid, digest uuid,
+                              department text, occurred_at bigint, about uuid);
+CREATE TEMP TABLE rc_word (event_id uuid, digest uuid, outcome text, reason text);
+"""
+_COLUMNS = "topic, event_id, digest, department, occurred_at"
+
+
+def _places_sql(province: bool) -> str:
+    """The relations ``rc_<place>``: carried once, dead, accepted, applied or dead, acknowledged."""
+    applied = " UNION ALL ".join(
+        f"SELECT '{topic.name}' AS topic, event_id, digest, department, occurred_at FROM {table.name}"
+        for topic, table in APPLIED.items()
+    )
+    inbound = ", ".join(f"'{t.name}'" for t in INBOUND)
+    pushed = ", ".join(f"'{t.name}'" for t in PUSHED)
+    told = "'STORED', 'KNOWN'" if province else "NULL"
+    return f"""
+CREATE TEMP VIEW rc_published AS SELECT {_COLUMNS} FROM outbox;
+CREATE TEMP TABLE rc_once AS
+  SELECT DISTINCT ON (topic, event_id, digest) {_COLUMNS}
+  FROM rc_carried ORDER BY topic, event_id, digest, partition, "offset";
+CREATE TEMP TABLE rc_dead AS
+  SELECT DISTINCT c.topic, c.event_id, c.digest, o.department, o.occurred_at
+  FROM dead_letter d
+  JOIN rc_carried c
+    ON (c.topic, c.partition, c."offset", c.digest) = (d.topic, d.partition, d."offset", d.digest)
+  JOIN rc_once o ON (o.topic, o.event_id, o.digest) = (c.topic, c.event_id, c.digest)
+  WHERE d.origin = 'STREAM';
+CREATE TEMP TABLE rc_phantom_dead AS
+  SELECT {_COLUMNS} FROM rc_dead d
+  WHERE NOT EXISTS (SELECT FROM outbox p
+                    WHERE (p.topic, p.event_id, p.digest) = (d.topic, d.event_id, d.digest));
+CREATE TEMP VIEW rc_accepted AS
+  SELECT {_COLUMNS} FROM rc_once c
+  WHERE NOT EXISTS (SELECT FROM rc_phantom_dead d
+                    WHERE (d.topic, d.event_id, d.digest) = (c.topic, c.event_id, c.digest));
+CREATE TEMP VIEW rc_inbound AS SELECT {_COLUMNS} FROM rc_once WHERE topic IN ({inbound});
+CREATE TEMP VIEW rc_applied AS {applied};
+CREATE TEMP VIEW rc_settled AS
+  SELECT {_COLUMNS} FROM rc_applied UNION SELECT {_COLUMNS} FROM rc_dead WHERE topic IN ({inbound});
+CREATE TEMP VIEW rc_pushed AS SELECT {_COLUMNS} FROM outbox WHERE topic IN ({pushed});
+CREATE TEMP TABLE rc_acknowledged AS
+  SELECT DISTINCT coalesce(p.topic, '') AS topic, w.event_id, w.digest,
+         coalesce(p.department, 'unknown') AS department, coalesce(p.occurred_at, 0) AS occurred_at
+  FROM rc_word w LEFT JOIN rc_pushed p ON p.event_id = w.event_id WHERE w.outcome IN ({told});
+CREATE INDEX ON rc_once (event_id);
+CREATE INDEX ON rc_carried (event_id);
+CREATE INDEX ON rc_acknowledged (event_id);
+ANALYZE rc_once; ANALYZE rc_dead; ANALYZE rc_phantom_dead; ANALYZE rc_acknowledged;
+"""
+
+
+# --- compare ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two relations that must be equal. What only ``left`` has is missing at ``right_place``."""
+
+    left: str
+    right: str
+    left_place: str
+    right_place: str
+
+
+ALWAYS = (
+    Pair("rc_published", "rc_accepted", "published", "carried"),
+    Pair("rc_inbound", "rc_settled", "carried", "applied"),
+)
+WITH_PROVINCE = (Pair("rc_pushed", "rc_acknowledged", "published", "acknowledged"),)
+
+
+def _compare(
+    tx: sa.Connection, province: bool, starts: Mapping[TopicPartition, int], progress: Progress
+) -> Report:
+    pairs = (*ALWAYS, *WITH_PROVINCE) if province else ALWAYS
+    report = Report(topics=_totals(tx, province))
+    found: list[Difference] = []
+    for done, pair in enumerate(pairs, 1):
+        cells, differing = _cells(tx, pair)
+        report.cells += cells
+        if differing:
+            found += _named(tx, pair, differing)
+        progress("comparing", done, len(pairs) + 1)
+    found += [*_uploads(tx), *_dead(tx)]
+    progress("comparing", len(pairs) + 1, len(pairs) + 1)
+    found, report.superseded, report.expired = _excused(tx, found, starts)
+    unique = sorted(set(found), key=lambda d: (d.topic, d.department, d.event_id, d.kind, d.place))
+    report.differences, report.unnamed = unique[:MOST_NAMED], max(0, len(unique) - MOST_NAMED)
+    report.duplicates = _number(
+        tx, "SELECT (SELECT count(*) FROM rc_carried) - (SELECT count(*) FROM rc_once)"
+    )
+    report.hashes = _hashes(tx, province)
+    return report
+
+
+_LIMBS = [f"('x' || encode(substring(h FROM {4 * i + 1} FOR 4), 'hex'))::bit(32)::bigint" for i in range(8)]
+_SUMS = ", ".join(f"sum({limb}) AS l{i}" for i, limb in enumerate(_LIMBS))
+
+
+def _summed(relation: str, by: str, groups: str) -> str:
+    """Count and the eight 32-bit limbs of the multiset hash of ``relation``, grouped."""
+    hashed = f"SELECT *, sha256(uuid_send(event_id) || uuid_send(digest)) AS h FROM {relation}"
+    return f"SELECT {by}, count(*) AS n, {_SUMS} FROM ({hashed}) hashed GROUP BY {groups}"
+
+
+def _cells(tx: sa.Connection, pair: Pair) -> tuple[int, list[str]]:
+    """How many cells were compared, and the topics that have a differing one."""
+    by = "topic, department, occurred_at / 3600000 AS hour"
+    left, right = (_summed(r, by, "1, 2, 3") for r in (pair.left, pair.right))
+    same = f"(coalesce(a.n, 0), {_carry('a')}) = (coalesce(b.n, 0), {_carry('b')})"
+    query = f"""
+      WITH a AS ({left}), b AS ({right})
+      SELECT topic, count(*), count(*) FILTER (WHERE NOT {same})
+      FROM a FULL JOIN b USING (topic, department, hour) GROUP BY topic"""
+    rows = tx.exec_driver_sql(query).all()
+    return sum(r[1] for r in rows), [r[0] for r in rows if r[2]]
+
+
+def _carry(alias: str) -> str:
+    """The limbs of ``alias`` as one number modulo 2^256."""
+    terms = " + ".join(f"coalesce({alias}.l{i}, 0) * {2 ** (32 * (7 - i))}::numeric" for i in range(8))
+    return f"mod({terms}, {2**256}::numeric)"
+
+
+def _named(tx: sa.Connection, pair: Pair, topics: list[str]) -> list[Difference]:
+    """The records of ``topics`` in which the relations differ."""
+    query = sa.text(f"""
+      SELECT topic, event_id, department, bool_or(at_left) AS l, bool_or(NOT at_left) AS r FROM (
+        (SELECT *, true AS at_left FROM {pair.left} WHERE topic = ANY(:topics)
+         EXCEPT SELECT *, true FROM {pair.right} WHERE topic = ANY(:topics))
+        UNION ALL
+        (SELECT *, false FROM {pair.right} WHERE topic = ANY(:topics)
+         EXCEPT SELECT *, false FROM {pair.left} WHERE topic = ANY(:topics))) differing
+      GROUP BY topic, event_id, department""")
+    rows = tx.execute(query, {"topics": topics}).all()
+    refused = _refusals(tx) if pair.right_place == "acknowledged" else {}
+    return [_difference(row, pair, refused) for row in rows]
+
+
+def _difference(row: Any, pair: Pair, refused: Mapping[uuid.UUID, str]) -> Difference:
+    place = pair.right_place if row.l else pair.left_place
+    kind = "differs_at" if row.l and row.r else "missing_at"
+    reason = refused.get(row.event_id, "")
+    return Difference(str(row.event_id), row.department, row.topic, kind, place, reason)
+
+
+def _refusals(tx: sa.Connection) -> dict[uuid.UUID, str]:
+    rows = tx.exec_driver_sql("SELECT event_id, reason FROM rc_word WHERE outcome = 'REFUSED'").all()
+    return {event_id: f"refused: {reason}" for event_id, reason in rows}
+
+
+def _uploads(tx: sa.Connection) -> list[Difference]:
+    """Applied ratings without exactly one upload, and uploads without an applied rating."""
+    query = f"""
+      WITH told AS (SELECT about, count(DISTINCT event_id) AS n FROM rc_carried
+                    WHERE topic = '{UPLOAD.name}' AND about IS NOT NULL GROUP BY about)
+      SELECT coalesce(e.event_id, t.about), coalesce(e.department, 'unknown'),
+             CASE WHEN t.n IS NULL OR e.event_id IS NULL THEN 'missing_at' ELSE 'doubled_at' END,
+             CASE WHEN e.event_id IS NULL THEN 'applied' ELSE 'uploaded' END
+      FROM rating_event e FULL JOIN told t ON t.about = e.event_id
+      WHERE t.n IS DISTINCT FROM 1 OR e.event_id IS NULL"""
+    return [Difference(str(i), d, RATING.name, k, p) for i, d, k, p in tx.exec_driver_sql(query)]
+
+
+def _dead(tx: sa.Connection) -> list[Difference]:
+    """Dead letters not told on their topic, told ones that are not kept, and those of no carried record."""
+    untold = f"""
+      WITH told AS (SELECT DISTINCT about FROM rc_carried
+                    WHERE topic = '{DEADLETTER.name}' AND about IS NOT NULL)
+      SELECT coalesce(d.event_id, d.dead_id, t.about), coalesce(d.department, 'unknown'),
+             coalesce(d.topic, '{DEADLETTER.name}'), CASE WHEN d.dead_id IS NULL THEN 'dead' ELSE 'told' END
+      FROM dead_letter d FULL JOIN told t ON t.about = d.dead_id WHERE d.dead_id IS NULL OR t.about IS NULL"""
+    astray = """
+      SELECT coalesce(d.event_id, d.dead_id), d.department, d.topic, 'carried' FROM dead_letter d
+      WHERE d.origin = 'STREAM' AND NOT EXISTS (
+        SELECT FROM rc_carried c
+        WHERE (c.topic, c.partition, c."offset", c.digest) = (d.topic, d.partition, d."offset", d.digest))"""
+    rows = [*tx.exec_driver_sql(untold), *tx.exec_driver_sql(astray)]
+    return [Difference(str(i), d, t, "missing_at", p, "dead letter") for i, d, t, p in rows]
+
+
+def _excused(
+    tx: sa.Connection, found: list[Difference], starts: Mapping[TopicPartition, int]
+) -> tuple[list[Difference], int, int]:
+    """Without what Kafka may forget: compacted behind a newer record of its key, or past retention."""
+    lost = [
+        d for d in found if (d.kind, d.place) == ("missing_at", "carried") and _may_forget(BY_NAME[d.topic])
+    ]
+    superseded = {d for d in lost if BY_NAME[d.topic].cleanup == "compact" and _newer_is_carried(tx, d)}
+    expired = {d for d in lost if d not in superseded and _before_start(tx, d, starts)}
+    return [d for d in found if d not in superseded | expired], len(superseded), len(expired)
+
+
+def _may_forget(topic: Topic) -> bool:
+    return topic.cleanup == "compact" or topic.retention_ms > 0
+
+
+def _newer_is_carried(tx: sa.Connection, lost: Difference) -> bool:
+    query = sa.text("""
+      SELECT EXISTS (SELECT FROM outbox a JOIN outbox b
+        ON (b.topic, b.key, b.sent_partition) = (a.topic, a.key, a.sent_partition)
+          AND b.sent_offset > a.sent_offset
+        JOIN rc_once c ON (c.topic, c.event_id, c.digest) = (b.topic, b.event_id, b.digest)
+        WHERE a.topic = :topic AND a.event_id = :event_id)""")
+    return bool(tx.execute(query, {"topic": lost.topic, "event_id": lost.event_id}).scalar_one())
+
+
+def _before_start(tx: sa.Connection, lost: Difference, starts: Mapping[TopicPartition, int]) -> bool:
+    out = tables.outbox.c
+    query = sa.select(out.sent_partition, out.sent_offset).where(
+        out.topic == lost.topic, out.event_id == uuid.UUID(lost.event_id), out.sent_offset.is_not(None)
+    )
+    row = tx.execute(query).one_or_none()
+    return row is not None and row.sent_offset < starts.get(TopicPartition(lost.topic, row.sent_partition), 0)
+
+
+# --- totals -------------------------------------------------------------------------------------------------
+
+
+def _totals(tx: sa.Connection, province: bool) -> dict[str, dict[str, int]]:
+    """Distinct records of each topic at each place."""
+    counted = {
+        "published": "SELECT topic, count(*) FROM rc_published GROUP BY 1",
+        "carried": "SELECT topic, count(*) FROM rc_once GROUP BY 1",
+        "applied": "SELECT topic, count(*) FROM rc_applied GROUP BY 1",
+        "dead": "SELECT topic, count(*) FROM dead_letter GROUP BY 1",
+    }
+    if province:
+        told = (
+            "SELECT about FROM rc_carried u JOIN rc_acknowledged k USING (event_id) "
+            f"WHERE u.topic = '{UPLOAD.name}'"
+        )
+        counted["acknowledged"] = f"""
+          SELECT topic, count(*) FROM rc_acknowledged GROUP BY 1
+          UNION ALL SELECT '{RATING.name}', count(*) FROM rating_event WHERE event_id IN ({told})"""
+    totals: dict[str, dict[str, int]] = {t.name: {} for t in TOPICS}
+    for place, query in counted.items():
+        for topic, n in tx.exec_driver_sql(query):
+            totals.setdefault(topic, {})[place] = n
+    return totals
+
+
+def _hashes(tx: sa.Connection, province: bool) -> dict[str, dict[str, str]]:
+    """Multiset hash (64 hex digits) of each topic at each place."""
+    relations = {"published": "rc_published", "carried": "rc_once", "applied": "rc_applied"}
+    if province:
+        relations["acknowledged"] = "rc_acknowledged"
+    hashes: dict[str, dict[str, str]] = {}
+    for place, relation in relations.items():
+        for row in tx.exec_driver_sql(_summed(relation, "topic", "1")).mappings():
+            total = sum(int(row[f"l{i}"]) << (32 * (7 - i)) for i in range(8)) % 2**256
+            hashes.setdefault(row["topic"], {})[place] = f"{total:064x}"
+    return hashes
+
+
+def _number(tx: sa.Connection, query: str) -> int:
+    return int(tx.exec_driver_sql(query).scalar_one())

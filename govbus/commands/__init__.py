@@ -1,0 +1,1 @@
+"""The commands of ``govbus``, one module a group; each has ``register(app)``."""

@@ -1,0 +1,71 @@
+"""``govbus directory``: the shared data directory, searched."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from consumers.directory.view import Hit
+
+FRESHNESS = {"FRESH": "green", "DUE": "yellow", "STALE": "red", "BROKEN": "bold white on red"}
+NAMES = {"FRESH": "及时", "DUE": "应更新", "STALE": "逾期", "BROKEN": "中断"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to ``app``."""
+    group = typer.Typer(no_args_is_help=True, help="The shared data directory.")
+    group.command("search")(search)
+    group.callback()(lambda: None)
+    app.add_typer(group, name="directory")
+
+
+def search(
+    words: Annotated[list[str] | None, typer.Argument(help="Words to find; all of them; none: every entry.")] = None,
+    share_type: Annotated[str, typer.Option(help="1 unconditional, 2 conditional, 3 not shared.")] = "",
+    department: Annotated[str, typer.Option(help="Department code.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
+) -> None:
+    """Search the directory. 检索政务数据资源共享目录."""
+    import json
+
+    from consumers.alerts.inbox import now_ms
+    from consumers.directory import view
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from streams.store.engine import connect
+
+    engine = connect(resolve(load()).database_url)
+    with engine.connect() as tx:
+        hits = view.search(tx, words or [], now_ms(), share_type, department)
+    if as_json:
+        typer.echo(json.dumps([plain(h) for h in hits], ensure_ascii=False))
+    else:
+        show(hits)
+
+
+def plain(hit: Hit) -> dict[str, Any]:
+    """A hit as JSON: the entry with rank and freshness."""
+    return {"rank": hit.rank, "freshness": hit.freshness, **hit.entry}
+
+
+def show(hits: list[Hit]) -> None:
+    """The hits as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from govbus.commands.alerts import department_name
+    from schemas import codesets
+
+    types = codesets.load("govbus.share-type").values
+    table = Table(title=f"{len(hits)} 项")
+    for name in ("资源代码", "名称", "提供部门", "共享类型", "共享条件", "更新"):
+        table.add_column(name, overflow="fold")
+    for hit in hits:
+        entry, colour = hit.entry, FRESHNESS[hit.freshness]
+        state = f"[{colour}]{NAMES[hit.freshness]}[/]" + (" 有异议" if entry["disputed"] else "")
+        share = types.get(entry["share_type_code"], entry["share_type_code"])
+        title, department = entry["title"], department_name(entry["department"])
+        table.add_row(entry["resource_code"], title, department, share, entry["share_condition"], state)
+    Console().print(table)

@@ -1,0 +1,217 @@
+"""``govbus dlq list``, ``show``, ``redrive``: what could not be accepted, why, and another chance."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from connectors.redrive import Redriven, Wanted
+
+SHANGHAI = timezone(timedelta(hours=8))
+AS_JSON = typer.Option(False, "--json", help="Print JSON to standard output.")
+REASON = typer.Option("", help="Only this reason (code set govbus.reason).")
+TOPIC = typer.Option("", help="Only this topic.")
+DEPT = typer.Option("", help="Only this department's code.")
+ORIGIN = typer.Option("", help="Only INTAKE or STREAM.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to ``app``."""
+    group = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be accepted.")
+    group.command("list")(list_dead)
+    group.command("show")(show)
+    group.command("redrive")(redrive)
+    app.add_typer(group, name="dlq")
+
+
+def list_dead(
+    reason: str = REASON,
+    topic: str = TOPIC,
+    dept: str = DEPT,
+    origin: str = ORIGIN,
+    redriven: Annotated[bool, typer.Option(help="Also those that were redriven.")] = False,
+    limit: Annotated[int, typer.Option(help="How many to list one by one.")] = 50,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Count dead letters by reason, topic and department, and list the latest. Shows no payload."""
+    from connectors import redrive as dead
+
+    wanted = dead.Wanted((), reason, topic, dept, origin, redriven)
+    with _Engine() as engine:
+        groups = [dict(row._mapping) for row in dead.counts(engine, wanted)]
+        letters = [_head(row) for row in dead.find(engine, wanted, limit)]
+    if as_json:
+        typer.echo(json.dumps({"counts": groups, "letters": letters}, ensure_ascii=False))
+    else:
+        _print_list(groups, letters)
+
+
+def show(
+    dead_id: uuid.UUID,
+    payload: Annotated[
+        bool, typer.Option("--payload", help="Show the content, which may be personal.")
+    ] = False,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Show one dead letter; its content only with --payload. Exit code 1 if there is none of that id."""
+    from connectors import redrive as dead
+
+    with _Engine() as engine:
+        rows = dead.find(engine, dead.Wanted((dead_id,), redriven=True))
+    if not rows:
+        raise _none(dead_id)
+    report = _head(rows[0]) | {"digest": str(rows[0].digest), "bytes": len(rows[0].original)}
+    if payload:
+        report["payload"] = _payload(rows[0])
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        for name, value in report.items():
+            typer.echo(f"{name:14} {value if value is not None else '-'}")
+
+
+def redrive(
+    ids: Annotated[
+        list[uuid.UUID] | None, typer.Argument(help="Dead letters by id; or choose by options.")
+    ] = None,
+    reason: str = REASON,
+    topic: str = TOPIC,
+    dept: str = DEPT,
+    origin: str = ORIGIN,
+    file: Annotated[
+        Path | None, typer.Option(help="Corrected row(s) in the place of one dead letter.")
+    ] = None,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Give dead letters another chance. Exit code 0 only if every one of them was accepted."""
+    from connectors import redrive as dead
+    from schemas.errors import Misconfigured
+
+    wanted = dead.Wanted(tuple(ids or ()), reason, topic, dept, origin)
+    if not wanted.chosen:
+        raise Misconfigured(
+            "name dead letters by id, or choose them by --reason, --topic, --dept or --origin"
+        )
+    with _Engine() as engine:
+        results = _with_file(engine, wanted, file) if file else _each(engine, wanted)
+    _report(results, as_json)
+    if not results or any(r.outcome not in dead.ACCEPTED for r in results):
+        raise typer.Exit(1)
+
+
+def _each(engine: sa.Engine, wanted: Wanted) -> list[Redriven]:
+    from rich.console import Console
+    from rich.progress import track
+
+    from connectors import redrive as dead
+
+    letters = dead.find(engine, wanted)
+    bar = track(letters, "redriving", console=Console(stderr=True), transient=True)
+    return [dead.redrive(engine, letter) for letter in bar]
+
+
+def _with_file(engine: sa.Engine, wanted: Wanted, file: Path) -> list[Redriven]:
+    from connectors import redrive as dead
+    from connectors.intake import files
+    from schemas.errors import Misconfigured
+    from schemas.topics import BY_NAME
+
+    letters = dead.find(engine, wanted)
+    if len(letters) != 1:
+        raise Misconfigured(f"--file goes in the place of one dead letter, {len(letters)} were chosen")
+    rows = [row for _, row in files.open_rows(file, BY_NAME[letters[0].topic]).rows()]
+    return dead.replace_with(engine, letters[0], rows)
+
+
+def _report(results: list[Redriven], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"results": [_result(r) for r in results]}, ensure_ascii=False))
+        return
+    for result in results:
+        why = "; ".join(f"{f.reason} {f.field} {f.text}" for f in result.faults)
+        typer.echo(f"{result.dead_id}  {result.outcome}  {why}".rstrip())
+    typer.echo(f"{len(results)} dead letters")
+
+
+def _result(result: Redriven) -> dict[str, Any]:
+    return {
+        "dead_id": str(result.dead_id),
+        "outcome": result.outcome,
+        "event_id": str(result.event_id) if result.event_id else None,
+        "faults": [{"reason": f.reason, "field": f.field, "text": f.text} for f in result.faults],
+    }
+
+
+def _head(row: Any) -> dict[str, Any]:
+    """What may be shown of a dead letter to everybody: no key, no content."""
+    return {
+        "dead_id": str(row.dead_id),
+        "origin": row.origin,
+        "topic": row.topic,
+        "partition": row.partition,
+        "offset": row.offset,
+        "region": row.region,
+        "department": row.department,
+        "event_id": str(row.event_id) if row.event_id else None,
+        "reason": row.reason,
+        "field": row.field,
+        "text": row.text,
+        "occurred_at": _time(row.occurred_at),
+        "redriven_at": _time(row.redriven_at) if row.redriven_at else None,
+    }
+
+
+def _time(millis: int) -> str:
+    return datetime.fromtimestamp(millis / 1000, SHANGHAI).isoformat(timespec="milliseconds")
+
+
+def _payload(row: Any) -> Any:
+    """The row as JSON or the decoded record; hexadecimal where it is neither."""
+    from schemas import codec
+    from schemas.errors import Rejected
+    from schemas.topics import BY_NAME
+
+    original = bytes(row.original)
+    try:
+        if row.origin == "INTAKE":
+            return original.decode()
+        return json.dumps(codec.decode(original, BY_NAME.get(row.topic)), ensure_ascii=False, default=str)
+    except (Rejected, UnicodeDecodeError):
+        return original.hex()
+
+
+def _print_list(groups: list[dict[str, Any]], letters: list[dict[str, Any]]) -> None:
+    for group in groups:
+        place = f"{group['topic']:26} {group['department']:10} {group['origin']}"
+        typer.echo(f"{group['n']:7}  {group['reason']:24} {place}")
+    for letter in letters:
+        typer.echo(f"{letter['dead_id']}  {letter['reason']} {letter['field']} {letter['text']}")
+    typer.echo(f"{sum(g['n'] for g in groups)} dead letters")
+
+
+def _none(dead_id: uuid.UUID) -> Exception:
+    from schemas.errors import GovbusError
+
+    return GovbusError(f"there is no dead letter {dead_id}")
+
+
+class _Engine:
+    """The database of this installation, closed at the end."""
+
+    def __enter__(self) -> sa.Engine:
+        from govbus import runtime, settings
+        from streams.store.engine import connect
+
+        self._engine = connect(runtime.resolve(settings.load()).database_url)
+        return self._engine
+
+    def __exit__(self, *_: object) -> None:
+        self._engine.dispose()

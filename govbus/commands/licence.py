@@ -1,0 +1,77 @@
+"""``govbus licence``: the index of electronic licences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to ``app``."""
+    group = typer.Typer(no_args_is_help=True, help="Electronic licences.")
+    group.command("show")(show)
+    group.callback()(lambda: None)
+    app.add_typer(group, name="licence")
+
+
+def show(
+    identifier: Annotated[str, typer.Argument(help="Licence identifier, family or number.")] = "",
+    holder: Annotated[str, typer.Option(help="All licences of this holder (identity code).")] = "",
+    full: Annotated[bool, typer.Option(help="Show the holder unmasked.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show a licence's versions or a holder's licences; exit code 1 if there is none. 查询电子证照."""
+    import json
+    from datetime import datetime
+
+    from connectors.province.format import SHANGHAI
+    from consumers import licences
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from schemas.errors import Misconfigured
+    from streams.store.engine import connect
+
+    if bool(identifier) == bool(holder):
+        raise Misconfigured("give either an identifier or --holder")
+    engine = connect(resolve(load()).database_url)
+    with engine.connect() as tx:
+        found = licences.find(tx, identifier, holder)
+    today = datetime.now(SHANGHAI).date()
+    rows = [plain(r, licences.standing(r, today), full) for r in found]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, default=str))
+    else:
+        _table(rows)
+    raise typer.Exit(0 if rows else 1)
+
+
+def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
+    """A licence for a screen: its standing today, and its holder masked unless ``full``."""
+    from consumers.licences import masked_id, masked_name
+
+    name, code = row["holder_name"], row["holder_id"]
+    holder = {"holder_name": name, "holder_id": code}
+    if not full:
+        holder = {"holder_name": masked_name(name), "holder_id": masked_id(code)}
+    return {**row, **holder, "standing": standing}
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from schemas import codesets
+
+    table = Table(title=f"{len(rows)} 件")
+    for name in ("证照标识", "类型", "版本", "持证主体", "证件号码", "状态", "有效期止", "来源"):
+        table.add_column(name, overflow="fold")
+    origins = codesets.load("govbus.licence-origin").values
+    names = codesets.load("govbus.licence-standing").values
+    for r in rows:
+        ends = str(r["valid_to_on"] or "长期")
+        holder, standing = (r["holder_name"], r["holder_id"]), names.get(r["standing"], r["standing"])
+        origin = origins.get(r["origin"], r["origin"]) + (" 有异议" if r["disputed"] else "")
+        table.add_row(r["licence_id"], r["type_name"], str(r["licence_version"]), *holder, standing, ends, origin)
+    Console().print(table)

@@ -1,0 +1,123 @@
+"""``govbus reconcile``: prove that four places hold the same events, once each."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from consumers.reconcile import Progress, Report
+    from govbus.settings import Settings
+
+SHOWN = 20
+PLACES = ("published", "carried", "applied", "acknowledged", "dead")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("reconcile")(reconcile)
+
+
+def reconcile(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+    wait: Annotated[
+        float, typer.Option(help="Look again for so many seconds while something differs.")
+    ] = 0.0,
+    no_province: Annotated[bool, typer.Option(help="Leave the province's receipts out.")] = False,
+) -> None:
+    """Prove published = carried = applied = acknowledged; exit code 0 only if it is so."""
+    import json
+
+    from govbus.runtime import resolve
+    from govbus.settings import load
+
+    settings = resolve(load())
+    report = until_equal(lambda: run(settings, not no_province, quiet=as_json), wait)
+    if as_json:
+        typer.echo(json.dumps(report.plain(), ensure_ascii=False))
+    else:
+        show(report)
+    raise typer.Exit(0 if report.equal else 1)
+
+
+def run(settings: Settings, province: bool = True, quiet: bool = False) -> Report:
+    """One comparison on a resolved bus, with progress on standard error unless ``quiet``."""
+    from consumers.reconcile import reconcile as compare
+    from schemas.errors import Misconfigured
+    from streams.store.engine import connect
+
+    if province and not settings.province_public_key:
+        raise Misconfigured("no province is known: set GOVBUS_PROVINCE_PUBLIC_KEY, or ask with --no-province")
+    engine = connect(settings.database_url)
+    try:
+        with _bar(quiet) as progress:
+            return compare(
+                engine, settings.kafka, settings.province_public_key if province else None, progress
+            )
+    finally:
+        engine.dispose()
+
+
+def until_equal(look: Callable[[], Report], seconds: float) -> Report:
+    """The first report that is equal, or the last within ``seconds``: events need time to arrive."""
+    end = time.monotonic() + seconds
+    report = look()
+    while not report.equal and time.monotonic() < end:
+        time.sleep(1.0)
+        report = look()
+    return report
+
+
+@contextlib.contextmanager
+def _bar(quiet: bool) -> Iterator[Progress]:
+    """A progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+        tasks = {name: bar.add_task(name, total=None) for name in ("Kafka", "receipts", "comparing")}
+        yield lambda name, done, total: bar.update(tasks[name], completed=done, total=total)
+
+
+def show(report: Report) -> None:
+    """The report as tables for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("topic", *PLACES, title="published = carried = applied = acknowledged")
+    for topic, counts in report.topics.items():
+        if counts:
+            table.add_row(topic, *(f"{counts[p]:,}" if p in counts else "-" for p in PLACES))
+    console.print(table)
+    console.print(
+        f"{report.cells:,} cells (department x topic x hour) compared; "
+        f"{report.duplicates:,} repeated deliveries; "
+        f"{report.superseded:,} compacted away; {report.expired:,} past retention"
+    )
+    _show_differences(console, report)
+    console.print("[green]equal[/green]" if report.equal else "[red]NOT equal[/red]")
+
+
+def _show_differences(console: object, report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    assert isinstance(console, Console)
+    for batch in report.forged:
+        console.print(f"[red]receipt of batch {batch} is not signed by the province[/red]")
+    if not report.differences:
+        return
+    table = Table("event id", "department", "topic", "difference", "reason", title="differences")
+    for d in report.differences[:SHOWN]:
+        table.add_row(d.event_id, d.department, d.topic, f"{d.kind} {d.place}", d.reason)
+    console.print(table)
+    more = len(report.differences) + report.unnamed - SHOWN
+    if more > 0:
+        console.print(f"and {more:,} more; --json names them")

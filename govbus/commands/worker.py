@@ -1,0 +1,31 @@
+"""``govbus worker``: the process that applies the inbound topics."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("worker")(worker)
+
+
+def worker() -> None:
+    """Apply the inbound topics to the database, for ever; several workers share the partitions."""
+    from connectors.topics_admin import await_topics
+    from govbus.logs import configure
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from streams.worker import run
+
+    settings = resolve(load())
+    configure(settings.log_level, "worker")
+    await_topics(settings.kafka)
+    run(
+        settings.kafka,
+        settings.database_url,
+        settings.home,
+        settings.clock,
+        settings.timer_settle_ms,
+        name=settings.worker_name,
+    )

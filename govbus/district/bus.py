@@ -1,0 +1,122 @@
+"""What a running bus shows from outside: counts, what is unsettled, latencies. Only reads."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from consumers.loop import partitions, reader
+from govbus.district.generator import SPAN
+from schemas.topics import Topic
+
+VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
+PUBLISHED_SQL = "SELECT topic, count(*), count(*) FILTER (WHERE sent_at IS NULL) FROM outbox GROUP BY topic"
+CARDS_SQL = """SELECT colour || CASE WHEN revoked_at IS NULL THEN '' ELSE ' revoked' END, count(*)
+               FROM card WHERE kind = 'CARD' GROUP BY 1 ORDER BY 1"""
+BAD_SQL = "SELECT count(*) FROM alert_inbox WHERE kind = 'BAD_RATING'"
+DEAD_SQL = "SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason"
+DUE_SQL = "SELECT count(*) FROM case_state WHERE next_check_at <= :end"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Figures of one moment."""
+
+    published: dict[str, int]
+    unsent: int
+    cards: dict[str, int]
+    bad: int
+    dead: dict[str, int]
+
+
+def look(engine: sa.Engine) -> Look:
+    """The figures as they are now; a few milliseconds."""
+    with engine.connect() as tx:
+        rows = tx.execute(sa.text(PUBLISHED_SQL)).all()
+        return Look(
+            {topic: n for topic, n, _ in sorted(rows)},
+            sum(unsent for *_, unsent in rows),
+            {row[0]: row[1] for row in tx.execute(sa.text(CARDS_SQL))},
+            int(tx.execute(sa.text(BAD_SQL)).scalar_one()),
+            {row[0]: row[1] for row in tx.execute(sa.text(DEAD_SQL))},
+        )
+
+
+# --- settled? ---
+
+
+def processors() -> Iterator[tuple[str, Topic]]:
+    """Everything that keeps a cursor: name and topic."""
+    from connectors.province.push import Queue
+    from consumers.alerts.inbox import Inbox
+    from consumers.directory.view import View
+
+    for verb in VERBS:
+        for projection in importlib.import_module(f"streams.agents.{verb}").projections():
+            yield projection.name, projection.topic
+    for effect in (Inbox(), View(), Queue()):
+        yield from ((effect.name, topic) for topic in effect.topics)
+
+
+class Settling:
+    """Names what is not settled yet. Holds one Kafka consumer; use as a context manager."""
+
+    def __init__(self, engine: sa.Engine, bootstrap: str) -> None:
+        self._engine = engine
+        self._consumer = reader(bootstrap)
+        self._processors = list(processors())
+
+    def __enter__(self) -> Settling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    def lag(self) -> dict[str, int]:
+        """Records between each processor's cursors and the ends of its topic; only those above 0."""
+        with self._engine.connect() as tx:
+            rows = tx.execute(sa.text('SELECT processor, topic, "partition", next_offset FROM cursor')).all()
+        at = {(name, topic, partition): offset for name, topic, partition, offset in rows}
+        behind: dict[str, int] = {}
+        for name, topic in self._processors:
+            ends = self._consumer.end_offsets(partitions(self._consumer, [topic]))
+            missing = sum(end - at.get((name, topic.name, tp.partition), 0) for tp, end in ends.items())
+            if missing:
+                behind[f"{name} on {topic.name}"] = missing
+        return behind
+
+    def unsettled(self) -> list[str]:
+        """What is still under way, in words; empty: all is settled."""
+        from connectors.province.push import waiting
+
+        with self._engine.connect() as tx:
+            unsent = tx.execute(sa.text("SELECT count(*) FROM outbox WHERE sent_at IS NULL")).scalar_one()
+            due = tx.execute(sa.text(DUE_SQL), {"end": SPAN.end}).scalar_one()
+            dirty = _dirty(tx)
+            unacknowledged = waiting(tx)
+        found = [f"{name}: {n:,} records behind" for name, n in self.lag().items()]
+        words = ((unsent, "events not yet sent"), (due, "cases due for a look"),
+                 (dirty, "rollups not yet said"),
+                 (unacknowledged, "records not acknowledged by the province"))  # fmt: skip
+        return [f"{n:,} {text}" for n, text in words if n] + found
+
+
+def _dirty(tx: sa.Connection) -> int:
+    """Rollups that changed and were not said yet."""
+    if tx.execute(sa.text("SELECT to_regclass('rollup_dirty')")).scalar_one() is None:
+        return 0
+    return int(tx.execute(sa.text("SELECT count(*) FROM rollup_dirty")).scalar_one())
+
+
+# --- latency ---
+
+
+def percentile(values: Sequence[int], share: float) -> float | None:
+    """The value below which ``share`` of ``values`` (sorted) lie; None without values."""
+    if len(values) < 2:
+        return float(values[0]) if values else None
+    return round(statistics.quantiles(values, n=1000, method="inclusive")[int(share * 1000) - 1], 1)

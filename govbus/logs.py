@@ -1,0 +1,87 @@
+"""Structured logs for every process: JSON lines, or colours on a terminal; never personal data.
+
+A field of a log line that bears the name of a personal field of any contract is replaced; exceptions are
+logged by type and place, because their messages may quote values.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from functools import cache
+from typing import Any
+
+import structlog
+
+HIDDEN = "[personal]"
+SILENT = ("kafka",)
+"""Says every failed connection as an error; our own loops say once what they wait for."""
+NOISY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "alembic", "asyncio")
+
+
+def configure(level: str = "INFO", process: str = "") -> None:
+    """Send structlog and the standard library's logging to standard error; ``process`` names this process
+    in each line.
+    """
+    terminal = sys.stderr.isatty()
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        without_messages,
+        without_personal,
+    ]
+    render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(ensure_ascii=False)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        )
+    )
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(level)
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in NOISY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    if process:
+        structlog.contextvars.bind_contextvars(process=process)
+
+
+def without_personal(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace the values of fields that some contract marks as personal."""
+    for name in personal_fields() & line.keys():
+        line[name] = HIDDEN
+    return line
+
+
+def without_messages(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace an exception by its type and the places it passed."""
+    given = line.pop("exc_info", None)
+    if not given:
+        return line
+    error = given if isinstance(given, BaseException) else given[1] if isinstance(given, tuple) else sys.exc_info()[1]
+    if error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        line["error"] = type(error).__name__
+        line["frames"] = [f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames[-12:]]
+    return line
+
+
+@cache
+def personal_fields() -> frozenset[str]:
+    """Names of all fields that the contracts mark ``"personal": true``."""
+    from schemas.codec import contract
+    from schemas.topics import TOPICS
+
+    return frozenset(f["name"] for t in TOPICS for f in contract(t)["fields"] if f.get("personal"))

@@ -1,0 +1,117 @@
+"""Fills in the addresses nobody configured, from the local stack; every command that needs a bus starts
+here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from connectors.local.stack import Addresses, Stack
+from govbus.settings import Settings
+from schemas.errors import Retryable
+
+PROVINCE_ADDRESS = Path("province") / "address.json"
+"""Below the home: where a province that runs on this machine writes its URL and public key."""
+
+
+def local_stack(settings: Settings, console: Console | None = None) -> Stack:
+    """The local stack of an installation, saying what it does on standard error."""
+    told = console or Console(stderr=True)
+    return Stack(settings.home, say=lambda text: told.print(f"[yellow]{text}[/yellow]"))
+
+
+def start(settings: Settings, console: Console | None = None, upgrade: bool = False) -> Addresses:
+    """Starts the parts of the local stack that no setting replaces, with a progress bar while jars are
+    fetched; ``upgrade``: brings the tables up to date while Kafka starts.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from streams.store import migrate
+
+    told = console or Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=told, transient=True) as bar:
+        task = bar.add_task("starting Kafka and PostgreSQL", total=None)
+
+        def fetched(done: int, total: int) -> None:
+            text = "fetching Kafka's jars" if done < total else "starting Kafka and PostgreSQL"
+            bar.update(task, description=text, completed=done, total=total)
+
+        stack = Stack(settings.home, say=lambda text: told.print(f"[yellow]{text}[/yellow]"), progress=fetched)
+        ready = migrate.upgrade if upgrade else lambda _: None
+        return stack.up(not settings.kafka, not settings.database_url, ready)
+
+
+def resolve(settings: Settings, prepare: bool = True) -> Settings:
+    """Settings with every address filled in; starts the local stack for those that are empty.
+
+    ``prepare``: a local stack that had to be started also gets its tables and topics. Where a province
+    runs on this machine, its published URL and key are filled in too; otherwise they stay empty.
+    """
+    if not (settings.kafka and settings.database_url):
+        settings = _with_local(settings, prepare)
+    return _with_province(settings)
+
+
+def prepare_bus(kafka: str, database_url: str, replication: int = 1) -> list[str]:
+    """Brings tables and topics to what the code declares; returns what changed on the broker."""
+    from connectors import topics_admin
+    from streams.store import migrate
+
+    migrate.upgrade(database_url)
+    return topics_admin.apply(kafka, replication)
+
+
+def resolve_ready(settings: Settings) -> Settings:
+    """Like ``resolve``, with tables and topics brought up to date whatever was running before."""
+    from connectors import topics_admin
+    from streams.store import migrate
+
+    filled = settings
+    if not (settings.kafka and settings.database_url):
+        filled = _filled(settings, start(settings, upgrade=True))
+    if settings.database_url:
+        migrate.upgrade(settings.database_url)
+    topics_admin.apply(filled.kafka, filled.replication)
+    return _with_province(filled)
+
+
+def _with_local(settings: Settings, prepare: bool) -> Settings:
+    parts = local_stack(settings).status()
+    fresh = not all(part.running for part in parts if _needed(part.name, settings))
+    filled = _filled(settings, start(settings))
+    if prepare and fresh:
+        prepare_bus(filled.kafka, filled.database_url, filled.replication)
+    return filled
+
+
+def _filled(settings: Settings, found: Addresses) -> Settings:
+    return settings.model_copy(
+        update={
+            "kafka": settings.kafka or found.kafka,
+            "database_url": settings.database_url or found.database_url,
+            "province_database_url": settings.province_database_url or found.province_database_url,
+        }
+    )
+
+
+def _needed(part: str, settings: Settings) -> bool:
+    return not (settings.database_url if part == "postgres" else settings.kafka)
+
+
+def _with_province(settings: Settings) -> Settings:
+    """Fills the province's URL and key from what a province on this machine published, if neither is set."""
+    path = settings.home / PROVINCE_ADDRESS
+    if settings.province_url or not path.exists():
+        return settings
+    try:
+        published = json.loads(path.read_text())
+        update = {"province_url": published["url"]}
+        if not settings.province_public_key:
+            update["province_public_key"] = published["public_key"]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise Retryable(f"{path} is not readable yet: {error}") from None
+    return settings.model_copy(update=update)

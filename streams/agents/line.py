@@ -1,0 +1,289 @@
+"""The line from a Faust agent to the database: a bounded queue, and one applier that takes all that waits.
+
+While a batch is in the database, the next one is prepared beside it if much waits; with little waiting that
+would only make batches small. Decides how chunks coalesce and what happens when applying fails (DESIGN §2.6,
+§2.7): the database is away: hold and try again; the consumer skipped records: seek back; anything else: the
+process ends. No business decision is made here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+from schemas.errors import Retryable
+from streams.store import horizon
+from streams.store.applier import Applied, Gap, apply_batch, prepare, tick_all, tick_aside
+from streams.store.engine import is_transient
+from streams.store.lot import Lot
+from streams.store.projection import Preparing, Projection
+from streams.transport import Chunk
+
+BATCH_RECORDS = 30_000
+AHEAD_BATCHES = 1
+AHEAD_RECORDS = 10_000
+"""So many must wait before a batch is prepared beside the one that is being applied."""
+WAITING_BYTES = 32 * 1024 * 1024
+WAITING_RECORDS = 80_000
+ASIDE_AT_LEAST_S = 5.0
+GATHER_RECORDS, GATHER_S = 200, 0.02
+"""While little waits, gather for as long as the last transaction took, at most this long: a transaction costs nearly
+the same for one record as for a hundred, and the processors are needed elsewhere on the way to the alert."""
+TICK_S = 0.25
+"""How often a projection with timers is asked."""
+END_OFFSETS_S = 2.0
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+Ends = Callable[[str], Awaitable[Mapping[int, int]]]
+SeekBack = Callable[[str, Mapping[int, int]], Awaitable[None]]
+
+
+def contiguous(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
+    """Cut ``chunks`` into batches in which every chunk begins where its partition's last one ended."""
+    batches: list[list[Chunk]] = []
+    ends: dict[int, int] = {}
+    for chunk in chunks:
+        if not batches or ends.get(chunk.partition, chunk.since) != chunk.since:
+            batches.append([])
+            ends = {}
+        batches[-1].append(chunk)
+        ends[chunk.partition] = chunk.end
+    return batches
+
+
+@dataclass(slots=True)
+class Batch:
+    """Chunks that are applied together, and what is being prepared of them."""
+
+    chunks: list[Chunk]
+    lot: Lot | None = None
+    preparing: asyncio.Future[object] | None = None
+
+
+class Line:
+    """One processor: what waits for it, and the loop that applies it."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        projection: Projection,
+        clock: Literal["wall", "watermark"] = "wall",
+        settle_ms: int = 200,
+        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        self.projection = projection
+        self.committed: dict[int, int] = {}
+        self.holding = False
+        self._unapplied = 0
+        self._engine = engine
+        self._clock: Literal["wall", "watermark"] = clock
+        self._settle_ms = settle_ms
+        self._wall_ms = wall_ms
+        self._waiting: deque[Chunk] = deque()
+        self._records = 0
+        self._bytes = 0
+        self._batches: deque[list[Chunk]] = deque()
+        self._arrived = asyncio.Event()
+        self._plenty = asyncio.Event()
+        self._room = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=projection.name)
+        self._beside = ThreadPoolExecutor(AHEAD_BATCHES, thread_name_prefix=f"{projection.name}-ahead")
+
+    @property
+    def ticks(self) -> bool:
+        """Whether the projection also speaks when nothing arrives."""
+        return hasattr(self.projection, "tick") and not self.aside_s
+
+    @property
+    def aside_s(self) -> float:
+        """Seconds between two ticks beside the applying, for a projection whose words need no horizon; 0: none."""
+        return float(getattr(self.projection, "aside_s", 0.0))
+
+    @property
+    def idle(self) -> bool:
+        """True while all that was handed over is applied: what is behind then has not been handed over."""
+        return not self._unapplied and not self.holding
+
+    @property
+    def saturated(self) -> bool:
+        """True while no more should be fetched for this processor."""
+        return self._records >= WAITING_RECORDS or self._bytes >= WAITING_BYTES
+
+    async def put(self, chunk: Chunk) -> None:
+        """Queue a chunk; waits while the queue is full."""
+        while self.saturated:
+            self._room.clear()
+            await self._room.wait()
+        self._waiting.append(chunk)
+        self._records += len(chunk.records)
+        self._unapplied += len(chunk.records)
+        self._bytes += chunk.size
+        self._arrived.set()
+        if self._records >= AHEAD_RECORDS:
+            self._plenty.set()
+
+    async def run(self, ends: Ends, seek_back: SeekBack) -> None:
+        """Apply and, unless much waits, tick for ever. Leaves only by cancellation or an error that waiting
+        cannot mend.
+        """
+        ticked = 0.0
+        ahead: deque[Batch] = deque()
+        while True:
+            batch = ahead.popleft() if ahead else await self._next()
+            if batch:
+                began = time.monotonic()
+                applying = asyncio.create_task(self._apply(batch, seek_back))
+                try:
+                    await self._look_ahead(ahead, applying)
+                    await applying
+                finally:
+                    applying.cancel()
+                self._unapplied -= sum(len(chunk.records) for chunk in batch.chunks)
+                if not ahead and self._records < GATHER_RECORDS:
+                    await asyncio.sleep(min(time.monotonic() - began, GATHER_S))
+            if self.ticks and not ahead and time.monotonic() - ticked >= TICK_S:
+                await self._tick(ends)
+                ticked = time.monotonic()
+
+    async def run_aside(self) -> None:
+        """Let the projection speak in a thread and transactions of its own: when nothing waits, and at the latest
+        every ``ASIDE_AT_LEAST_S``, unless very much waits.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.projection.name}-aside")
+        projection: Any = self.projection
+        spoke = time.monotonic()
+        while True:
+            await asyncio.sleep(self.aside_s)
+            overdue = time.monotonic() - spoke >= ASIDE_AT_LEAST_S and self._records < AHEAD_RECORDS
+            more = self.idle or overdue
+            while more:
+                more = await self._patiently(partial(tick_aside, self._engine, projection), thread) and self.idle
+                spoke = time.monotonic()
+
+    async def _next(self) -> Batch | None:
+        """What waits, as soon as anything does; None if it is time to tick."""
+        if not self._batches:
+            await self._something_to_do()
+            self._batches.extend(contiguous(self._take()))
+        return Batch(self._batches.popleft()) if self._batches else None
+
+    async def _look_ahead(self, ahead: deque[Batch], applying: asyncio.Task[None]) -> None:
+        """Begin to prepare the batches after the one that is being applied, as long as much waits."""
+        while isinstance(self.projection, Preparing) and len(ahead) < AHEAD_BATCHES and not applying.done():
+            plenty = asyncio.ensure_future(self._plenty.wait())
+            if not self._batches:
+                await asyncio.wait({applying, plenty}, return_when=asyncio.FIRST_COMPLETED)
+            plenty.cancel()
+            if (self._batches or self._plenty.is_set()) and (batch := await self._next()):
+                batch.preparing = asyncio.get_running_loop().run_in_executor(self._beside, self._prepare, batch)
+                ahead.append(batch)
+
+    def _prepare(self, batch: Batch) -> object:
+        batch.lot = self._lot(batch.chunks)
+        return prepare(self.projection, batch.lot)
+
+    def _lot(self, chunks: Sequence[Chunk]) -> Lot:
+        return Lot.joined(self.projection.topic, ((c.partition, c.records) for c in chunks))
+
+    async def _something_to_do(self) -> None:
+        try:
+            await asyncio.wait_for(self._arrived.wait(), TICK_S if self.ticks else None)
+        except TimeoutError:
+            return
+
+    def _take(self) -> list[Chunk]:
+        taken: list[Chunk] = []
+        records = 0
+        while self._waiting and (not taken or records + len(self._waiting[0].records) <= BATCH_RECORDS):
+            chunk = self._waiting.popleft()
+            records += len(chunk.records)
+            self._bytes -= chunk.size
+            taken.append(chunk)
+        self._records -= records
+        if not self._waiting:
+            self._arrived.clear()
+        if self._records < AHEAD_RECORDS:
+            self._plenty.clear()
+        self._room.set()
+        return taken
+
+    async def _apply(self, batch: Batch, seek_back: SeekBack) -> None:
+        chunks = batch.chunks
+        prepared = await batch.preparing if batch.preparing else None
+        lot = batch.lot
+        while chunks:
+            try:
+                applied = await self._patiently(partial(self._apply_now, chunks, lot, prepared))
+            except Gap as gap:
+                log.warning("records were skipped; seeking back", topic=gap.topic, to=dict(gap.next_offsets))
+                chunks = [c for c in chunks if c.partition not in gap.next_offsets]
+                lot, prepared = None, None
+                await seek_back(gap.topic, gap.next_offsets)
+            else:
+                self.committed.update(applied.next_offsets)
+                return
+
+    def _apply_now(self, chunks: Sequence[Chunk], lot: Lot | None, prepared: object) -> Applied:
+        since: dict[int, int] = {}
+        for chunk in chunks:
+            since.setdefault(chunk.partition, chunk.since)
+        return apply_batch(self._engine, self.projection, lot or self._lot(chunks), since, prepared)
+
+    async def _tick(self, ends: Ends) -> None:
+        unsent = await self._patiently(self._oldest_unsent)
+        try:
+            end_offsets = await asyncio.wait_for(ends(self.projection.topic.name), END_OFFSETS_S)
+        except TimeoutError:
+            return
+        if end_offsets:
+            await self._patiently(lambda: self._tick_now(end_offsets, unsent))
+
+    def _oldest_unsent(self) -> int | None:
+        with self._engine.connect() as tx:
+            return horizon.oldest_unsent(tx)
+
+    def _tick_now(self, ends: Mapping[int, int], unsent: int | None) -> None:
+        with self._engine.connect() as tx:
+            at = horizon.places(tx, self.projection.name, self.projection.topic)
+            top = horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())
+        due = horizon.horizons(at, ends, sorted(ends), top, unsent)
+        projection: Any = self.projection
+        while due and not (self._waiting or self._batches):
+            more = tick_all(self._engine, projection, due)
+            due = {p: due[p] for p in more}
+
+    async def _patiently(self, step: Callable[[], T], thread: ThreadPoolExecutor | None = None) -> T:
+        """Run ``step`` in this line's thread (or ``thread``) until the database takes it; says what it waits for."""
+        wait = FIRST_WAIT_S
+        while True:
+            try:
+                done = await asyncio.get_running_loop().run_in_executor(
+                    thread or self._thread, lambda: _transiently(step)
+                )
+            except Retryable as error:
+                self.holding = True
+                log.warning("holding: waiting for PostgreSQL", processor=self.projection.name, why=str(error))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT_S)
+            else:
+                self.holding = False
+                return done
+
+
+def _transiently(step: Callable[[], T]) -> T:
+    try:
+        return step()
+    except Exception as error:
+        if is_transient(error):
+            raise Retryable(f"database: {type(error).__name__}") from error
+        raise

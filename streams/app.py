@@ -1,0 +1,228 @@
+"""The application factory: one agent per inbound topic, one line per processor, and a watchdog over all of
+them.
+
+Decides how Faust is configured and when the process must end. Truth and offsets live in SQL (DESIGN §2.2),
+so Faust keeps no tables, no transactions and no web server here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import faust
+import sqlalchemy as sa
+import structlog
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from schemas.errors import Retryable
+from streams.agents.line import Line
+from streams.store.applier import cursors
+from streams.store.engine import is_transient
+from streams.store.projection import Projection
+from streams.transport import Transport
+
+GROUP = "govbus"
+EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
+SESSION_S, HEARTBEAT_S, REQUEST_S = 6.0, 2.0, 60.0  # 6 s is the least that a broker allows by default
+WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
+log = structlog.get_logger(__name__)
+
+
+class Lines:
+    """All lines of this worker; what the transport asks about them (``streams.transport.Intake``)."""
+
+    def __init__(self, engine: sa.Engine, lines: Sequence[Line]) -> None:
+        self.by_topic = {line.projection.topic.name: line for line in lines}
+        self._engine = engine
+
+    def cursors(self) -> Mapping[tuple[str, int], int]:
+        """SQL cursors of all processors; waits, and says so, while the database is away."""
+        wait = 0.1
+        while True:
+            try:
+                with self._engine.connect() as tx:
+                    return cursors(tx, [line.projection.name for line in self.by_topic.values()])
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                log.warning("cursors: waiting for PostgreSQL", why=type(error).__name__)
+            time.sleep(wait)
+            wait = min(wait * 2, 5.0)
+
+    def saturated(self, topic: str) -> bool:
+        """True while no more chunks of ``topic`` should be fetched."""
+        return self.by_topic[topic].saturated
+
+    def committed(self) -> Mapping[tuple[str, int], int]:
+        """``next_offset`` by (topic, partition), as this worker last committed it."""
+        return {(t, p): o for t, line in self.by_topic.items() for p, o in line.committed.items()}
+
+
+def create_app(
+    bootstrap: str,
+    engine: sa.Engine,
+    projections: Sequence[Projection],
+    home: Path,
+    clock: Literal["wall", "watermark"] = "wall",
+    settle_ms: int = 200,
+    name: str = "",
+) -> faust.App:
+    """A Faust application that applies ``projections``; ``bootstrap`` is ``host:port[,host:port]``.
+
+    ``name`` makes the worker a static member of its group: started again within the session timeout it has
+    its partitions back at once. No two workers may bear the same name; without one, others take over first.
+    Nothing is connected before the application starts.
+    """
+    app = _configured(bootstrap, home, name)
+    lines = Lines(engine, [Line(engine, p, clock, settle_ms) for p in projections])
+    app.intake = lines
+    for line in lines.by_topic.values():
+        _add(app, line)
+    _add_task(app, "watchdog", lambda: _watch(app, lines))
+    return app
+
+
+def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
+    url = ";".join(f"govbus://{server}" for server in bootstrap.split(","))
+    app = faust.App(
+        GROUP,
+        broker=url,
+        store="memory://",
+        datadir=str(home / "worker"),
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        value_serializer="raw",
+        key_serializer="raw",
+        stream_wait_empty=False,
+        stream_buffer_maxsize=64,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=name or None,
+        broker_session_timeout=SESSION_S,
+        broker_heartbeat_interval=HEARTBEAT_S,
+        broker_rebalance_timeout=SESSION_S,
+        broker_request_timeout=REQUEST_S,
+        broker_commit_interval=2.0,
+        worker_redirect_stdouts=False,
+    )
+    app.transport = Transport(app.conf.broker, app, app.loop)
+    return app
+
+
+def _add(app: faust.App, line: Line) -> None:
+    topic = app.topic(
+        line.projection.topic.name, value_serializer="raw", key_serializer="raw", internal=False
+    )
+
+    async def hand_over(chunks: Any) -> None:
+        async for chunk in chunks:
+            await line.put(chunk)
+
+    app.agent(topic, name=line.projection.name)(hand_over)
+    _add_task(
+        app,
+        line.projection.name,
+        lambda: line.run(lambda t: end_offsets(app, t), lambda t, o: seek_back(app, t, o)),
+    )
+    if line.aside_s:
+        _add_task(app, f"{line.projection.name}-aside", line.run_aside)
+
+
+def _add_task(app: faust.App, name: str, work: Callable[[], Awaitable[None]]) -> None:
+    async def task() -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of a decoder is no Exception
+            die(name, error)
+
+    app.task(task)
+
+
+def die(name: str, error: BaseException) -> None:
+    """End the process with exit code 70. Says where; not the message, which may hold personal data."""
+    while isinstance(error, SystemExit) and error.__context__ is not None:
+        error = error.__context__
+    frames = traceback.extract_tb(error.__traceback__)[-12:]
+    log.critical(
+        "fault: ending the process",
+        where=name,
+        error=type(error).__name__,
+        code=_code(error),
+        frames=[f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames],
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_FAULT)
+
+
+def _code(error: BaseException) -> str:
+    """SQLSTATE of a database error, else the exit code or nothing."""
+    cause = getattr(error, "orig", error)
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "code", None) or "")
+
+
+async def end_offsets(app: faust.App, topic: str) -> Mapping[int, int]:
+    """End offsets of this worker's partitions of ``topic``, asked now; empty if the broker does not
+    answer.
+    """
+    consumer: Any = app.consumer
+    try:
+        tps = {tp for tp in consumer.assignment() if tp.topic == topic}
+        ends = await consumer.end_offsets(tps) if tps and not app.rebalancing else {}
+    except (KafkaError, RuntimeError):
+        return {}
+    return {tp.partition: offset for tp, offset in ends.items()}
+
+
+async def seek_back(app: faust.App, topic: str, offsets: Mapping[int, int]) -> None:
+    """Read ``topic`` again from ``offsets`` (by partition)."""
+    consumer: Any = app.consumer
+    consumer.reposition({TP(topic, p): offset for p, offset in offsets.items()})
+
+
+async def _watch(app: faust.App, lines: Lines) -> None:
+    """Read again from the cursor where a partition's lag stands though its line has nothing to do; end the
+    process if that does not help: Faust can idle without an error (DESIGN §2, traps).
+    """
+    since: dict[TP, tuple[int, float]] = {}
+    while True:
+        await asyncio.sleep(WATCH_EVERY_S)
+        stand, now = await _behind(app, lines), time.monotonic()
+        since = {tp: s if (s := since.get(tp, (at, now)))[0] == at else (at, now) for tp, at in stand.items()}
+        stuck = {tp: at for tp, (at, when) in since.items() if now - when >= SEEK_AFTER_S}
+        if any(now - since[tp][1] >= END_AFTER_S for tp in stuck):
+            raise Stuck(f"{len(stuck)} partitions have lag and no cursor moved for {END_AFTER_S:.0f} s")
+        if stuck:
+            log.warning("lag stands; reading again from the cursors", partitions=len(stuck))
+            consumer: Any = app.consumer
+            consumer.reposition(stuck)
+
+
+class Stuck(Exception):
+    """Lag stands and offsets do not move."""
+
+
+async def _behind(app: faust.App, lines: Lines) -> dict[TP, int]:
+    """Cursors of this worker's partitions that are behind the log while their line is idle; empty if broker
+    or database do not answer.
+    """
+    consumer: Any = app.consumer
+    try:
+        tps = {tp for tp in consumer.assignment() if lines.by_topic[tp.topic].idle}
+        ends = await asyncio.wait_for(consumer.end_offsets(tps), REQUEST_S) if tps else {}
+        at = await asyncio.get_running_loop().run_in_executor(None, lines.cursors)
+    except (KafkaError, RuntimeError, TimeoutError, Retryable):
+        return {}
+    places = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
+    return {tp: at.get(tuple(tp), 0) for tp, end in places.items() if end > at.get(tuple(tp), 0)}

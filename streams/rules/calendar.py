@@ -1,0 +1,289 @@
+"""Which minutes are office minutes, as known at a moment. Decides from published records alone; knows no
+clock.
+
+Local time is Asia/Shanghai, a fixed UTC+8. A *minute* is a count of local minutes since 1970-01-01 00:00
+local time, a
+*day* a count of local days since then; both are plain integers, so that counting is subtraction and
+bisection.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cache, lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+DAY_MINUTES = 1440
+OFFSET_MINUTES = 480
+MINUTE_MS = 60_000
+NATION = "000000"
+Sessions = tuple[tuple[int, int], ...]
+
+
+def minute_of(epoch_ms: int) -> int:
+    """Local minute in which ``epoch_ms`` (UTC) falls; seconds are cut, after DOMAIN 3.6 rule 4 (minute
+    precision).
+    """
+    return epoch_ms // MINUTE_MS + OFFSET_MINUTES
+
+
+def epoch_ms(minute: int) -> int:
+    """Epoch milliseconds UTC at which the local ``minute`` begins."""
+    return (minute - OFFSET_MINUTES) * MINUTE_MS
+
+
+def day_of(on: date) -> int:
+    """Local day number of a date."""
+    return on.toordinal() - EPOCH_ORDINAL
+
+
+def date_of(day: int) -> date:
+    """Date of a local day number; days beyond what ``date`` can name give its last one."""
+    return date.fromordinal(min(day + EPOCH_ORDINAL, date.max.toordinal()))
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What holds where nothing is published: office hours, fixed holidays as (month, day), years."""
+
+    sessions: Sessions
+    fixed: frozenset[tuple[int, int]]
+    first: int
+    last: int
+
+
+@cache
+def defaults() -> Defaults:
+    """The defaults of ``calendar.toml``."""
+    raw = tomllib.loads((Path(__file__).parent / "calendar.toml").read_text("utf-8"))
+    fixed = frozenset((int(text[:2]), int(text[3:])) for text in raw["holidays"]["fixed"])
+    return Defaults(_sessions(raw["hours"]["sessions"]), fixed, raw["range"]["first"], raw["range"]["last"])
+
+
+def _sessions(raw: Iterable[Sequence[int]]) -> Sessions:
+    return tuple((opens, closes) for opens, closes in sorted((s[0], s[1]) for s in raw) if closes > opens)
+
+
+@dataclass(frozen=True, slots=True)
+class Hours:
+    """Office hours from day ``first`` to day ``last`` inclusive (None: for good)."""
+
+    first: int
+    last: int | None
+    sessions: Sessions
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """One ``reference.calendar.v1`` record: the year's days that differ from Mon-Fri, its hours, when it
+    was known.
+    """
+
+    region: str
+    year: int
+    revision: int
+    version: str
+    received_at: int
+    days: tuple[tuple[int, bool], ...]
+    hours: tuple[Hours, ...]
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Publication:
+        """From a record of the contract (dates as ``date`` or ISO text)."""
+        days = tuple(sorted((day_of(_date(d["day"])), bool(d["working"])) for d in record["days"]))
+        return cls(
+            record["region"],
+            record["year"],
+            record["revision"],
+            record["calendar_version"],
+            record["received_at"],
+            days,
+            tuple(_hours(h) for h in record["hours"]),
+        )
+
+
+def _date(value: date | str) -> date:
+    return date.fromisoformat(value) if isinstance(value, str) else value
+
+
+def _hours(raw: Mapping[str, Any]) -> Hours:
+    last = raw.get("to_on")
+    sessions = _sessions((s["opens"], s["closes"]) for s in raw["sessions"])
+    return Hours(day_of(_date(raw["from_on"])), None if last is None else day_of(_date(last)), sessions)
+
+
+Chosen = tuple[Publication, ...]  # the publications in force for one year: the district's first, then the nation's
+
+
+@lru_cache(maxsize=2048)
+def _year(year: int, chosen: Chosen) -> tuple[Sessions, ...]:
+    """Sessions of every day of ``year``, empty on days off; ``chosen`` empty: Mon-Fri without fixed
+    holidays.
+    """
+    first = day_of(date(year, 1, 1))
+    count = day_of(date(year + 1, 1, 1)) - first
+    different = dict(next((p.days for p in chosen if p.days), ()))
+    hours = next((p.hours for p in chosen if p.hours), ())
+    known = bool(chosen)
+    return tuple(
+        _hours_on(day, hours) if _working(day, different, known) else () for day in range(first, first + count)
+    )
+
+
+def _working(day: int, different: Mapping[int, bool], known: bool) -> bool:
+    if day in different:
+        return different[day]
+    on = date_of(day)
+    return on.weekday() < 5 and (known or (on.month, on.day) not in defaults().fixed)
+
+
+def _hours_on(day: int, hours: Sequence[Hours]) -> Sessions:
+    for span in reversed(hours):
+        if span.first <= day and (span.last is None or day <= span.last):
+            return span.sessions
+    return defaults().sessions
+
+
+class Calendar:
+    """Working days and office minutes of one region, as one set of publications has them. Immutable; equal by
+    identity.
+
+    Never raises for a date: an unknown year is counted Mon-Fri without fixed holidays and is *provisional*,
+    days
+    outside the countable range saturate. Look-ups take O(log n).
+    """
+
+    __slots__ = ("_days", "_first", "_minutes", "_of_day", "_versions")
+
+    def __init__(self, chosen: Mapping[int, Chosen]) -> None:
+        span = range(defaults().first, defaults().last + 1)
+        self._first = day_of(date(span.start, 1, 1))
+        self._of_day = [sessions for year in span for sessions in _year(year, chosen.get(year, ()))]
+        lengths = [sum(c - o for o, c in sessions) for sessions in self._of_day]
+        self._minutes = list(accumulate(lengths, initial=0))
+        self._days = list(accumulate((1 if n else 0 for n in lengths), initial=0))
+        self._versions = {year: "+".join(p.version for p in ps) for year, ps in chosen.items() if ps}
+
+    def sessions(self, day: int) -> Sessions:
+        """Office sessions of a day as (opens, closes) minutes of the day; empty: a day off."""
+        index = day - self._first
+        return self._of_day[index] if 0 <= index < len(self._of_day) else ()
+
+    def working(self, day: int) -> bool:
+        """Whether the day is a working day."""
+        return bool(self.sessions(day))
+
+    def length(self, day: int) -> int:
+        """Office minutes of a day."""
+        return sum(closes - opens for opens, closes in self.sessions(day))
+
+    def counted(self, minute: int) -> int:
+        """Office minutes before ``minute``, from the beginning of the countable range."""
+        index = minute // DAY_MINUTES - self._first
+        if not 0 <= index < len(self._of_day):
+            return 0 if index < 0 else self._minutes[-1]
+        within = minute % DAY_MINUTES
+        return self._minutes[index] + sum(min(within, c) - o for o, c in self._of_day[index] if within > o)
+
+    def reached(self, counted: int) -> int:
+        """The first minute before which ``counted`` office minutes have passed (the close of a session, not
+        the next).
+        """
+        index = min(max(bisect_left(self._minutes, counted) - 1, 0), len(self._of_day) - 1)
+        left, start = counted - self._minutes[index], (self._first + index) * DAY_MINUTES
+        for opens, closes in self._of_day[index]:
+            if left <= closes - opens:
+                return start + opens + left
+            left -= closes - opens
+        return start + DAY_MINUTES
+
+    def nth_working_day(self, after: int, count: int) -> int:
+        """The ``count``-th working day after the day ``after`` (that day itself is not counted, 民法典
+        201).
+        """
+        before = self._days[min(max(after + 1 - self._first, 0), len(self._days) - 1)]
+        index = bisect_left(self._days, before + count) - 1
+        return self._first + min(max(index, 0), len(self._of_day) - 1)
+
+    def close(self, day: int) -> int:
+        """Close of business of ``day``, or of the next working day where it is a day off (民法典 203)."""
+        if not self.sessions(day):
+            day = self.nth_working_day(day, 1)
+        return day * DAY_MINUTES + self.sessions(day)[-1][1] if self.sessions(day) else (day + 1) * DAY_MINUTES
+
+    def provisional(self, first: int, last: int) -> bool:
+        """Whether a day between two minutes lies in a year without a published calendar."""
+        return any(year not in self._versions for year in _years(first, last))
+
+    def version(self, first: int, last: int) -> str:
+        """Versions of the calendars used between two minutes, e.g. ``2020-r1`` or ``2026-r1
+        2027-provisional``.
+        """
+        return " ".join(self._versions.get(year, f"{year}-provisional") for year in _years(first, last))
+
+
+def _years(first: int, last: int) -> range:
+    return range(date_of(first // DAY_MINUTES).year, date_of(max(last, first) // DAY_MINUTES).year + 1)
+
+
+def _names(region: str) -> tuple[str, str, str]:
+    """Whose calendar a region goes by, nearest first: its own, its district's (6 digits), the nation's."""
+    return region, region[:6], NATION
+
+
+class CalendarHistory:
+    """Every publication, and what was known of a region's calendar at any moment. Immutable."""
+
+    def __init__(self, publications: Iterable[Publication] = ()) -> None:
+        self._all = tuple(sorted(publications, key=lambda p: (p.received_at, p.region, p.year, p.revision)))
+        self._changes: dict[str, tuple[int, ...]] = {}
+        self._known: dict[tuple[str, int], Calendar] = {}
+
+    def changes(self, region: str) -> tuple[int, ...]:
+        """The moments (epoch ms, rising) at which knowledge of ``region``'s calendar changed."""
+        if region not in self._changes:
+            names = _names(region)
+            self._changes[region] = tuple(sorted({p.received_at for p in self._all if p.region in names}))
+        return self._changes[region]
+
+    def known_at(self, moment: int, region: str) -> Calendar:
+        """The calendar of ``region`` as known at ``moment``: its own publications, else the nation's, year
+        by year.
+        """
+        changes = self.changes(region)
+        index = bisect_right(changes, moment)
+        return self._at(region, changes[index - 1] if index else -1)
+
+    def _at(self, region: str, moment: int) -> Calendar:
+        known = self._known.get((region, moment))
+        if known is None:
+            known = self._known[region, moment] = self._build(region, moment)
+        return known
+
+    def _build(self, region: str, moment: int) -> Calendar:
+        latest: dict[tuple[str, int], Publication] = {}
+        for p in self._all:
+            if p.received_at <= moment and p.region in _names(region):
+                held = latest.get((p.region, p.year))
+                if held is None or p.revision > held.revision:
+                    latest[p.region, p.year] = p
+        chosen = tuple(sorted(latest.values(), key=lambda p: (p.year, _names(region).index(p.region))))
+        return _calendar(chosen)
+
+
+@lru_cache(maxsize=32)
+def _calendar(chosen: Chosen) -> Calendar:
+    """The calendar of publications ordered by year, the district's before the nation's; building one takes
+    20 ms.
+    """
+    years: dict[int, Chosen] = {}
+    for p in chosen:
+        years[p.year] = (*years.get(p.year, ()), p)
+    return Calendar(years)

@@ -1,0 +1,248 @@
+"""Cards and findings over knowledge time: when one is issued and when later knowledge takes it back.
+
+Thresholds are data (cards.toml). Pure: the same points of knowledge give the same alerts, whenever one asks.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from schemas.envelope import derived_id
+from streams.rules.calendar import day_of
+from streams.rules.clock import Pauses, Warning
+from streams.rules.lifecycle import Practice
+
+YELLOW, RED, RED_STATUTORY, NO_COLOUR = "YELLOW", "RED", "RED_STATUTORY", "NONE"
+CARD, FINDING = "CARD", "FINDING"
+_SEVERITY = {RED_STATUTORY: 0, RED: 1, YELLOW: 2, NO_COLOUR: 3}
+
+
+@dataclass(frozen=True, slots=True)
+class CardRule:
+    """One version of a card's rule, in force for cases accepted from day ``effective`` on."""
+
+    colour: str
+    rule_id: str
+    rule_version: str
+    effective: int
+    warning: Warning
+
+
+@cache
+def _raw() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "cards.toml").read_text("utf-8"))
+
+
+@cache
+def _rules() -> tuple[CardRule, ...]:
+    rules = (
+        CardRule(
+            raw["colour"],
+            raw["rule_id"],
+            raw["rule_version"],
+            day_of(raw["effective_on"]),
+            Warning(raw.get("consumed_percent", 100), raw.get("days_left", 0)),
+        )
+        for raw in _raw()["card"]
+    )
+    return tuple(sorted(rules, key=lambda r: r.effective, reverse=True))
+
+
+@cache
+def rule(colour: str, day: int) -> CardRule:
+    """The rule of ``colour`` for a case accepted on day ``day``; before the first version, the first."""
+    ours = [r for r in _rules() if r.colour == colour]
+    return next((r for r in ours if r.effective <= day), ours[-1])
+
+
+@cache
+def practice() -> Practice:
+    """What the lifecycle takes from ``cards.toml``."""
+    results = {
+        (raw["set"], code): status
+        for raw in _raw()["result"]
+        for status, codes in raw.items()
+        if status != "set"
+        for code in codes
+    }
+    return Practice(frozenset(_raw()["special"]["running"]), results, _raw()["finding"]["park_hours"] * 3_600_000)
+
+
+@cache
+def finding_version() -> str:
+    """Version of the findings' rules."""
+    return str(_raw()["finding"]["rule_version"])
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What supports an alert under one state of knowledge: the rule, what it is about, and from when on
+    (epoch ms).
+    """
+
+    kind: str
+    colour: str
+    rule_id: str
+    rule_version: str
+    subject: str
+    since: int
+    due_at: int | None
+    calendar_version: str
+    provisional: bool
+    evidence: tuple[str, ...]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """One alert at a time for each (colour, rule, subject)."""
+        return self.colour, self.rule_id, self.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What is known from ``at`` (epoch ms) on, until the next knowledge.
+
+    ``pauses`` (epoch ms, disjoint) and ``hold_until`` keep cards back; ``why`` is the revocation code
+    (``govbus.revocation``)
+    for what this knowledge no longer supports.
+    """
+
+    at: int
+    grounds: Sequence[Ground]
+    pauses: Pauses
+    hold_until: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """A card or finding: issued, and perhaps revoked. Times epoch ms UTC; ``ordinal`` counts re-issues from
+    1.
+    """
+
+    alert_id: str
+    ordinal: int
+    kind: str
+    colour: str
+    rule_id: str
+    rule_version: str
+    subject: str
+    due_at: int | None
+    calendar_version: str
+    provisional: bool
+    evidence: tuple[str, ...]
+    issued_at: int
+    revoked_at: int | None = None
+    revoked_reason: str = ""
+
+
+def alerts(case_no: str, history: Sequence[Knowledge], horizon: int) -> tuple[tuple[Alert, ...], int | None]:
+    """All alerts up to ``horizon`` in order of issue, and the next moment at which the last knowledge brings
+    one.
+
+    ``history`` rises strictly in ``at``. An alert is issued at the first moment its ground holds and is
+    known, revoked
+    when new knowledge no longer supports it (DOMAIN 4.2). After a red card no yellow one: colours only
+    escalate.
+    """
+    desk = _Desk(case_no)
+    upcoming: int | None = None
+    for number, knowledge in enumerate(history):
+        last = number + 1 == len(history)
+        until = horizon + 1 if last else history[number + 1].at
+        desk.revoke(knowledge)
+        late = desk.issue(knowledge, until)
+        upcoming = late if last else None
+    return desk.all(), upcoming
+
+
+class _Desk:
+    """Alerts of one case while its knowledge grows; lives for one call of :func:`alerts`."""
+
+    def __init__(self, case_no: str) -> None:
+        self._case_no = case_no
+        self._active: dict[tuple[str, str, str], Alert] = {}
+        self._closed: list[Alert] = []
+
+    def revoke(self, knowledge: Knowledge) -> None:
+        if not self._active:
+            return
+        held = {g.key for g in knowledge.grounds if g.since <= knowledge.at}
+        for key in [k for k in self._active if k not in held]:
+            alert = self._active.pop(key)
+            self._closed.append(replace(alert, revoked_at=knowledge.at, revoked_reason=knowledge.why))
+
+    def issue(self, knowledge: Knowledge, until: int) -> int | None:
+        """Issue what becomes true before ``until``; the earliest moment of what becomes true later."""
+        due = [(_moment(g, knowledge), g) for g in knowledge.grounds if g.key not in self._active]
+        timed = sorted(
+            ((t, g) for t, g in due if t is not None), key=lambda p: (p[0], _SEVERITY[p[1].colour], p[1].key)
+        )
+        for moment, ground in timed:
+            if moment >= until:
+                return moment
+            if not (ground.colour == YELLOW and self._is_red()):
+                self._active[ground.key] = self._alert(ground, moment)
+        return None
+
+    def all(self) -> tuple[Alert, ...]:
+        return tuple(sorted([*self._closed, *self._active.values()], key=lambda a: (a.issued_at, a.alert_id)))
+
+    def _is_red(self) -> bool:
+        return any(a.colour in (RED, RED_STATUTORY) for a in self._active.values())
+
+    def _alert(self, ground: Ground, moment: int) -> Alert:
+        ordinal = 1 + sum((a.colour, a.rule_id, a.subject) == ground.key for a in self._closed)
+        alert_id = str(derived_id("alert", self._case_no, ground.rule_id, ground.colour, ground.subject, ordinal))
+        return Alert(
+            alert_id,
+            ordinal,
+            ground.kind,
+            ground.colour,
+            ground.rule_id,
+            ground.rule_version,
+            ground.subject,
+            ground.due_at,
+            ground.calendar_version,
+            ground.provisional,
+            ground.evidence,
+            moment,
+        )
+
+
+def _moment(ground: Ground, knowledge: Knowledge) -> int | None:
+    """When the ground holds and may be said; None: not while a pause is open."""
+    moment = max(ground.since, knowledge.at)
+    if ground.kind != CARD:
+        return moment
+    return unpaused(max(moment, knowledge.hold_until), knowledge.pauses)
+
+
+def unpaused(moment: int, pauses: Iterable[tuple[int, int | None]]) -> int | None:
+    """``moment``, or the end of the pause it falls into; None: that pause is open. ``pauses`` rising and
+    disjoint.
+    """
+    for start, end in pauses:
+        if start <= moment and (end is None or moment < end):
+            return end
+    return moment
+
+
+def summary(case_no: str, alert: Alert, due: str, finding: str) -> str:
+    """The sentence a supervisor reads; ``due`` as local time text, ``finding`` the finding's name. No
+    personal data.
+    """
+    sentence = _SENTENCES[alert.colour].format(case_no=case_no, due=due, finding=finding)
+    return sentence + ("（日历未公布，期限为暂定）" if alert.provisional else "")
+
+
+_SENTENCES: Mapping[str, str] = {
+    YELLOW: "黄牌：办件 {case_no} 承诺时限将到，应于 {due} 前办结，请尽快办理。",
+    RED: "红牌：办件 {case_no} 已超过承诺时限（{due}），请立即办理并说明原因。",
+    RED_STATUTORY: "红牌：办件 {case_no} 已超过法定时限（{due}），请立即办理并书面说明。",
+    NO_COLOUR: "监察发现：办件 {case_no} {finding}，请核查。",
+}

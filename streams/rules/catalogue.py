@@ -1,0 +1,97 @@
+"""The shared directory: what a resource's entry says. A pure function of the set of its events (DOMAIN
+§7).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+Record = Mapping[str, Any]
+DESCRIBES = frozenset({"resource.registered", "resource.updated"})
+UPDATES = DESCRIBES | {"resource.heartbeat"}
+TEXTS = (
+    "title", "provider_code", "summary", "format", "share_type_code", "share_condition", "share_method_code",
+    "update_cycle_code",
+)  # fmt: skip
+
+
+def fold(events: Iterable[Record]) -> dict[str, Any] | None:
+    """The record of ``directory.entry.v1`` (without id) that all events of one resource give, in any order.
+
+    ``entry_version`` is the number of events folded; None as long as nobody registered the resource. Times
+    are epoch ms; ``received_at`` is the knowledge time, the latest of the events.
+    """
+    told = sorted(events, key=_order)
+    described = [e for e in told if e["event_type"] in DESCRIBES]
+    if not described:
+        return None
+    owner = described[-1]
+    updated_at = max(e["occurred_at"] for e in told if e["event_type"] in UPDATES)
+    texts = {name: _latest(described, name, "") for name in TEXTS}
+    expected, broken = due(texts["update_cycle_code"], updated_at)
+    return {
+        "event_type": "entry.revised",
+        "region": owner["region"],
+        "department": owner["department"],
+        "occurred_at": told[-1]["occurred_at"],
+        "occurred_text": "",
+        "entered_at": None,
+        "received_at": max(e["received_at"] for e in told),
+        "resource_code": owner["resource_code"],
+        "entry_version": len(told),
+        **texts,
+        "items": _latest(described, "items", []),
+        "record_count": _latest(told, "record_count", None),
+        "last_update_at": updated_at,
+        "expected_next_at": expected,
+        "broken_at": broken,
+        "disputed": _disputed(told),
+        "withdrawn": _withdrawn(told),
+    }
+
+
+def due(cycle: str, updated_at: int) -> tuple[int | None, int | None]:
+    """When the next update is expected and when the resource counts as broken, epoch ms; None without a
+    cycle.
+    """
+    data = _data()
+    length = data["cycle_ms"].get(cycle)
+    if length is None:
+        return None, None
+    grace = 0 if cycle in data["grace"]["without"] else max(
+        int(length * data["grace"]["share"]), data["grace"]["least_ms"]
+    )  # fmt: skip
+    return updated_at + length + grace, updated_at + data["broken"]["cycles"] * length + grace
+
+
+def _order(event: Record) -> tuple[int, str]:
+    return event["occurred_at"], event["event_id"]
+
+
+def _latest(events: Sequence[Record], field: str, otherwise: Any) -> Any:
+    return next((e[field] for e in reversed(events) if e[field] not in ("", None, [])), otherwise)
+
+
+def _disputed(events: Sequence[Record]) -> bool:
+    """Whether an objection is open: the last word on some request number is that it was raised (DOMAIN
+    §7.4).
+    """
+    last: dict[str, str] = {}
+    for event in events:
+        if event["event_type"] in ("resource.objection_raised", "resource.objection_closed"):
+            last[event["request_no"]] = event["event_type"]
+    return "resource.objection_raised" in last.values()
+
+
+def _withdrawn(events: Sequence[Record]) -> bool:
+    words = [e["event_type"] for e in events if e["event_type"] in ("resource.registered", "resource.withdrawn")]
+    return bool(words) and words[-1] == "resource.withdrawn"
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "catalogue.toml").read_text("utf-8"))

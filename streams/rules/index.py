@@ -1,0 +1,150 @@
+"""The licence index: where each version of a licence family stands. A pure function of the set of its events.
+
+A lower version or an older effective time never overwrites a terminal status, a terminal status wins over
+late backfill, increment wins over stock, and stock that contradicts increment in holder or validity makes
+the version disputed (DOMAIN §6.4, §6.5). EXPIRED by date is derived when a licence is read, not here.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from schemas import codesets
+
+Record = Mapping[str, Any]
+STOCK, INCREMENT = "STOCK", "INCREMENT"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One version of a family as the index holds it. Dates are ISO texts (None: open, 长期);
+    ``effective_at`` epoch ms.
+    """
+
+    family: str
+    licence_version: int
+    region: str
+    department: str
+    licence_id: str
+    type_code: str
+    type_name: str
+    licence_no: str
+    holder_id: str
+    holder_name: str
+    status: str
+    valid_from_on: str | None
+    valid_to_on: str | None
+    origin: str
+    disputed: bool
+    effective_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    rank: int
+    effective_at: int
+    version: int
+    status: str
+
+
+def fold(events: Iterable[Record]) -> tuple[Standing, ...]:
+    """The versions of one family, lowest first, from all its events in any order."""
+    told = sorted(events, key=_order)
+    versions: dict[int, list[Record]] = {}
+    for event in told:
+        versions.setdefault(event["licence_version"], []).append(event)
+    weighed = {v: _weighed(of) for v, of in sorted(versions.items())}
+    ends = [end for of in weighed.values() for end in _ends(of)]
+    newest = max(versions, default=0)
+    return tuple(_standing(versions[v], of, _end_of(v, of, ends), v < newest) for v, of in weighed.items())
+
+
+def _order(event: Record) -> tuple[int, str]:
+    return event["occurred_at"], event["event_id"]
+
+
+def _weighed(events: Sequence[Record]) -> Sequence[Record]:
+    """The events that count: increments where there are any, else stock (DOMAIN §6.5)."""
+    return [e for e in events if e["origin_code"] == INCREMENT] or events
+
+
+def _ends(events: Sequence[Record]) -> list[_End]:
+    ranks = _data()["terminal"]
+    statuses = [(e, told(e)) for e in events]
+    return [_End(ranks[s], e["occurred_at"], e["licence_version"], s) for e, s in statuses if s in ranks]
+
+
+def _end_of(version: int, events: Sequence[Record], ends: Sequence[_End]) -> _End | None:
+    """The end that holds for a version: of it or of a later one, or told after everything it said (DOMAIN
+    §6.4).
+    """
+    began = events[0]["occurred_at"]
+    reached = [e for e in ends if version <= e.version or began <= e.effective_at]
+    return max(reached, key=lambda e: (e.version == version, e.rank, e.effective_at), default=None)
+
+
+def told(event: Record) -> str:
+    """The standing (govbus.licence-standing) that an event gives its version."""
+    kind = event["event_type"]
+    data = _data()
+    if kind in data["told"]:
+        return str(data["told"][kind])
+    status = codesets.canonical(event["status_set"], event["status_code"]) or "OTHER"
+    if kind in data["ends"] and status not in data["terminal"]:
+        return str(data["ends"][kind])
+    return status
+
+
+def _standing(every: Sequence[Record], events: Sequence[Record], end: _End | None, superseded: bool) -> Standing:
+    last = events[-1]
+    validity = _validity(events)
+    return Standing(
+        family=last["family"],
+        licence_version=last["licence_version"],
+        region=last["region"],
+        department=last["department"],
+        licence_id=_latest(events, "licence_id"),
+        type_code=last["type_code"],
+        type_name=_latest(events, "type_name"),
+        licence_no=last["licence_no"],
+        holder_id=_latest(events, "holder_id"),
+        holder_name=_latest(events, "holder_name"),
+        status=end.status if end else "SUPERSEDED" if superseded else told(last),
+        valid_from_on=validity[0],
+        valid_to_on=validity[1],
+        origin=last["origin_code"],
+        disputed=_disputed(every),
+        effective_at=end.effective_at if end else last["occurred_at"],
+    )
+
+
+def _latest(events: Sequence[Record], field: str) -> str:
+    """The last non-empty text of a field: an event that only changes the status need not repeat the rest."""
+    return next((str(e[field]) for e in reversed(events) if e[field]), "")
+
+
+def _validity(events: Sequence[Record]) -> tuple[str | None, str | None]:
+    grants = [e for e in events if e["event_type"] in _data()["grants"]["types"]] or events
+    return grants[-1]["valid_from_on"], grants[-1]["valid_to_on"]
+
+
+def _disputed(events: Sequence[Record]) -> bool:
+    """Whether stock and increment contradict each other; what one of them leaves empty is no
+    contradiction.
+    """
+    fields = ("holder_id", "valid_from_on", "valid_to_on")
+    return any(_said(events, STOCK, f) and _said(events, INCREMENT, f) - _said(events, STOCK, f) for f in fields)
+
+
+def _said(events: Sequence[Record], origin: str, field: str) -> set[str]:
+    return {str(e[field]).upper() for e in events if e["origin_code"] == origin and e[field]}
+
+
+@cache
+def _data() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "index.toml").read_text("utf-8"))

@@ -1,0 +1,536 @@
+"""The judgement of a case: its state, its deadlines, its cards, and what must be said about them.
+
+Everything is derived from the case's events, the calendars and the items, up to a horizon
+(docs/architecture.md,
+"Knowledge time"). Decides nothing by the moment at which it is called; reads no clock, broker or database.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import attrgetter
+from typing import Any
+
+from streams.rules import cards, clock
+from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
+from streams.rules.cards import CARD, RED, RED_STATUTORY, YELLOW, Alert, Ground, Knowledge
+from streams.rules.clock import Deadline
+from streams.rules.lifecycle import (
+    DECIDED,
+    NONE,
+    RETURNED,
+    SUBMITTED,
+    TRANSFERRED,
+    VOID,
+    CaseEvent,
+    Course,
+    Finding,
+    course,
+)
+from streams.rules.limits import ItemVersion, Limit, capped, counting, in_force
+
+ISSUED, REVOKED, RETRACTED = "ISSUED", "REVOKED", "RETRACTED"
+ON_TIME_COUNTS = (*DECIDED, RETURNED, TRANSFERRED)
+
+
+@dataclass(frozen=True, slots=True)
+class References:
+    """What cases are judged by: calendars as they became known, items as they are (timeless)."""
+
+    calendars: CalendarHistory
+    items: Mapping[str, tuple[ItemVersion, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """What was last said of an alert: statement number, action, and the statement's content."""
+
+    seq: int
+    action: str
+    content: str
+    alert: Alert
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One statement about an alert. ``known_at``: knowledge time it rests on, epoch ms; ``action`` ISSUED,
+    REVOKED, RETRACTED.
+    """
+
+    action: str
+    seq: int
+    alert: Alert
+    region: str
+    department: str
+    item_code: str
+    known_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaseState:
+    """A case as derived up to its horizon. Times epoch ms UTC. ``events`` in log order, each once.
+
+    ``spoken`` (by alert id) is what was said before: it depends on when one looked, so it is no part of
+    :meth:`dump`.
+    ``next_check_at``: when silence changes something next; None: never.
+    """
+
+    case_no: str
+    events: tuple[CaseEvent, ...]
+    region: str = ""
+    department: str = ""
+    item_code: str = ""
+    status: str = NONE
+    accepted_at: int | None = None
+    deemed: bool = False
+    due_at: int | None = None
+    yellow_at: int | None = None
+    statutory_due_at: int | None = None
+    stopped_at: int | None = None
+    on_time: bool | None = None
+    provisional: bool = False
+    used_minutes: int | None = None
+    calendar_version: str = ""
+    parked: tuple[str, ...] = ()
+    alerts: tuple[Alert, ...] = ()
+    next_check_at: int | None = None
+    spoken: Mapping[str, Spoken] = field(default_factory=dict, compare=False)
+
+    def dump(self) -> dict[str, Any]:
+        """JSON form of everything but ``spoken``; :meth:`load` reads it back."""
+        return {
+            "events": [_event_row(e) for e in self.events],
+            "alerts": [_row(a) for a in self.alerts],
+            "deemed": self.deemed,
+            "used_minutes": self.used_minutes,
+            "calendar_version": self.calendar_version,
+            "parked": list(self.parked),
+        }
+
+    @classmethod
+    def load(
+        cls, case_no: str, raw: Mapping[str, Any], next_check_at: int | None, spoken: Mapping[str, Spoken]
+    ) -> CaseState:
+        """What :func:`fold` needs of a stored state. The rest is derived anew."""
+        return cls(
+            case_no,
+            tuple(CaseEvent(*e) for e in raw["events"]),
+            alerts=tuple(alert_of(a) for a in raw["alerts"]),
+            next_check_at=next_check_at,
+            spoken=spoken,
+        )
+
+
+_EVENT_FIELDS = tuple(CaseEvent.__dataclass_fields__)
+_EVENT_VALUES = attrgetter(*_EVENT_FIELDS)
+_EVENT_DEFAULTS = tuple(f.default for f in CaseEvent.__dataclass_fields__.values())
+_ALERT_FIELDS = tuple(Alert.__dataclass_fields__)
+_EVIDENCE = _ALERT_FIELDS.index("evidence")
+
+
+def _event_row(event: CaseEvent) -> list[Any]:
+    """The fields in order, without the trailing ones that have their default."""
+    row = list(_EVENT_VALUES(event))
+    while row[-1] == _EVENT_DEFAULTS[len(row) - 1]:
+        row.pop()
+    return row
+
+
+def _row(alert: Alert) -> list[Any]:
+    return [list(v) if isinstance(v := getattr(alert, name), tuple) else v for name in _ALERT_FIELDS]
+
+
+def alert_row(alert: Alert) -> list[Any]:
+    """JSON form of an alert; :func:`alert_of` reads it back."""
+    return _row(alert)
+
+
+def alert_of(row: Sequence[Any]) -> Alert:
+    """The alert of :func:`alert_row`."""
+    values = list(row)
+    values[_EVIDENCE] = tuple(values[_EVIDENCE])
+    return Alert(*values)
+
+
+def fold(
+    state: CaseState, events: Sequence[CaseEvent], references: References, now: int
+) -> tuple[CaseState, tuple[Decision, ...]]:
+    """The case after ``events`` (log order, none seen before), judged up to ``now`` (epoch ms), and what to
+    say.
+
+    ``now`` below what the case knows or was told counts as that. Begin with ``CaseState(case_no, ())``.
+    """
+    history = _append(state.events, events)
+    if not history:
+        return state, ()
+    horizon = max(now, history[-1].known_at, *(a.issued_at for a in state.alerts))
+    derived = _derive(state.case_no, history, references, horizon, _quiet(state, history))
+    decisions = tuple(_differences(state.spoken, derived, horizon))
+    return replace(derived, spoken=_remember(state.spoken, decisions)), decisions
+
+
+def _quiet(state: CaseState, history: Sequence[CaseEvent]) -> int:
+    """Until when the case is known to have no alert, whatever one derives (epoch ms; 0: unknown).
+
+    A judged case without alerts has none before its ``next_check_at``, as long as nothing new is known; 0
+    there
+    says that references changed. So most events need no second look at the knowledge before them.
+    """
+    nearest, seen = state.next_check_at, len(state.events)
+    if not seen or state.alerts or nearest == 0:
+        return 0
+    if len(history) == seen:
+        return history[-1].known_at if nearest is None else nearest
+    return history[seen].known_at if nearest is None or nearest >= history[seen].known_at else 0
+
+
+def _append(known: tuple[CaseEvent, ...], events: Iterable[CaseEvent]) -> tuple[CaseEvent, ...]:
+    """The history with new events; knowledge time never falls in log order."""
+    history = list(known)
+    at = history[-1].known_at if history else 0
+    for event in events:
+        at = max(at, event.known_at)
+        history.append(event if event.known_at == at else replace(event, known_at=at))
+    return tuple(history)
+
+
+# --- one state of knowledge
+# -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """The case under one state of knowledge."""
+
+    course: Course
+    calendar: Calendar
+    promise: Deadline | None = None
+    statutory: Deadline | None = None
+    extended_by: str = ""
+    grounds: tuple[Ground, ...] = ()
+
+
+def _derive(case_no: str, events: tuple[CaseEvent, ...], references: References, horizon: int, quiet: int) -> CaseState:
+    region = events[0].region
+    changes = references.calendars.changes(region)
+    first, last = bisect_right(changes, events[0].known_at), bisect_right(changes, horizon)
+    history: list[Knowledge] = []
+    for at, count in _loud(_moments(events, changes[first:last]), quiet):
+        view = _view(events[:count], references.calendars.known_at(at, region), references)
+        history.append(_knowledge(at, view, events, count))
+    alerts, upcoming = cards.alerts(case_no, history, horizon)
+    ahead = [upcoming, view.course.deemed_at, changes[last] if last < len(changes) else None]
+    nearest = min((t for t in ahead if t is not None and t > horizon), default=None)
+    return _state(case_no, events, view, alerts, nearest, horizon)
+
+
+def _moments(events: Sequence[CaseEvent], changes: Sequence[int]) -> list[tuple[int, int]]:
+    """(moment, events known then) for every moment at which knowledge grew, rising."""
+    known = {e.known_at: number for number, e in enumerate(events, 1)}
+    if not changes:
+        return list(known.items())
+    times = [e.known_at for e in events]
+    return sorted({**{c: bisect_right(times, c) for c in changes}, **known}.items())
+
+
+def _loud(moments: list[tuple[int, int]], quiet: int) -> list[tuple[int, int]]:
+    """The moments without those whose time is over before ``quiet``."""
+    begin = bisect_right(moments, (quiet, 1 << 62)) - 1
+    return moments[begin:] if begin > 0 else moments
+
+
+def _knowledge(at: int, view: _View, events: Sequence[CaseEvent], count: int) -> Knowledge:
+    pauses = tuple((epoch_ms(s), None if e is None else epoch_ms(e)) for s, e in view.course.pauses)
+    new = [e.type for e in events[:count] if e.known_at == at]
+    return Knowledge(at, view.grounds, pauses, view.course.hold_until, _why(new))
+
+
+_REASONS = (
+    ("voided", "case_voided"),
+    ("corrected", "case_corrected"),
+    ("special_started", "late_pause"),
+    ("special_ended", "late_pause"),
+    ("extended", "late_extension"),
+)
+_STOPS = frozenset(("decided", "withdrawn", "returned", "transferred", "not_accepted"))
+
+
+def _why(new: Sequence[str]) -> str:
+    """Code of ``govbus.revocation`` for what the new events, or without any a new calendar, take back."""
+    if not new:
+        return "calendar_revised"
+    if not _STOPS.isdisjoint(new):
+        return "case_voided" if "voided" in new else "late_stop"
+    return next((code for name, code in _REASONS if name in new), "no_longer_derived")
+
+
+def _view(events: tuple[CaseEvent, ...], calendar: Calendar, references: References) -> _View:
+    seen = course(events, calendar, counting(), cards.practice())
+    if seen.status == VOID:
+        return _View(seen, calendar)
+    seen, promise, statutory, extension = _clocks(seen, events[0].item_code, calendar, references)
+    findings = tuple(_finding_ground(f.code, f.subject, f.since) for f in seen.findings)
+    lines = _card_grounds(seen, promise, statutory, extension) if promise is not None else ()
+    return _View(seen, calendar, promise, statutory, extension, (*lines, *findings))
+
+
+def _clocks(
+    seen: Course, item_code: str, calendar: Calendar, references: References
+) -> tuple[Course, Deadline | None, Deadline | None, str]:
+    """Promise and statutory clock of the accepted case, the extension that counts, and what is wrong with
+    others.
+    """
+    if seen.accepted_at is None:
+        return seen, None, None, ""
+    accepted = minute_of(seen.accepted_at)
+    item = in_force(references.items.get(item_code, ()), accepted // DAY_MINUTES)
+    if item is None:
+        return seen, None, None, ""
+    limit = capped(item.promise, item.rule, accepted // DAY_MINUTES)
+    warning = cards.rule(YELLOW, accepted // DAY_MINUTES).warning
+    promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, 0.0, warning)
+    extension: CaseEvent | None = None
+    if seen.extensions:
+        seen, extension = _extension(seen, promise)
+    added = 0.0 if extension is None else extension.extension or 0.0
+    if added:
+        promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, added, warning)
+    statutory = _statutory(calendar, accepted, item.statutory, seen, added)
+    return seen, promise, statutory, "" if extension is None else extension.event_id
+
+
+def _statutory(calendar: Calendar, accepted: int, limit: Limit | None, seen: Course, added: float) -> Deadline | None:
+    return None if limit is None else clock.deadline(calendar, accepted, limit, counting(), seen.pauses, added)
+
+
+def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | None]:
+    """The extension that counts: the first, told before the limit passed (行政许可法 42); findings about
+    the others.
+    """
+    findings, counted = list(seen.findings), 0
+    valid: CaseEvent | None = None
+    for event in seen.extensions:
+        if counted >= counting().most_extensions:
+            findings.append(Finding("second_extension", event.event_id))
+        elif promise.due is not None and minute_of(event.occurred_at) > promise.due:
+            findings.append(Finding("extension_after_due", event.event_id))
+        else:
+            valid, counted = event, counted + 1
+    return replace(seen, findings=tuple(findings)), valid
+
+
+def _finding_ground(code: str, subject: str, since: int | None) -> Ground:
+    return Ground(
+        cards.FINDING,
+        cards.NO_COLOUR,
+        code,
+        cards.finding_version(),
+        subject,
+        since or 0,
+        None,
+        "",
+        False,
+        (subject,),
+    )
+
+
+def _card_grounds(seen: Course, promise: Deadline, statutory: Deadline | None, extension: str) -> tuple[Ground, ...]:
+    evidence = tuple(e for e in (seen.accepted_by, *sorted(seen.paused_by), extension) if e)
+    grounds = [_yellow(seen, promise, evidence), _red(seen, promise, RED, evidence)]
+    if statutory is not None:
+        grounds.append(_red(seen, statutory, RED_STATUTORY, evidence))
+    return tuple(g for g in grounds if g is not None)
+
+
+def _yellow(seen: Course, line: Deadline, evidence: tuple[str, ...]) -> Ground | None:
+    """Holds from the warning minute on, if the case had not stopped by then."""
+    if line.yellow is None:
+        return None
+    since = _since(seen, line.yellow)
+    if since is None or (seen.stopped_at is not None and seen.stopped_at <= since):
+        return None
+    return _ground(YELLOW, line, since, evidence)
+
+
+def _red(seen: Course, line: Deadline, colour: str, evidence: tuple[str, ...]) -> Ground | None:
+    """Holds from the minute after the due one on, if the case had not stopped by the due minute; never
+    provisionally.
+    """
+    if line.due is None or line.provisional:
+        return None
+    if seen.stopped_at is not None and minute_of(seen.stopped_at) <= line.due:
+        return None
+    since = _since(seen, line.due + 1)
+    late = (seen.stopped_by,) if seen.stopped_at is not None else ()
+    return None if since is None else _ground(colour, line, since, (*evidence, *late))
+
+
+def _since(seen: Course, minute: int) -> int | None:
+    """Epoch ms of ``minute``, moved out of pauses, and not before silence became acceptance."""
+    moment = cards.unpaused(minute, seen.pauses)
+    return None if moment is None else max(epoch_ms(moment), seen.deemed_at or 0)
+
+
+def _ground(colour: str, line: Deadline, since: int, evidence: tuple[str, ...]) -> Ground:
+    rule = cards.rule(colour, line.accepted // DAY_MINUTES)
+    due = None if line.due is None else epoch_ms(line.due)
+    return Ground(
+        CARD,
+        colour,
+        rule.rule_id,
+        rule.rule_version,
+        "",
+        since,
+        due,
+        line.version,
+        line.provisional,
+        evidence,
+    )
+
+
+# --- the state at the horizon
+# ---------------------------------------------------------------------------------------
+
+
+def _state(
+    case_no: str,
+    events: tuple[CaseEvent, ...],
+    view: _View,
+    alerts: tuple[Alert, ...],
+    nearest: int | None,
+    horizon: int,
+) -> CaseState:
+    seen = view.course
+    pending = seen.deemed_at is not None and seen.deemed_at > horizon
+    promise, statutory = (None, None) if pending else (view.promise, view.statutory)
+    stopped = seen.stopped_at
+    return CaseState(
+        case_no,
+        events,
+        events[0].region,
+        seen.home.department,
+        events[0].item_code,
+        SUBMITTED if pending else seen.status,
+        None if pending else seen.accepted_at,
+        seen.deemed_at is not None and not pending,
+        _ms(None if promise is None else promise.due),
+        _ms(None if promise is None else promise.yellow),
+        _ms(None if statutory is None else statutory.due),
+        stopped,
+        _on_time(seen, promise),
+        promise is not None and promise.provisional,
+        _used(view, promise),
+        "" if promise is None else promise.version,
+        seen.parked,
+        alerts,
+        nearest,
+    )
+
+
+def _ms(minute: int | None) -> int | None:
+    return None if minute is None else epoch_ms(minute)
+
+
+def _on_time(seen: Course, promise: Deadline | None) -> bool | None:
+    """Whether the stop came by the due minute (DOMAIN 3.6 rule 4); None while open, and for what the rate
+    leaves out.
+    """
+    if seen.stopped_at is None or promise is None or seen.status not in ON_TIME_COUNTS:
+        return None
+    return promise.due is None or minute_of(seen.stopped_at) <= promise.due
+
+
+def _used(view: _View, promise: Deadline | None) -> int | None:
+    if promise is None or view.course.stopped_at is None:
+        return None
+    return clock.consumed(view.calendar, promise, minute_of(view.course.stopped_at), view.course.pauses)
+
+
+# --- what to say
+# ----------------------------------------------------------------------------------------------------
+
+
+def _content(alert: Alert) -> str:
+    return f"{alert.issued_at}/{alert.revoked_at}/{alert.revoked_reason}/{alert.due_at}/{alert.provisional}"
+
+
+def _differences(spoken: Mapping[str, Spoken], state: CaseState, horizon: int) -> Iterable[Decision]:
+    """What must be said. What was said of a time beyond ``horizon`` stands: a replay is not there yet."""
+    for alert in state.alerts:
+        said = spoken.get(alert.alert_id)
+        if said is None or (said.alert.revoked_at or 0) <= horizon:
+            yield from _statements(said, alert, state)
+    if spoken:
+        derived = {a.alert_id for a in state.alerts}
+        for alert_id in sorted(spoken):
+            said = spoken[alert_id]
+            if alert_id not in derived and said.action != RETRACTED and said.alert.issued_at <= horizon:
+                known = state.events[-1].known_at
+                yield _decision(RETRACTED, said.seq + 1, said.alert, state, max(known, said.alert.issued_at))
+
+
+def _statements(said: Spoken | None, alert: Alert, state: CaseState) -> Iterable[Decision]:
+    seq = 0 if said is None else said.seq
+    standing = replace(alert, revoked_at=None, revoked_reason="")
+    if said is not None and said.action != RETRACTED and said.content == _content(alert):
+        return
+    known = said is not None and said.action == ISSUED and said.content == _content(standing)
+    if not known:
+        seq += 1
+        yield _decision(ISSUED, seq, standing, state, alert.issued_at)
+    if alert.revoked_at is not None:
+        yield _decision(REVOKED, seq + 1, alert, state, alert.revoked_at)
+
+
+def _decision(action: str, seq: int, alert: Alert, state: CaseState, known_at: int) -> Decision:
+    return Decision(action, seq, alert, state.region, state.department, state.item_code, known_at)
+
+
+def _remember(spoken: Mapping[str, Spoken], decisions: Sequence[Decision]) -> Mapping[str, Spoken]:
+    if not decisions:
+        return spoken
+    return {
+        **spoken,
+        **{d.alert.alert_id: Spoken(d.seq, d.action, _content(d.alert), d.alert) for d in decisions},
+    }
+
+
+def alert_record(case_no: str, decision: Decision, finding: str = "") -> dict[str, Any]:
+    """The decision as a record of ``oversight.alert.v1`` without ``event_id``; ``finding``: the finding's
+    Chinese name.
+    """
+    alert = decision.alert
+    return {
+        "event_type": f"alert.{decision.action.lower()}",
+        "region": decision.region,
+        "department": decision.department,
+        "occurred_at": decision.known_at,
+        "occurred_text": "",
+        "entered_at": None,
+        "received_at": decision.known_at,
+        "alert_id": alert.alert_id,
+        "alert_seq": decision.seq,
+        "kind_code": alert.kind,
+        "colour_code": alert.colour,
+        "rule_id": alert.rule_id,
+        "rule_version": alert.rule_version,
+        "calendar_version": alert.calendar_version,
+        "case_no": case_no,
+        "item_code": decision.item_code,
+        "summary": cards.summary(case_no, alert, local_text(alert.due_at), finding),
+        "due_at": alert.due_at,
+        "issued_at": alert.issued_at,
+        "revoked_reason_code": "no_longer_derived" if decision.action == RETRACTED else alert.revoked_reason,
+        "provisional": alert.provisional,
+        "evidence": list(alert.evidence),
+    }
+
+
+def local_text(moment: int | None) -> str:
+    """``2020-10-14 17:00`` in Asia/Shanghai; empty for None."""
+    if moment is None:
+        return ""
+    day, within = divmod(minute_of(moment), DAY_MINUTES)
+    return f"{date_of(day).isoformat()} {within // 60:02}:{within % 60:02}"

@@ -1,0 +1,525 @@
+"""The course of a case: what its events, in order of when they happened, make of it (DOMAIN 3.1, 3.5).
+
+Decides status, acceptance, stop, pauses and what is irregular. Knows nothing of due dates but the acceptance
+clock.
+An illegal event becomes a finding and an event without its predecessor is parked; none is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from streams.rules import clock
+from streams.rules.calendar import Calendar, epoch_ms, minute_of
+from streams.rules.limits import Counting, plausible
+
+NONE, SUBMITTED, WAIT, ACCEPTED, IN_PROCESS, SUSPENDED = (
+    "NONE",
+    "SUBMITTED",
+    "WAIT_CORRECTION",
+    "ACCEPTED",
+    "IN_PROCESS",
+    "SUSPENDED",
+)
+NOT_ACCEPTED, GRANTED, DENIED, CERTIFIED, DELIVERED = (
+    "NOT_ACCEPTED",
+    "GRANTED",
+    "DENIED",
+    "CERTIFIED",
+    "DELIVERED",
+)
+WITHDRAWN, RETURNED, TRANSFERRED, VOID = "WITHDRAWN", "RETURNED", "TRANSFERRED", "VOID"
+OPEN = (NONE, SUBMITTED, WAIT, ACCEPTED, IN_PROCESS)
+RUNNING = (ACCEPTED, IN_PROCESS)
+ENDED = (NOT_ACCEPTED, GRANTED, DENIED, CERTIFIED, DELIVERED, WITHDRAWN, RETURNED, TRANSFERRED)
+DECIDED = (GRANTED, DENIED, CERTIFIED, DELIVERED)
+
+# Order among events of one moment (DOMAIN 3.5: 即办件 share a timestamp).
+RANK = {
+    name: rank
+    for rank, name in enumerate(
+        (
+            "submitted",
+            "prechecked",
+            "correction_requested",
+            "correction_received",
+            "accepted",
+            "not_accepted",
+            "step_completed",
+            "special_started",
+            "special_ended",
+            "extended",
+            "decided",
+            "transferred",
+            "returned",
+            "withdrawn",
+            "certified",
+            "delivered",
+            "corrected",
+            "voided",
+        )
+    )
+}
+
+
+Intervals = list[tuple[int, int | None]]  # epoch ms; None: still open
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEvent:
+    """What a case remembers of one event, without personal data. Times in epoch ms UTC; ``type`` without
+    ``case.``.
+
+    ``known_at``: knowledge time, the highest ``received_at`` of the case up to this event in log order.
+    """
+
+    event_id: str
+    type: str
+    region: str
+    department: str
+    item_code: str
+    occurred_at: int
+    known_at: int
+    event_no: int = 1
+    special: str = ""
+    started_at: int | None = None
+    ended_at: int | None = None
+    extension: float | None = None
+    extension_unit: str = ""
+    reasoned: bool = True
+    result_set: str = ""
+    result: str = ""
+    corrects: str = ""
+    corrected_at: int | None = None
+
+    @classmethod
+    def of(cls, event_id: str, record: Mapping[str, Any]) -> CaseEvent:
+        """From a record of ``service.case.v1``; an extension that is no plausible amount counts as none."""
+        added = record["extension_limit"]
+        return cls(
+            event_id,
+            record["event_type"][5:],
+            record["region"],
+            record["department"],
+            record["item_code"],
+            record["occurred_at"],
+            record["received_at"],
+            record["event_no"],
+            record["special_kind_code"],
+            record["special_started_at"],
+            record["special_ended_at"],
+            added if added is None or plausible(added) else None,
+            record["extension_unit_code"],
+            bool(record["reason"].strip()),
+            record["result_set"],
+            record["result_code"],
+            record["corrects_event_id"],
+            record["corrected_at"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """What the lifecycle takes from data: kinds of special procedure that do not pause, results, patience
+    in ms.
+    """
+
+    running_specials: frozenset[str]
+    results: Mapping[tuple[str, str], str]
+    park_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """An irregularity (code of ``govbus.finding``) about the event ``subject``; true from ``since`` on
+    (None: at once).
+    """
+
+    code: str
+    subject: str
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What the events made of the case. Times epoch ms UTC; ``pauses`` in local minutes, closed at the stop.
+
+    ``deemed_at``: when silence made, or will make, it accepted from ``accepted_at`` on; until then it is
+    SUBMITTED.
+    ``hold_until``: no card before it, because the start of a special procedure is still on its way.
+    """
+
+    status: str
+    home: CaseEvent
+    submitted_at: int | None = None
+    accepted_at: int | None = None
+    accepted_by: str = ""
+    deemed_at: int | None = None
+    stopped_at: int | None = None
+    stopped_by: str = ""
+    pauses: clock.Pauses = ()
+    paused_by: tuple[str, ...] = ()
+    extensions: tuple[CaseEvent, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    parked: tuple[str, ...] = ()
+    hold_until: int = 0
+
+
+def course(events: Sequence[CaseEvent], calendar: Calendar, counting: Counting, practice: Practice) -> Course:
+    """The course that ``events`` (log order, not empty) describe, as far as they are known; independent of
+    their order.
+    """
+    if any(e.type == "voided" and not e.corrects for e in events):
+        return Course(VOID, events[0], stopped_at=max(e.occurred_at for e in events if e.type == "voided"))
+    walk = _Walk(events[0], calendar, counting, practice)
+    for event in sorted(_effective(events), key=_order):
+        walk.take(event)
+    return walk.end()
+
+
+def _order(event: CaseEvent) -> tuple[int, int, str]:
+    moment = event.occurred_at
+    if event.special or event.type.startswith("special_"):
+        moment = next((t for t in (event.started_at, event.ended_at) if t is not None), moment)
+    return moment, RANK[event.type], event.event_id
+
+
+def _effective(events: Sequence[CaseEvent]) -> Iterable[CaseEvent]:
+    """The events with corrections and single annulments carried out; the latest correction of an event
+    holds.
+    """
+    changes = [e for e in events if e.type in ("corrected", "voided")]
+    if not changes:
+        return events
+    gone = {e.corrects for e in changes if e.type == "voided"}
+    moved = {e.corrects: e for e in sorted(changes, key=_order) if e.corrected_at is not None}
+    return [
+        _moved(e, moved.get(e.event_id))
+        for e in events
+        if e.event_id not in gone and e.type not in ("corrected", "voided")
+    ]
+
+
+def _moved(event: CaseEvent, correction: CaseEvent | None) -> CaseEvent:
+    if correction is None or correction.corrected_at is None:
+        return event
+    at = correction.corrected_at
+    if event.type == "special_started" and event.started_at is not None:
+        return replace(event, occurred_at=at, started_at=at)
+    if event.type == "special_ended" and event.ended_at is not None:
+        return replace(event, occurred_at=at, ended_at=at)
+    return replace(event, occurred_at=at)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One walk over the events of a case; lives for one call of :func:`course`."""
+
+    home: CaseEvent
+    calendar: Calendar
+    counting: Counting
+    practice: Practice
+    status: str = NONE
+    submitted_at: int | None = None
+    waiting: CaseEvent | None = None  # since when, and by which event, the acceptance clock runs
+    requests: int = 0
+    accepted_at: int | None = None
+    accepted_by: str = ""
+    deemed_at: int | None = None
+    stopped_at: int | None = None
+    stopped_by: str = ""
+    specials: list[CaseEvent] = field(default_factory=list)
+    extensions: list[CaseEvent] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    parked: list[CaseEvent] = field(default_factory=list)
+
+    def take(self, event: CaseEvent) -> None:
+        """Let one event act in the present status."""
+        if self.waiting is not None:
+            self._deem_before(event)
+        ACTIONS[self.status, event.type](self, event)
+
+    def end(self) -> Course:
+        """The course after the last event."""
+        if self.status == SUBMITTED:
+            self._deem_if_silent()
+        intervals, pauses, hold = self._pauses()
+        status = self.status
+        if status in RUNNING and intervals:  # DOMAIN 3.5: after the last special_ended the case is in process
+            status = SUSPENDED if any(end is None for _, end in intervals) else IN_PROCESS
+        self.findings.extend(self._missing(e) for e in self.parked)
+        return Course(
+            status,
+            self.home,
+            self.submitted_at,
+            self.accepted_at,
+            self.accepted_by,
+            self.deemed_at,
+            self.stopped_at,
+            self.stopped_by,
+            pauses,
+            tuple(e.event_id for e in self.specials),
+            tuple(self.extensions),
+            tuple(self.findings),
+            tuple(e.event_id for e in self.parked),
+            hold,
+        )
+
+    # acceptance
+
+    def submit(self, event: CaseEvent) -> None:
+        self.status, self.submitted_at, self.waiting = SUBMITTED, event.occurred_at, event
+
+    def request(self, event: CaseEvent) -> None:
+        if self.requests:
+            self.find("second_correction", event)
+        self.status, self.waiting, self.requests = WAIT, None, self.requests + 1
+        self._unpark()
+
+    def receive(self, event: CaseEvent) -> None:
+        self.status, self.waiting = SUBMITTED, event
+
+    def accept(self, event: CaseEvent) -> None:
+        if self.status == WAIT:
+            self.find("illegal_transition", event)
+        self.status, self.waiting, self.home = ACCEPTED, None, event
+        self.accepted_at, self.accepted_by = event.occurred_at, event.event_id
+        self._unpark()
+
+    def accept_again(self, event: CaseEvent) -> None:
+        if self.deemed_at is None:
+            self.find("illegal_transition", event)
+        self._unpark()
+
+    def refuse(self, event: CaseEvent) -> None:
+        if not event.reasoned:
+            self.find("refusal_without_reason", event)
+        self._stop(event, NOT_ACCEPTED)
+
+    def _deadline(self) -> int | None:
+        """Last minute for an answer to the applicant (行政许可法 32).
+
+        None while the calendar is provisional, and where a decision is known and only its acceptance is
+        missing.
+        """
+        if self.waiting is None or any(e.type == "decided" for e in self.parked):
+            return None
+        start = minute_of(self.waiting.occurred_at)
+        line = clock.deadline(self.calendar, start, self.counting.acceptance, self.counting)
+        return None if line.provisional else line.due
+
+    def _deem_before(self, event: CaseEvent) -> None:
+        due = self._deadline()
+        if due is not None and minute_of(_order(event)[0]) > due:
+            self._deem(due)
+
+    def _deem_if_silent(self) -> None:
+        """Nothing more is known: silence is acceptance; ``deemed_at`` may lie ahead of the horizon."""
+        due = self._deadline()
+        if due is not None:
+            self._deem(due)
+
+    def _deem(self, due: int) -> None:
+        """Accepted from the receipt on; what waited for the acceptance has its turn."""
+        assert self.waiting is not None
+        self.home, self.accepted_at, self.accepted_by = (
+            self.waiting,
+            self.waiting.occurred_at,
+            self.waiting.event_id,
+        )
+        self.deemed_at, self.status = epoch_ms(due + 1), ACCEPTED
+        self.findings.append(Finding("deemed_accepted", self.waiting.event_id, self.deemed_at))
+        missing = [self._missing(e) for e in self.parked]
+        self.findings.extend(f for f in missing if (f.since or 0) < self.deemed_at)
+        self.waiting = None
+        self._unpark()
+
+    def _missing(self, event: CaseEvent) -> Finding:
+        return Finding("missing_predecessor", event.event_id, event.known_at + self.practice.park_ms)
+
+    # handling
+
+    def progress(self, _: CaseEvent) -> None:
+        self.status = IN_PROCESS
+
+    def special(self, event: CaseEvent) -> None:
+        if self.stopped_at is not None and _start(event) >= self.stopped_at and event.type == "special_started":
+            self.find("event_after_terminal", event)
+        elif event.special not in self.practice.running_specials:
+            self.specials.append(event)
+
+    def extend(self, event: CaseEvent) -> None:
+        self.extensions.append(event)
+
+    # ends
+
+    def decide(self, event: CaseEvent) -> None:
+        self._stop(event, self.practice.results.get((event.result_set, event.result), GRANTED))
+
+    def withdraw(self, event: CaseEvent) -> None:
+        self._stop(event, WITHDRAWN)
+
+    def give_back(self, event: CaseEvent) -> None:
+        self._stop(event, RETURNED)
+
+    def transfer(self, event: CaseEvent) -> None:
+        self._stop(event, TRANSFERRED)
+
+    def certify(self, _: CaseEvent) -> None:
+        self.status = CERTIFIED
+        self._unpark()
+
+    def deliver(self, _: CaseEvent) -> None:
+        self.status = DELIVERED
+
+    def _stop(self, event: CaseEvent, status: str) -> None:
+        self.status, self.waiting = status, None
+        self.stopped_at, self.stopped_by = max(event.occurred_at, self.accepted_at or 0), event.event_id
+        self._unpark()
+
+    # what does not fit
+
+    def note(self, _: CaseEvent) -> None:
+        """Nothing to do: the event is history without effect."""
+
+    def park(self, event: CaseEvent) -> None:
+        self.parked.append(event)
+
+    def illegal(self, event: CaseEvent) -> None:
+        self.find("illegal_transition", event)
+
+    def late(self, event: CaseEvent) -> None:
+        self.find("event_after_terminal", event)
+
+    def accepted_late(self, event: CaseEvent) -> None:
+        self.find("accepted_after_terminal", event)
+
+    def correct_late(self, event: CaseEvent) -> None:
+        self.find("correction_after_acceptance", event)
+
+    def certify_denied(self, event: CaseEvent) -> None:
+        self.find("certificate_for_denied", event)
+
+    def find(self, code: str, event: CaseEvent) -> None:
+        self.findings.append(Finding(code, event.event_id))
+
+    def _unpark(self) -> None:
+        waiting, self.parked = self.parked, []
+        for event in waiting:
+            ACTIONS[self.status, event.type](self, event)
+
+    # pauses
+
+    def _pauses(self) -> tuple[Intervals, clock.Pauses, int]:
+        """The special intervals in epoch ms, their union in minutes, and the hold for ends without start."""
+        if not self.specials:
+            return [], (), 0
+        intervals, orphans = _pair(self.specials)
+        hold = max((e.known_at + self.practice.park_ms for e in orphans), default=0)
+        self.findings.extend(
+            Finding("ended_without_start", e.event_id, e.known_at + self.practice.park_ms) for e in orphans
+        )
+        stop = self.stopped_at
+        if (
+            stop is not None
+            and self.status in DECIDED
+            and any(s < stop and (e is None or e > stop) for s, e in intervals)
+        ):
+            self.findings.append(Finding("decided_while_suspended", self.stopped_by))
+        minutes = ((minute_of(s), None if e is None else minute_of(e)) for s, e in intervals)
+        return intervals, clock.union(minutes, None if stop is None else minute_of(stop)), hold
+
+
+def _start(event: CaseEvent) -> int:
+    return event.occurred_at if event.started_at is None else event.started_at
+
+
+def _pair(specials: Sequence[CaseEvent]) -> tuple[Intervals, list[CaseEvent]]:
+    """Intervals in epoch ms, and ends that found no start. An end takes the open start of its number, else
+    of its kind.
+    """
+    starts = [e for e in specials if e.type == "special_started" and e.ended_at is None]
+    whole = [e for e in specials if e.started_at is not None and e.ended_at is not None]
+    ends = [e for e in specials if e.type == "special_ended"]
+    intervals: Intervals = [(_start(e), e.ended_at) for e in whole]
+    orphans = []
+    for end in sorted(ends, key=lambda e: (_end(e), e.event_id)):
+        start = _match(end, starts)
+        if start is not None:
+            starts.remove(start)
+            intervals.append((_start(start), _end(end)))
+        elif end.started_at is not None:
+            intervals.append((end.started_at, _end(end)))
+        else:
+            orphans.append(end)
+    return intervals + [(_start(e), None) for e in starts], orphans
+
+
+def _end(event: CaseEvent) -> int:
+    return event.occurred_at if event.ended_at is None else event.ended_at
+
+
+def _match(end: CaseEvent, starts: Sequence[CaseEvent]) -> CaseEvent | None:
+    fitting = [s for s in starts if _start(s) <= _end(end) and (end.started_at is None or s.event_no == end.event_no)]
+    return min(
+        fitting,
+        key=lambda s: (s.event_no != end.event_no, s.special != end.special, _start(s), s.event_id),
+        default=None,
+    )
+
+
+Action = Callable[[_Walk, CaseEvent], None]
+
+
+def _actions() -> dict[tuple[str, str], Action]:
+    """Status × event → what happens: the table of DOMAIN 3.5 with everything it leaves out."""
+    table: dict[tuple[str, str], Action] = {}
+
+    def on(statuses: Iterable[str], **actions: Action) -> None:
+        table.update({(status, name): action for status in statuses for name, action in actions.items()})
+
+    on(OPEN, **dict.fromkeys(RANK, _Walk.illegal))
+    on(ENDED, **dict.fromkeys(RANK, _Walk.late))
+    on(
+        (NONE, SUBMITTED, WAIT),
+        prechecked=_Walk.note,
+        correction_requested=_Walk.request,
+        accepted=_Walk.accept,
+        not_accepted=_Walk.refuse,
+        correction_received=_Walk.park,
+    )
+    waiting = (
+        "step_completed",
+        "special_started",
+        "special_ended",
+        "extended",
+        "decided",
+        "certified",
+        "delivered",
+    )
+    on((NONE, SUBMITTED, WAIT), **dict.fromkeys(waiting, _Walk.park))
+    on((NONE,), submitted=_Walk.submit)
+    on((WAIT,), correction_received=_Walk.receive)
+    on(
+        RUNNING,
+        correction_requested=_Walk.correct_late,
+        accepted=_Walk.accept_again,
+        step_completed=_Walk.progress,
+        special_started=_Walk.special,
+        special_ended=_Walk.special,
+        extended=_Walk.extend,
+        decided=_Walk.decide,
+        certified=_Walk.park,
+        delivered=_Walk.park,
+    )
+    on(OPEN, withdrawn=_Walk.withdraw, returned=_Walk.give_back, transferred=_Walk.transfer)
+    on(ENDED, accepted=_Walk.accepted_late, special_started=_Walk.special, special_ended=_Walk.special)
+    on((GRANTED,), certified=_Walk.certify, delivered=_Walk.deliver)
+    on((CERTIFIED,), delivered=_Walk.deliver)
+    on((DENIED,), certified=_Walk.certify_denied, delivered=_Walk.note)
+    return table
+
+
+ACTIONS: Mapping[tuple[str, str], Action] = _actions()

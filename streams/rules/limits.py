@@ -1,0 +1,172 @@
+"""Which limit a case has: units, the policy's upper bounds and the item version in force. Numbers live in
+limits.toml.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from streams.rules.calendar import day_of, minute_of
+
+MOST = 10_000.0
+"""The largest amount that is taken for a time limit; beyond it is a data error."""
+WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
+HalfDayMode = Literal["BUSINESS_MINUTES", "FIXED_4H", "SESSION"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """An amount of time in a unit of ``govbus.limit-unit``: 1 working day, 2 natural day, 3 hour, 4 minute,
+    5 month.
+    """
+
+    amount: float
+    unit: str = WORKING_DAY
+
+
+def plausible(amount: float) -> bool:
+    """Whether ``amount`` can be a limit: a number from 0 to ``MOST``."""
+    return 0 <= amount <= MOST
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """How limits are counted: mode of half days, minutes of a fixed half day, days of a month, most
+    extensions.
+    """
+
+    half_day_mode: HalfDayMode
+    fixed_half_day_minutes: int
+    month_days: int
+    acceptance: Limit
+    most_extensions: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyLimit:
+    """One line of the "2、5、6" policy: no promise may be longer than ``limit`` from day ``effective`` on."""
+
+    rule: str
+    limit: Limit
+    effective: int
+
+
+@cache
+def _raw() -> dict[str, Any]:
+    return tomllib.loads((Path(__file__).parent / "limits.toml").read_text("utf-8"))
+
+
+@cache
+def counting() -> Counting:
+    """The counting rules of ``limits.toml``."""
+    raw, accept = _raw()["counting"], _raw()["acceptance"]
+    return Counting(
+        raw["half_day_mode"],
+        raw["fixed_half_day_minutes"],
+        raw["month_days"],
+        Limit(float(accept["amount"]), accept["unit"]),
+        _raw()["extension"]["most"],
+    )
+
+
+@cache
+def policy() -> Mapping[str, PolicyLimit]:
+    """The policy's limits by rule id (DOMAIN 4.1)."""
+    return {
+        raw["rule"]: PolicyLimit(raw["rule"], Limit(float(raw["amount"]), raw["unit"]), day_of(raw["effective_on"]))
+        for raw in _raw()["limit"]
+    }
+
+
+def capped(promise: Limit, rule: str, day: int) -> Limit:
+    """The promise, or the policy's limit where that is shorter, for a case accepted on ``day``; other
+    units: the promise.
+    """
+    bound = policy().get(rule)
+    if bound is None or bound.effective > day or bound.limit.unit != promise.unit:
+        return promise
+    return bound.limit if bound.limit.amount < promise.amount else promise
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVersion:
+    """What a case needs of one version of an item; days are local day numbers, ``cancelled`` None: still in
+    force.
+    """
+
+    version: int
+    promise: Limit
+    statutory: Limit | None
+    rule: str
+    effective: int
+    cancelled: int | None
+
+    @property
+    def sound(self) -> bool:
+        """False where the promise exceeds the statutory limit or one is no amount: never judged by (DOMAIN
+        2.5).
+        """
+        legal = self.statutory
+        if legal is None or legal.unit != self.promise.unit:
+            return all(plausible(limit.amount) for limit in (self.promise, legal) if limit is not None)
+        return plausible(self.promise.amount) and self.promise.amount <= legal.amount <= MOST
+
+
+def item_versions(records: Iterable[Mapping[str, Any]]) -> tuple[ItemVersion, ...]:
+    """The sound versions of one item from its ``service.item.v1`` records, in any order; withdrawals close
+    theirs.
+    """
+    published: dict[int, ItemVersion] = {}
+    withdrawn: dict[int, int] = {}
+    for record in records:
+        if record["event_type"] == "item.withdrawn":
+            withdrawn[record["item_version"]] = _withdrawal(record)
+        else:
+            published[record["item_version"]] = _version(record)
+    closed = (_closed(v, withdrawn.get(v.version)) for v in published.values())
+    return tuple(sorted((v for v in closed if v.sound), key=lambda v: (v.effective, v.version)))
+
+
+def in_force(versions: tuple[ItemVersion, ...], day: int) -> ItemVersion | None:
+    """The version in force on ``day``: the latest effective one that is not cancelled (DOMAIN 2.2)."""
+    for version in reversed(versions):
+        if version.effective <= day and (version.cancelled is None or day < version.cancelled):
+            return version
+    return None
+
+
+def _version(record: Mapping[str, Any]) -> ItemVersion:
+    statutory = record.get("statutory_limit")
+    return ItemVersion(
+        record["item_version"],
+        Limit(float(record["promise_limit"]), record["promise_unit_code"]),
+        None if statutory is None else Limit(float(statutory), record.get("statutory_unit_code") or WORKING_DAY),
+        record.get("limit_rule", ""),
+        _day(record["effective_on"]),
+        _optional_day(record.get("cancelled_on")),
+    )
+
+
+def _withdrawal(record: Mapping[str, Any]) -> int:
+    cancelled = _optional_day(record.get("cancelled_on"))
+    return minute_of(record["occurred_at"]) // 1440 if cancelled is None else cancelled
+
+
+def _closed(version: ItemVersion, withdrawn: int | None) -> ItemVersion:
+    if withdrawn is None or (version.cancelled is not None and version.cancelled <= withdrawn):
+        return version
+    return replace(version, cancelled=withdrawn)
+
+
+def _day(value: date | str) -> int:
+    return day_of(date.fromisoformat(value) if isinstance(value, str) else value)
+
+
+def _optional_day(value: date | str | None) -> int | None:
+    return None if value is None else _day(value)

@@ -1,0 +1,94 @@
+"""Takes personal data out of what is published (DOMAIN §9). Pure; never touches the source of truth.
+
+Patterns, tokens and their version are data: ``mask.toml`` beside this file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+DATA = Path(__file__).with_name("mask.toml")
+_SEPARATOR = "[ -]?"
+# Full-width digits, Latin letters, @ . - + hide a number from a pattern; they are folded before scanning.
+_FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))} | {
+    ord("＠"): ord("@"),
+    ord("．"): ord("."),
+    ord("－"): ord("-"),
+    ord("＋"): ord("+"),
+}
+
+
+def version() -> str:
+    """Version of the masking rules, to be kept with what was masked."""
+    return str(_data()["version"])
+
+
+def name(text: str) -> str:
+    """A name: 张三 → 张*, 王小明 → 王*明, 欧阳小明 → 欧**明, 阿依·古丽 → 阿**. Empty stays empty."""
+    text = text.strip()
+    if len(text) < 2:
+        return "*" if text else ""
+    if not _is_han(text):
+        return f"{text[0]}**"
+    if len(text) == 2:
+        return f"{text[0]}*"
+    return text[0] + "*" * (len(text) - 2) + text[-1]
+
+
+def citizen_id(text: str) -> str:
+    """An 18-digit citizen id: the first six and the last two stay. Anything else is hidden whole."""
+    return f"{text[:6]}{'*' * 10}{text[-2:]}" if len(text) == 18 else "*" * len(text)
+
+
+def mobile(text: str) -> str:
+    """An 11-digit mobile number: the first three and the last four stay. Anything else is hidden whole."""
+    return f"{text[:3]}****{text[-4:]}" if len(text) == 11 else "*" * len(text)
+
+
+def landline(text: str) -> str:
+    """A landline number: the last four digits are hidden. Shorter texts are hidden whole."""
+    return f"{text[:-4]}****" if len(text) > 4 else "*" * len(text)
+
+
+def free_text(text: str, names: Iterable[str] = ()) -> str:
+    """Written text with every hit of a pattern, and every one of ``names``, replaced by a token such as
+    【手机号】.
+
+    ``names`` are names known from the record itself (the rater's); shorter than two characters they are
+    ignored.
+    """
+    if not text:
+        return ""
+    text = text.translate(_FOLD)
+    for known in sorted({n.strip() for n in names if len(n.strip()) > 1}, key=len, reverse=True):
+        text = text.replace(known, "【姓名】")
+    for token, pattern in _patterns():
+        text = pattern.sub(token, text)
+    return text
+
+
+def _is_han(text: str) -> bool:
+    return all("\u3400" <= c <= "\u9fff" for c in text)
+
+
+@lru_cache(maxsize=1)
+def _data() -> Mapping[str, Any]:
+    return tomllib.loads(DATA.read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    names = _data()["names"]
+    surname = f"(?:{'|'.join(names['compound'].split())}|[{names['single']}])"
+    return tuple(
+        (
+            f"【{t['name']}】",
+            re.compile(t["pattern"].replace("{sep}", _SEPARATOR).replace("{surname}", surname)),
+        )
+        for t in _data()["token"]
+    )

@@ -1,0 +1,310 @@
+"""Decides what a rating is worth: which are refused, which one counts, and in which cells (DOMAIN §5). Pure.
+
+Two forms of one rule: ``judge`` works on columns, because ratings come by the million; ``effective`` and
+``cells`` work on
+the few ratings of one visit that were amended. Whatever the order of events, the result depends on their
+set alone.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+
+from schemas import codesets
+
+DATA = Path(__file__).with_name("tally.toml")
+SHANGHAI = timezone(timedelta(hours=8))  # no daylight saving since 1991
+FIRST, AGAIN = 1, 2
+WITHDRAWAL = "D"
+UTC_OFFSET_MS = 8 * 3_600_000
+
+
+@lru_cache(maxsize=1)
+def data() -> Mapping[str, Any]:
+    """The constants of ``tally.toml``."""
+    return tomllib.loads(DATA.read_text(encoding="utf-8"))
+
+
+# --- which ratings are refused --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """``accepted``: the frame with columns ``score`` (Int16), ``channel``, ``rated_on``. ``refused``: row,
+    fault index.
+    """
+
+    accepted: pl.DataFrame
+    refused: pl.DataFrame
+
+
+FAULTS: tuple[tuple[str, str, str], ...] = (
+    ("unknown_department", "department", "the department is not registered"),
+    ("unknown_code", "operation", "not in govbus.operation"),
+    ("bad_format", "service_no", "a visit is numbered from 1"),
+    ("bad_format", "revision", "a correction is numbered from 0"),
+    ("assess_number_exceeded", "assess_no", "one rating and one re-rating per visit (DOMAIN §5.6)"),
+    ("unknown_code", "satisfaction_code", "no code set of satisfaction has it"),
+    ("unknown_code", "channel_code", "no code set of channels has it"),
+    ("unknown_code", "tags", "not a tag, or one no longer valid on that day (DOMAIN §5.4)"),
+    ("tag_level_mismatch", "tags", "the first digit of a tag is its level (DOMAIN §5.4)"),
+)
+"""Reason, field and text of what can be wrong, in the order in which it is told."""
+
+
+def judge(ratings: pl.DataFrame) -> Judged:
+    """Split ``ratings`` (columns of service.rating.v1 and a unique ``row``) into accepted and refused.
+
+    Sets and codes are translated to score 1..5 (5 best) and ``govbus.channel`` by joins with the code sets.
+    """
+    told = _with_tags(
+        ratings.join(
+            _codes("satisfaction"),
+            on=("satisfaction_set", "satisfaction_code"),
+            how="left",
+            maintain_order="left",
+        )
+        .join(_codes("channel"), on=("channel_set", "channel_code"), how="left", maintain_order="left")
+        .with_columns(rated_on=pl.from_epoch(pl.col("occurred_at") + UTC_OFFSET_MS, time_unit="ms").dt.date())
+    )
+    fault = pl.coalesce(pl.when(wrong).then(pl.lit(i, pl.Int8)) for i, wrong in enumerate(_wrongs()))
+    told = told.with_columns(fault=fault)
+    return Judged(
+        told.filter(pl.col("fault").is_null()).drop("fault", "tag_fault"),
+        told.filter(pl.col("fault").is_not_null()).select("row", "fault"),
+    )
+
+
+def _wrongs() -> tuple[pl.Expr, ...]:
+    """What makes a rating wrong, in the order of ``FAULTS``."""
+    return (
+        ~pl.col("department").is_in(list(codesets.departments())),
+        ~pl.col("operation").is_in(list(codesets.load("govbus.operation").values)),
+        pl.col("service_no") < 1,
+        pl.col("revision") < 0,
+        ~pl.col("assess_no").is_in([FIRST, AGAIN]),
+        pl.col("score").is_null(),
+        pl.col("channel").is_null(),
+        pl.col("tag_fault") == 2,
+        pl.col("tag_fault") == 1,
+    )
+
+
+def _with_tags(ratings: pl.DataFrame) -> pl.DataFrame:
+    """Add ``tag_fault``: 2 where a tag is unknown, 1 where one is of another level, else 0."""
+    if not (ratings["tags"].list.len() > 0).any():
+        return ratings.with_columns(tag_fault=pl.lit(0, pl.Int8))
+    known = pl.col("level").is_not_null() & (pl.col("occurred_at") < pl.col("until"))
+    faults = (
+        ratings.filter(pl.col("tags").list.len() > 0)
+        .select("row", "occurred_at", "score", "tag_set", tag="tags")
+        .explode("tag")
+        .join(_tags(), on=("tag_set", "tag"), how="left")
+        .select(
+            "row",
+            tag_fault=pl.when(~known).then(2).when(pl.col("level") != pl.col("score")).then(1).otherwise(0),
+        )
+        .group_by("row")
+        .agg(pl.col("tag_fault").max().cast(pl.Int8))
+    )
+    return ratings.join(faults, on="row", how="left", maintain_order="left").with_columns(
+        pl.col("tag_fault").fill_null(0)
+    )
+
+
+@lru_cache(maxsize=2)
+def _codes(kind: str) -> pl.DataFrame:
+    """The code sets of ``kind`` as a table: set, code, canonical value."""
+    rows = [(s, c, codesets.canonical(s, c)) for s in data()["sets"][kind] for c in codesets.load(s).values]
+    value = "score" if kind == "satisfaction" else "channel"
+    table = pl.DataFrame(rows, schema=[f"{kind}_set", f"{kind}_code", value], orient="row")
+    return table.with_columns(pl.col("score").cast(pl.Int16)) if value == "score" else table
+
+
+@lru_cache(maxsize=1)
+def _tags() -> pl.DataFrame:
+    """All tags with their level and the instant (epoch ms) until which they are valid."""
+    set_id, old = data()["sets"]["tag"], data()["superseded"]
+    until = int(old["before"].timestamp() * 1000)
+    rows = [(set_id, t, int(t) // 100, 2**62) for t in codesets.load(set_id).values]
+    rows += [(set_id, str(t), t // 100, until) for low, high in old["ranges"] for t in range(low, high + 1)]
+    return pl.DataFrame(rows, schema=["tag_set", "tag", "level", "until"], orient="row")
+
+
+# --- which rating counts, and where ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """An accepted rating event as the fold needs it. Times are epoch ms UTC; ``score`` 1..5, 5 best."""
+
+    event_id: UUID
+    region: str
+    department: str
+    case_no: str
+    service_no: int
+    assess_no: int
+    revision: int
+    operation: str
+    item_code: str
+    channel: str
+    score: int
+    is_default: bool
+    occurred_at: int
+    received_at: int
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Cell:
+    """Where a rating is counted; ``rated_on`` is the day in Asia/Shanghai."""
+
+    region: str
+    department: str
+    rated_on: date
+    item_code: str
+    channel: str
+    score: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """``n`` effective ratings, ``defaults`` of them default ones; ``events`` that could have moved the
+    cell so far.
+    """
+
+    n: int = 0
+    defaults: int = 0
+    events: int = 0
+    received_at: int = 0
+
+    def __sub__(self, before: Count) -> Count:
+        """What must be added to ``before``; ``received_at`` is a maximum and stays."""
+        return Count(self.n - before.n, self.defaults - before.defaults, self.events - before.events, self.received_at)
+
+
+def day(occurred_at: int) -> date:
+    """Day in Asia/Shanghai of an instant in epoch ms."""
+    return datetime.fromtimestamp(occurred_at / 1000, SHANGHAI).date()
+
+
+def cell(rating: Rating) -> Cell:
+    """The cell of a rating event."""
+    r = rating
+    return Cell(r.region, r.department, day(r.occurred_at), r.item_code, r.channel, r.score)
+
+
+def effective(visit: Iterable[Rating]) -> Rating | None:
+    """The rating of one visit (region, case_no, service_no) that counts, or None.
+
+    Of each assessment the highest revision speaks, an active one before a default one (§5.6.3); a
+    withdrawal says that
+    there is none. An active rating counts before a default one, a re-rating before the first (§5.6.2).
+    """
+    last: dict[int, Rating] = {}
+    for rating in sorted(visit, key=_weight):
+        last[rating.assess_no] = rating
+    standing = [r for r in last.values() if r.operation != WITHDRAWAL]
+    return max(standing, key=lambda r: (not r.is_default, r.assess_no), default=None)
+
+
+def _weight(rating: Rating) -> tuple[bool, int, int, str]:
+    """Later in this order speaks louder. Time and id only part what two departments numbered alike."""
+    return (not rating.is_default, rating.revision, rating.occurred_at, str(rating.event_id))
+
+
+def cells(visit: Sequence[Rating]) -> dict[Cell, Count]:
+    """What one visit adds to the cells. Every event of the visit counts as an event in each of its cells.
+
+    So a cell's number of events grows whenever its ``n`` may have changed: it can serve as the revision.
+    """
+    counting = effective(visit)
+    known = max((r.received_at for r in visit), default=0)
+    added = {cell(r): Count(0, 0, len(visit), known) for r in visit}
+    if counting:
+        added[cell(counting)] = Count(1, int(counting.is_default), len(visit), known)
+    return added
+
+
+# --- bad ratings ----------------------------------------------------------------------------------
+
+
+def is_bad(rating: Rating) -> bool:
+    """A citizen's own rating of score 1 or 2 that is not a withdrawal (§5.2); default ratings are nobody's
+    word.
+    """
+    return rating.operation != WITHDRAWAL and not rating.is_default and rating.score in data()["bad_rating"]["scores"]
+
+
+def amends(later: Rating, earlier: Rating) -> bool:
+    """Whether ``later`` is the same publisher's correction or withdrawal of ``earlier``."""
+    same = (later.department, later.assess_no) == (earlier.department, earlier.assess_no)
+    return same and not later.is_default and later.revision > earlier.revision
+
+
+def alert(bad: Rating) -> dict[str, Any]:
+    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in; a function of ``bad``
+    alone.
+    """
+    rule = data()["bad_rating"]
+    text = rule["issued"].format(
+        department=_department(bad.department),
+        case_no=bad.case_no,
+        level=codesets.name("platform.satisfaction", str(bad.score)),
+    )
+    return {
+        **_alert(bad, bad),
+        "event_type": "alert.issued",
+        "alert_seq": 1,
+        "summary": text,
+        "evidence": [str(bad.event_id)],
+    }
+
+
+def revocation(bad: Rating, later: Rating) -> dict[str, Any]:
+    """Record that says that ``later`` took ``bad`` away; a function of the two alone, numbered after
+    ``later``.
+    """
+    rule = data()["bad_rating"]
+    reason, change = rule["revocation"][later.operation]
+    text = rule["revoked"].format(department=_department(bad.department), case_no=bad.case_no, change=change)
+    return {
+        **_alert(bad, later),
+        "event_type": "alert.revoked",
+        "alert_seq": 1 + later.revision,
+        "summary": text,
+        "revoked_reason_code": reason,
+        "evidence": [str(bad.event_id), str(later.event_id)],
+    }
+
+
+def _alert(bad: Rating, by: Rating) -> dict[str, Any]:
+    rule = data()["bad_rating"]
+    return {
+        "region": bad.region,
+        "department": bad.department,
+        "occurred_at": by.occurred_at,
+        "received_at": max(bad.received_at, by.received_at),
+        "kind_code": "BAD_RATING",
+        "colour_code": rule["colour"],
+        "rule_id": rule["rule_id"],
+        "rule_version": rule["rule_version"],
+        "case_no": bad.case_no,
+        "item_code": bad.item_code,
+        "issued_at": bad.received_at,
+        "alert_seq": 1,
+        "revoked_reason_code": "",
+        "evidence": [str(bad.event_id)],
+    }
+
+
+def _department(code: str) -> str:
+    return codesets.name(codesets.DEPARTMENTS, code)

@@ -1,0 +1,239 @@
+"""Applies chunks of the log: records, their effects and the cursor move together, or not at all.
+
+The offset that counts is the cursor's ``next_offset`` (DESIGN §2.2). The fold is a function of the log
+alone, so whoever applies a record, once or again, writes the same.
+
+**Gaps.** Offsets of a log are not dense: compaction, deleted prefixes and transaction markers leave holes.
+A hole is the log's own if the consumer read across it; it is a loss if the consumer was never there. So a
+chunk carries ``since``: the consumer's position before its first record. Everything from ``since`` on that
+the log still holds is in the chunk. If ``since`` is above the cursor, records may have been skipped:
+``Gap``, nothing is written and the caller seeks back to the cursor. If the first record is above
+``since``, the log itself has nothing between (first read of a log whose start was deleted, a compacted
+topic): applied. Inbound topics keep their records for ever, so a hole between the cursor and the first
+record is logged, and ``reconcile`` names what is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+import structlog
+
+from schemas.errors import GovbusError, Retryable
+from schemas.topics import Topic
+from streams.store import steps
+from streams.store.engine import is_transient
+from streams.store.lot import Ints, Lot
+from streams.store.projection import Carried, Preparing, Projection, Ticking
+from streams.store.tables import cursor
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What one transaction did: where the cursors stand now, how many records it applied and how many it
+    knew.
+    """
+
+    next_offsets: Mapping[int, int]
+    applied: int
+    dropped: int
+
+
+class Gap(GovbusError):
+    """The chunk starts above the cursor and the consumer was never at the cursor; seek to
+    ``next_offsets``.
+    """
+
+    def __init__(self, topic: str, next_offsets: Mapping[int, int]) -> None:
+        self.topic = topic
+        self.next_offsets = next_offsets
+        places = ", ".join(f"{p}@{o}" for p, o in sorted(next_offsets.items()))
+        super().__init__(f"{topic}: the chunk starts above the cursor; seek back to {places}")
+
+
+def apply_batch(
+    engine: sa.Engine,
+    projection: Projection,
+    carried: Sequence[Carried],
+    since: Mapping[int, int] | None = None,
+    prepared: object = None,
+) -> Applied:
+    """Apply ``carried`` (one topic, log order within each partition) in one transaction.
+
+    ``since`` gives the consumer's position before the first record, by partition; left out, it is the first
+    record's offset. ``prepared`` is what the projection's ``prepare`` made of ``carried``, if it was asked
+    before. Raises ``Gap`` (seek back), ``Retryable`` (the database will come back); all else is a
+    fault of the program. In each of these cases nothing was written.
+    """
+    if not len(carried):
+        return Applied({}, 0, 0)
+    try:
+        with engine.begin() as tx:
+            return _apply(tx, projection, Lot.of(projection.topic, carried), since or {}, prepared)
+    except Exception as error:
+        if is_transient(error):
+            raise Retryable(f"database: {type(error).__name__}") from error
+        raise
+
+
+def tick(engine: sa.Engine, projection: Ticking, partition: int, horizon: int) -> bool:
+    """Let ``projection`` act on what became due up to ``horizon`` (epoch ms); True if more is left to do.
+
+    Holds the cursor row, so it never runs beside a chunk of the same partition. Raises ``Retryable``.
+    """
+    return bool(tick_all(engine, projection, {partition: horizon}))
+
+
+def tick_aside(engine: sa.Engine, projection: Ticking) -> bool:
+    """``tick`` for a projection whose words need neither horizon nor cursor (``aside_s``), in a transaction of
+    its own beside whatever is being applied; True if more is left to say. Raises ``Retryable``.
+    """
+    try:
+        with engine.begin() as tx:
+            return projection.tick(tx, 0, 0)
+    except Exception as error:
+        if is_transient(error):
+            raise Retryable(f"database: {type(error).__name__}") from error
+        raise
+
+
+def tick_all(engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int]) -> set[int]:
+    """``tick`` for several partitions in one transaction; the partitions in which more is left to do."""
+    try:
+        with engine.begin() as tx:
+            _lock(tx, projection.name, projection.topic, horizons)
+            more = {p for p, horizon in sorted(horizons.items()) if projection.tick(tx, p, horizon)}
+            steps.take_watermarks(tx)
+            return more
+    except Exception as error:
+        if is_transient(error):
+            raise Retryable(f"database: {type(error).__name__}") from error
+        raise
+
+
+def cursors(tx: sa.Connection, processors: Iterable[str]) -> dict[tuple[str, int], int]:
+    """``next_offset`` by (topic, partition) of the processors named."""
+    query = sa.select(cursor.c.topic, cursor.c.partition, cursor.c.next_offset)
+    rows = tx.execute(query.where(cursor.c.processor.in_(list(processors))))
+    return {(topic, partition): next_offset for topic, partition, next_offset in rows}
+
+
+def prepare(projection: Projection, carried: Sequence[Carried]) -> object:
+    """What ``projection`` can do with ``carried`` before the transaction; None if it does all inside."""
+    return projection.prepare(carried) if isinstance(projection, Preparing) else None
+
+
+def _apply(tx: sa.Connection, projection: Projection, lot: Lot, since: Mapping[int, int], prepared: object) -> Applied:
+    steps.take_watermarks(tx)
+    first = _first(lot)
+    start = {p: min(since.get(p, offset), offset) for p, offset in first.items()}
+    at = _lock(tx, projection.name, projection.topic, start)
+    _refuse_gaps(projection.topic, start, at)
+    _tell_holes(projection, first, start, at)
+    fresh = _above(lot, at)
+    if len(fresh):
+        _fold(tx, projection, fresh, prepared if fresh is lot else None)
+        at = _advance(tx, projection, fresh, at)
+    return Applied(at, len(fresh), len(lot) - len(fresh))
+
+
+def _fold(tx: sa.Connection, projection: Projection, fresh: Lot, prepared: object) -> None:
+    if isinstance(projection, Preparing):
+        projection.apply_prepared(tx, projection.prepare(fresh) if prepared is None else prepared)
+    else:
+        projection.apply(tx, list(fresh))
+
+
+def _first(lot: Lot) -> dict[int, int]:
+    """The first offset of every partition."""
+    partitions, places = np.unique(lot.partitions, return_index=True)
+    return dict(zip(partitions.tolist(), lot.offsets[places].tolist(), strict=True))
+
+
+def _lock(tx: sa.Connection, processor: str, topic: Topic, partitions: Iterable[int]) -> dict[int, int]:
+    """Make sure the cursor rows exist, lock them in one order for everybody, and read ``next_offset``."""
+    wanted = sorted(partitions)
+    names = {"processor": processor, "topic": topic.name, "partitions": wanted}
+    rows = tx.execute(_SELECT_LOCKED, names).all()
+    if len(rows) < len(wanted):
+        tx.execute(_INSERT_MISSING, names)
+        rows = tx.execute(_SELECT_LOCKED, names).all()
+    return {row.partition: row.next_offset for row in rows}
+
+
+_SELECT_LOCKED = sa.text(
+    "SELECT partition, next_offset FROM cursor WHERE processor = :processor AND topic = :topic "
+    "AND partition = ANY(:partitions) ORDER BY topic, partition FOR UPDATE"
+)
+_INSERT_MISSING = sa.text(
+    "INSERT INTO cursor (processor, topic, partition) SELECT :processor, :topic, p "
+    "FROM unnest(CAST(:partitions AS integer[])) AS p ORDER BY p ON CONFLICT DO NOTHING"
+)
+_ADVANCE = sa.text(
+    "UPDATE cursor SET next_offset = :next_offset, watermark = greatest(watermark, :watermark) "
+    "WHERE processor = :processor AND topic = :topic AND partition = :partition"
+)
+
+
+def _refuse_gaps(topic: Topic, start: Mapping[int, int], at: Mapping[int, int]) -> None:
+    behind = {p: at[p] for p, since in start.items() if since > at[p]}
+    if behind:
+        raise Gap(topic.name, behind)
+
+
+def _tell_holes(
+    projection: Projection, first: Mapping[int, int], start: Mapping[int, int], at: Mapping[int, int]
+) -> None:
+    for partition, offset in first.items():
+        if start[partition] <= at[partition] < offset:
+            log.warning(
+                "the log holds nothing from the cursor to the first record",
+                processor=projection.name,
+                topic=projection.topic.name,
+                partition=partition,
+                cursor=at[partition],
+                first=offset,
+            )
+
+
+def _above(lot: Lot, at: Mapping[int, int]) -> Lot:
+    """Records at or above the cursor, each offset once, so that a chunk handed over twice is applied once.
+
+    The lot itself if that is all of it.
+    """
+    fresh = np.ones(len(lot), dtype=np.bool_)
+    for partition, next_offset in at.items():
+        places = np.flatnonzero(lot.partitions == partition)
+        offsets = lot.offsets[places]
+        reached = np.maximum.accumulate(np.concatenate(([next_offset - 1], offsets)))
+        fresh[places] = offsets > reached[:-1]
+    return lot.chosen(fresh)
+
+
+def _advance(tx: sa.Connection, projection: Projection, fresh: Lot, at: Mapping[int, int]) -> dict[int, int]:
+    position = {p: _after(fresh.offsets[fresh.partitions == p], o) for p, o in at.items()}
+    watermarks = steps.take_watermarks(tx)
+    moved = [p for p in position if position[p] != at[p]]
+    tx.execute(
+        _ADVANCE,
+        [
+            {
+                "next_offset": position[p],
+                "watermark": watermarks.get(p, 0),
+                "processor": projection.name,
+                "topic": projection.topic.name,
+                "partition": p,
+            }
+            for p in moved
+        ],
+    )
+    return position
+
+
+def _after(offsets: Ints, next_offset: int) -> int:
+    return int(offsets.max()) + 1 if len(offsets) else next_offset

@@ -1,0 +1,94 @@
+"""Writes many rows with one statement. Decides how Python columns travel to PostgreSQL; must not know any
+table.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB, UUID
+
+# JSONB columns travel as text[] and are cast row by row: an array of JSON documents has no plain text form.
+_ARRAYS: tuple[tuple[type[sa.types.TypeEngine[Any]], str], ...] = (
+    (UUID, "uuid[]"),
+    (JSONB, "text[]"),
+    (sa.SmallInteger, "smallint[]"),
+    (sa.BigInteger, "bigint[]"),
+    (sa.Integer, "integer[]"),
+    (sa.Boolean, "boolean[]"),
+    (sa.Date, "date[]"),
+    (sa.LargeBinary, "bytea[]"),
+    (sa.Text, "text[]"),
+)
+
+
+def driver(tx: sa.Connection) -> psycopg.Connection[Any]:
+    """The psycopg connection under ``tx``; what is done on it belongs to the same transaction."""
+    raw: psycopg.Connection[Any] = tx.connection.driver_connection  # type: ignore[assignment]
+    return raw
+
+
+def insert_new(
+    tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], returning: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Insert the rows that are new, in the order given; those that meet a unique key are left out.
+
+    All rows have the same columns. Returns the ``returning`` columns of the rows that were inserted. The
+    identity column of ``table`` follows the order of ``rows``.
+    """
+    return _write(tx, table, rows, "DO NOTHING", tuple(returning))
+
+
+def upsert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert or overwrite rows by primary key. ``rows`` must not hold the same key twice."""
+    keys = [c.name for c in table.primary_key]
+    names = tuple(rows[0]) if rows else ()
+    sets = ", ".join(f'"{n}" = excluded."{n}"' for n in names if n not in keys)
+    target = ", ".join(f'"{k}"' for k in keys)
+    _write(tx, table, rows, f"({target}) DO UPDATE SET {sets}" if sets else "DO NOTHING", ())
+
+
+def _write(
+    tx: sa.Connection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    on_conflict: str,
+    returning: tuple[str, ...],
+) -> list[tuple[Any, ...]]:
+    if not rows:
+        return []
+    names = tuple(rows[0])
+    columns = [_column(table.c[n], [row[n] for row in rows]) for n in names]
+    with driver(tx).cursor() as cursor:
+        cursor.execute(_statement(table, names, on_conflict, returning), columns)
+        return cursor.fetchall() if returning else []
+
+
+def _column(column: sa.Column[Any], values: list[Any]) -> list[Any]:
+    if isinstance(column.type, JSONB):
+        return [json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in values]
+    return values
+
+
+@lru_cache(maxsize=256)
+def _statement(table: sa.Table, names: tuple[str, ...], on_conflict: str, returning: tuple[str, ...]) -> bytes:
+    into = ", ".join(f'"{n}"' for n in names)
+    arrays = ", ".join(f"%b::{_array(table.c[n])}" for n in names)
+    select = ", ".join(f's."{n}"' + ("::jsonb" if isinstance(table.c[n].type, JSONB) else "") for n in names)
+    back = " RETURNING " + ", ".join(f'"{n}"' for n in returning) if returning else ""
+    return (
+        f'INSERT INTO "{table.name}" ({into}) SELECT {select} FROM unnest({arrays}) WITH ORDINALITY '
+        f"AS s({into}, place) ORDER BY s.place ON CONFLICT {on_conflict}{back}"
+    ).encode()
+
+
+def _array(column: sa.Column[Any]) -> str:
+    for kind, array in _ARRAYS:
+        if isinstance(column.type, kind):
+            return array
+    raise TypeError(f"no array type for column {column.name}")

@@ -1,0 +1,58 @@
+"""Opens the database. Decides how connections behave and which of their errors will pass; knows nothing of
+events.
+"""
+
+from __future__ import annotations
+
+import psycopg
+import sqlalchemy as sa
+
+LOCK_TIMEOUT_MS = 10_000
+CONNECT_TIMEOUT_S = 5
+# SQLSTATE classes and codes after which the same transaction may succeed (PostgreSQL manual, appendix A):
+# 08 connection, 40 rollback (serialization, deadlock), 53 resources (disk, connections), 57P operator
+# (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 55P03 lock timeout, 57014 cancelled.
+TRANSIENT_CLASSES = ("08", "40", "53", "57P", "58")
+TRANSIENT_CODES = frozenset({"25006", "55P03", "57014"})
+
+
+def connect(url: str, pool_size: int = 8) -> sa.Engine:
+    """An engine on PostgreSQL, read committed, UTC, with bounded waits for locks and connections.
+
+    ``url`` is a SQLAlchemy URL with the psycopg driver. Nothing is connected until the first use.
+    """
+    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8"
+    return sa.create_engine(
+        url,
+        pool_pre_ping=True,
+        hide_parameters=True,  # errors reach logs, and parameters may be personal
+        pool_size=pool_size,
+        max_overflow=pool_size,
+        pool_timeout=30,
+        connect_args={
+            "options": options,
+            "connect_timeout": CONNECT_TIMEOUT_S,
+            "application_name": "govbus",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    )
+
+
+def is_transient(error: BaseException) -> bool:
+    """True if the database may accept the same transaction later (gone, busy, full, read-only, deadlock)."""
+    if isinstance(error, sa.exc.TimeoutError):
+        return True
+    if isinstance(error, sa.exc.DBAPIError):
+        return error.connection_invalidated or _transient_cause(error.orig)
+    return _transient_cause(error)
+
+
+def _transient_cause(error: BaseException | None) -> bool:
+    if not isinstance(error, psycopg.Error):
+        return False
+    code = error.sqlstate
+    if code is None:  # the server never answered: refused, reset, closed
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return code.startswith(TRANSIENT_CLASSES) or code in TRANSIENT_CODES

@@ -1,0 +1,91 @@
+"""How far timers may speak: the horizon of a partition. One pure rule, and the reads that feed it.
+
+The horizon never passes an event that is published but not applied: unsent ones are in the outbox, sent
+ones lie below the end offset. So the outbox must be read *before* the end offsets are fetched
+(docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import sqlalchemy as sa
+
+from schemas.topics import INBOUND, Topic
+from streams.store.tables import cursor
+
+RECENT = 500  # rows of the outbox's tail that are looked at for the newest sent event
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a processor stands in a partition: next offset, and watermark in epoch ms."""
+
+    next_offset: int
+    watermark: int
+
+
+NOWHERE = Place(0, 0)
+
+
+def horizon(place: Place, end_offset: int | None, ceiling: int, oldest_unsent: int | None) -> int:
+    """The horizon of one partition, epoch ms.
+
+    ``end_offset`` is the log's end, fetched after ``oldest_unsent`` (lowest ``received_at`` of the unsent
+    inbound events; None: none) was read; None if the broker did not say. A partition that is not caught up
+    stands at its watermark.
+    """
+    if end_offset is None or place.next_offset < end_offset:
+        return place.watermark
+    bound = ceiling if oldest_unsent is None else min(ceiling, oldest_unsent - 1)
+    return max(place.watermark, bound)
+
+
+def oldest_unsent(tx: sa.Connection) -> int | None:
+    """Lowest ``received_at`` (epoch ms) of the inbound events that are published but not sent."""
+    found: int | None = tx.execute(_OLDEST, {"topics": _names()}).scalar_one_or_none()
+    return found
+
+
+def places(tx: sa.Connection, processor: str, topic: Topic) -> dict[int, Place]:
+    """Where ``processor`` stands in each partition of ``topic`` that it has seen."""
+    query = sa.select(cursor.c.partition, cursor.c.next_offset, cursor.c.watermark)
+    rows = tx.execute(query.where(cursor.c.processor == processor, cursor.c.topic == topic.name))
+    return {partition: Place(next_offset, watermark) for partition, next_offset, watermark in rows}
+
+
+def ceiling(tx: sa.Connection, clock: Literal["wall", "watermark"], settle_ms: int, wall_ms: int) -> int:
+    """The latest instant (epoch ms) any horizon may reach.
+
+    Wall: the wall clock less the time to settle. Watermark: the newest event that any processor applied or
+    the relay sent (the newest among the last rows of the outbox: a lower answer only makes timers wait).
+    """
+    if clock == "wall":
+        return wall_ms - settle_ms
+    newest: int = tx.execute(_NEWEST, {"topics": _names(), "recent": RECENT}).scalar_one()
+    return newest
+
+
+def horizons(
+    at: Mapping[int, Place], ends: Mapping[int, int], partitions: list[int], top: int, unsent: int | None
+) -> dict[int, int]:
+    """``horizon`` for each of ``partitions``."""
+    return {p: horizon(at.get(p, NOWHERE), ends.get(p), top, unsent) for p in partitions}
+
+
+def _names() -> list[str]:
+    return [t.name for t in INBOUND]
+
+
+_OLDEST = sa.text(  # a look into the index for every topic: what is said and unsent may be a million rows
+    "SELECT min(o.received_at) FROM unnest(CAST(:topics AS text[])) AS t(name) CROSS JOIN LATERAL "
+    "(SELECT received_at FROM outbox WHERE topic = t.name AND sent_at IS NULL ORDER BY received_at LIMIT 1) AS o"
+)
+_NEWEST = sa.text(
+    "SELECT greatest((SELECT coalesce(max(watermark), 0) FROM cursor WHERE topic = ANY(:topics)),"
+    " (SELECT coalesce(max(received_at), 0) FROM"
+    " (SELECT topic, received_at, sent_at FROM outbox ORDER BY seq DESC LIMIT :recent) AS tail"
+    " WHERE sent_at IS NOT NULL AND topic = ANY(:topics)))"
+)

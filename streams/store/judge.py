@@ -1,0 +1,195 @@
+"""Cases and cards in the database: loads the touched cases, lets the rule judge them, writes what changed,
+says it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas import codesets
+from schemas.topics import ALERT, CASE
+from streams.rules.judge import CaseState, Decision, Spoken, alert_of, alert_record, alert_row, fold
+from streams.rules.lifecycle import CaseEvent
+from streams.store import bulk, references
+from streams.store.projection import Carried, Event, Said
+from streams.store.steps import bury, decode_rows, keep_new, say
+from streams.store.tables import alert_said, card, case_event, case_state
+
+BLOCK = 2_000
+"""Cases that one call of ``tick`` judges at most."""
+
+
+class JudgeProjection:
+    """Processor ``judge`` of ``service.case.v1``: table ``case_event`` in, ``case_state``, ``card`` and
+    alerts out.
+    """
+
+    name = "judge"
+    topic = CASE
+
+    def __init__(self) -> None:
+        self._references = references.ReferenceReader()
+
+    def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
+        """Fold ``carried`` into the cases; each case is judged up to its own newest knowledge, never
+        further.
+        """
+        events, refused = decode_rows(carried)
+        bury(tx, refused)
+        epochs = references.held(tx)
+        new = keep_new(tx, case_event, events, lambda e: {"case_no": e.record["case_no"]})
+        self._judge(tx, epochs, _by_case(new), 0)
+
+    def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
+        """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
+        epochs = references.held(tx)
+        due = tx.execute(_DUE, {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK})
+        cases: dict[str, tuple[int, list[CaseEvent]]] = {row[0]: (partition, []) for row in due}
+        self._judge(tx, epochs, cases, horizon)
+        return len(cases) == BLOCK
+
+    def _judge(
+        self,
+        tx: sa.Connection,
+        epochs: Mapping[str, int],
+        cases: Mapping[str, tuple[int, list[CaseEvent]]],
+        horizon: int,
+    ) -> None:
+        if not cases:
+            return
+        states = _load(tx, list(cases))
+        codes = {e.item_code for _, events in cases.values() for e in events}
+        codes.update(e.item_code for state in states.values() for e in state.events)
+        known = self._references.read(tx, epochs, codes)
+        judged = _Judged()
+        for case_no, (partition, events) in cases.items():
+            before = states.get(case_no) or CaseState(case_no, ())
+            after, decisions = fold(before, events, known, horizon)
+            judged.add(partition, before, after, decisions)
+        judged.write(tx)
+
+
+def _by_case(events: Sequence[Event]) -> dict[str, tuple[int, list[CaseEvent]]]:
+    cases: dict[str, tuple[int, list[CaseEvent]]] = {}
+    for event in events:
+        case = cases.setdefault(event.record["case_no"], (event.carried.partition, []))
+        case[1].append(CaseEvent.of(str(event.event_id), event.record))
+    return cases
+
+
+_DUE = sa.text(
+    "SELECT case_no FROM case_state c WHERE partition = :partition AND next_check_at <= :horizon "
+    "AND NOT EXISTS (SELECT FROM outbox o "
+    "WHERE o.topic = :topic AND o.key = c.case_no AND o.sent_at IS NULL) "
+    "ORDER BY next_check_at, case_no LIMIT :block"
+)
+_STATES = sa.text("SELECT case_no, next_check_at, state FROM case_state WHERE case_no = ANY(:cases)")
+_SPOKEN = sa.text("SELECT case_no, alert_id, seq, action, content, alert FROM alert_said WHERE case_no = ANY(:cases)")
+
+
+def _load(tx: sa.Connection, cases: list[str]) -> dict[str, CaseState]:
+    spoken: dict[str, dict[str, Spoken]] = {}
+    for row in tx.execute(_SPOKEN, {"cases": cases}):
+        said = Spoken(row.seq, row.action, row.content, alert_of(row.alert))
+        spoken.setdefault(row.case_no, {})[str(row.alert_id)] = said
+    rows = tx.execute(_STATES, {"cases": cases})
+    states = {
+        row.case_no: CaseState.load(row.case_no, row.state, row.next_check_at, spoken.get(row.case_no, {}))
+        for row in rows
+    }
+    lost = spoken.keys() - states.keys()  # said before the state was emptied for a rebuild
+    return states | {case_no: CaseState(case_no, (), spoken=spoken[case_no]) for case_no in lost}
+
+
+class _Judged:
+    """What one transaction has to write, gathered case by case."""
+
+    def __init__(self) -> None:
+        self._states: list[dict[str, Any]] = []
+        self._recarded: list[str] = []
+        self._cards: list[dict[str, Any]] = []
+        self._saids: list[Said] = []
+        self._spoken: dict[str, dict[str, Any]] = {}
+
+    def add(self, partition: int, before: CaseState, after: CaseState, decisions: Sequence[Decision]) -> None:
+        self._states.append(_state_row(partition, after))
+        if before.alerts != after.alerts:
+            self._recarded.append(after.case_no)
+            self._cards.extend(_card_rows(after))
+        for decision in decisions:
+            self._saids.append(Said(ALERT, alert_record(after.case_no, decision, _finding(decision))))
+            alert_id = decision.alert.alert_id
+            self._spoken[alert_id] = _spoken_row(after.case_no, alert_id, after.spoken[alert_id])
+
+    def write(self, tx: sa.Connection) -> None:
+        bulk.upsert(tx, case_state, self._states)
+        if self._recarded:
+            tx.execute(sa.text("DELETE FROM card WHERE case_no = ANY(:cases)"), {"cases": self._recarded})
+            bulk.upsert(tx, card, self._cards)
+        if self._saids:
+            bulk.upsert(tx, alert_said, list(self._spoken.values()))
+            say(tx, self._saids)
+
+
+def _finding(decision: Decision) -> str:
+    if decision.alert.kind != "FINDING":
+        return ""
+    return codesets.load("govbus.finding").values[decision.alert.rule_id]
+
+
+def _state_row(partition: int, state: CaseState) -> dict[str, Any]:
+    return {
+        "case_no": state.case_no,
+        "partition": partition,
+        "region": state.region,
+        "department": state.department,
+        "item_code": state.item_code,
+        "status": state.status,
+        "accepted_at": state.accepted_at,
+        "due_at": state.due_at,
+        "yellow_at": state.yellow_at,
+        "statutory_due_at": state.statutory_due_at,
+        "stopped_at": state.stopped_at,
+        "on_time": state.on_time,
+        "provisional": state.provisional,
+        "state": state.dump(),
+        "next_check_at": state.next_check_at,
+    }
+
+
+def _card_rows(state: CaseState) -> list[dict[str, Any]]:
+    return [
+        {
+            "alert_id": uuid.UUID(a.alert_id),
+            "case_no": state.case_no,
+            "region": state.region,
+            "department": state.department,
+            "item_code": state.item_code,
+            "kind": a.kind,
+            "colour": a.colour,
+            "rule_id": a.rule_id,
+            "rule_version": a.rule_version,
+            "calendar_version": a.calendar_version,
+            "due_at": a.due_at,
+            "issued_at": a.issued_at,
+            "revoked_at": a.revoked_at,
+            "revoked_reason": a.revoked_reason,
+            "evidence": list(a.evidence),
+        }
+        for a in state.alerts
+    ]
+
+
+def _spoken_row(case_no: str, alert_id: str, said: Spoken) -> dict[str, Any]:
+    return {
+        "alert_id": uuid.UUID(alert_id),
+        "case_no": case_no,
+        "seq": said.seq,
+        "action": said.action,
+        "content": said.content,
+        "alert": alert_row(said.alert),
+    }

@@ -1,0 +1,121 @@
+"""Calendars and items as the judge reads them: under a lock, and parsed once an epoch.
+
+Whoever changes a reference calls :func:`changed` first in its transaction, then writes; readers call
+:func:`held`.
+So no case is judged between a change and the mark (``next_check_at`` = 0) that has it judged again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from streams.rules.calendar import NATION, CalendarHistory, Publication
+from streams.rules.judge import References
+from streams.rules.limits import ItemVersion, item_versions
+from streams.store.tables import calendar_event, case_state, item_event, reference_epoch
+
+CALENDAR, ITEM = "calendar", "item"
+KINDS = (CALENDAR, ITEM)
+
+
+def held(tx: sa.Connection) -> Mapping[str, int]:
+    """Epoch of each kind of reference, kept from changing until this transaction ends (``FOR SHARE``)."""
+    query = sa.select(reference_epoch.c.kind, reference_epoch.c.epoch).order_by(reference_epoch.c.kind)
+    rows = tx.execute(query.with_for_update(read=True)).all()
+    if len(rows) < len(KINDS):
+        _ensure(tx)
+        rows = tx.execute(query.with_for_update(read=True)).all()
+    return {row.kind: row.epoch for row in rows}
+
+
+def changed(tx: sa.Connection, kind: str) -> None:
+    """Begin a change of references: waits for every judge at work, and makes the next one read anew."""
+    _ensure(tx)
+    row = reference_epoch.c
+    tx.execute(sa.update(reference_epoch).where(row.kind == kind).values(epoch=row.epoch + 1))
+
+
+def _ensure(tx: sa.Connection) -> None:
+    insert = "INSERT INTO reference_epoch (kind) SELECT unnest(CAST(:kinds AS text[])) ON CONFLICT DO NOTHING"
+    tx.execute(sa.text(insert), {"kinds": list(KINDS)})
+
+
+def judge_items_again(tx: sa.Connection, item_codes: Iterable[str]) -> None:
+    """Mark the cases of these items: the timer judges them again. Call in the transaction that stored the
+    items.
+    """
+    codes = list(item_codes)
+    tx.execute(
+        sa.text(
+            "UPDATE case_state SET next_check_at = 0 WHERE item_code = ANY(:codes) AND next_check_at IS DISTINCT FROM 0"
+        ),
+        {"codes": codes},
+    )
+
+
+def judge_regions_again(tx: sa.Connection, regions: Iterable[str]) -> None:
+    """Mark the cases of these regions and their townships; the nation's calendar (000000) concerns all."""
+    names = sorted(set(regions))
+    if not names:
+        return
+    stale = sa.update(case_state).values(next_check_at=0)
+    if NATION not in names:
+        own = case_state.c.region
+        stale = stale.where(sa.or_(own.in_(names), sa.func.left(own, 6).in_(names)))
+    tx.execute(stale.where(case_state.c.next_check_at.is_distinct_from(0)))
+
+
+class ReferenceReader:
+    """Parsed references, read again only when their epoch has moved. One for each projection; not
+    thread-safe.
+    """
+
+    def __init__(self) -> None:
+        self._epochs: dict[str, int] = {}
+        self._calendars = CalendarHistory()
+        self._items: dict[str, tuple[ItemVersion, ...]] = {}
+
+    def read(self, tx: sa.Connection, epochs: Mapping[str, int], item_codes: Iterable[str]) -> References:
+        """The references for cases of ``item_codes``; ``epochs`` as :func:`held` gave them in this
+        transaction.
+        """
+        if self._epochs.get(CALENDAR) != epochs[CALENDAR]:
+            self._calendars = CalendarHistory(_publications(tx))
+        if self._epochs.get(ITEM) != epochs[ITEM]:
+            self._items = {}
+        self._epochs = dict(epochs)
+        missing = sorted(set(item_codes) - self._items.keys())
+        if missing:
+            self._items.update(_items(tx, missing))
+        return References(self._calendars, self._items)
+
+
+def _publications(tx: sa.Connection) -> list[Publication]:
+    c = calendar_event.c
+    rows = tx.execute(sa.select(c.region, c.year, c.revision, c.received_at, c.body))
+    return [
+        Publication.of(
+            {
+                **r.body,
+                "region": r.region,
+                "year": r.year,
+                "revision": r.revision,
+                "received_at": r.received_at,
+            }
+        )
+        for r in rows
+    ]
+
+
+def _items(tx: sa.Connection, codes: list[str]) -> dict[str, tuple[ItemVersion, ...]]:
+    c = item_event.c
+    wanted = sa.cast(codes, sa.ARRAY(sa.Text))
+    query = sa.select(c.item_code, c.item_version, c.event_type, c.occurred_at, c.body)
+    records: dict[str, list[dict[str, Any]]] = {code: [] for code in codes}
+    for row in tx.execute(query.where(c.item_code == sa.any_(wanted))):
+        own = {"item_version": row.item_version, "event_type": row.event_type, "occurred_at": row.occurred_at}
+        records[row.item_code].append({**row.body, **own})
+    return {code: item_versions(found) for code, found in records.items()}

@@ -1,0 +1,35 @@
+"""Stores published calendars and marks the cases that must be looked at again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas.topics import CALENDAR
+from streams.rules import schedule
+from streams.store import references, sets
+from streams.store.projection import Carried, Event
+from streams.store.steps import bury, decode_rows, keep_new
+from streams.store.tables import calendar_event
+
+
+class ScheduleProjection:
+    """``reference.calendar.v1`` to ``calendar_event``."""
+
+    name = "schedule"
+    topic = CALENDAR
+
+    def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
+        """Keep new calendars; cases that may count their days are due for a check at once."""
+        events, refused = decode_rows(carried)
+        bury(tx, refused)
+        if events:
+            references.changed(tx, references.CALENDAR)
+        new = keep_new(tx, calendar_event, events, _columns)
+        references.judge_regions_again(tx, schedule.concern(e.record for e in new))
+
+
+def _columns(event: Event) -> dict[str, Any]:
+    return {"year": event.record["year"], "revision": event.record["revision"], "body": sets.body(event)}

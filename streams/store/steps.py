@@ -1,0 +1,282 @@
+"""The steps every projection is made of: decode strictly, keep what is new, say decisions, bury what is
+refused.
+
+None of them commits, reads a clock or invents an id: run again on the same records they write the same rows.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+import structlog
+
+from schemas import codec, envelope
+from schemas.errors import Fault, Rejected
+from schemas.topics import DEADLETTER, Topic
+from streams.store import bulk, outbox
+from streams.store.projection import Carried, Event, Refused, Said
+from streams.store.tables import dead_letter
+
+MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that calendars here can name
+DEAD_ORIGINAL_LIMIT = 192 * 1024  # bytes of the original that still fit, with the rest, into a record of 256 KiB
+_WATERMARKS = "govbus.watermarks"
+_SOURCE = re.compile(r"^/(\d{2,12})/([A-Za-z0-9-]{1,40})$")
+log = structlog.get_logger(__name__)
+
+
+# --- decode ---------------------------------------------------------------------------------------
+
+
+def decode_rows(carried: Sequence[Carried]) -> tuple[list[Event], list[Refused]]:
+    """Decode record by record; what does not decode, or whose id, key or envelope disagree, is refused
+    with its reason.
+    """
+    events: list[Event] = []
+    refused: list[Refused] = []
+    for one in carried:
+        try:
+            events.append(decode_row(one))
+        except Rejected as error:
+            refused.append(Refused(one, error.faults[0]))
+    return events, refused
+
+
+def decode_row(carried: Carried) -> Event:
+    """One record as an event; raises ``Rejected`` with the reason for which it cannot be one."""
+    record = codec.decode(carried.value, carried.topic)
+    _check_times(record)
+    event_id = envelope.event_id(carried.topic, record)
+    _check_id(carried, record, event_id)
+    _check_envelope(carried, record)
+    return Event(carried, event_id, envelope.digest(carried.value), record)
+
+
+def _check_times(record: Mapping[str, Any]) -> None:
+    for name in ("occurred_at", "received_at", "entered_at"):
+        value = record.get(name)
+        if value is not None and not 0 <= value <= MAX_MS:
+            raise Rejected(Fault("bad_event_time", name, "outside the years 1970 to 9999"))
+
+
+def _check_id(carried: Carried, record: Mapping[str, Any], event_id: uuid.UUID) -> None:
+    text = str(event_id)
+    if record["event_id"] != text or _header(carried, "ce_id") != text.encode():
+        raise Rejected(Fault("id_mismatch", "event_id", "is not the id that the record's identity gives"))
+
+
+def _check_envelope(carried: Carried, record: Mapping[str, Any]) -> None:
+    expected = {
+        "ce_source": f"/{record['region']}/{record['department']}".encode(),
+        "ce_type": f"cn.govbus.{record['event_type']}.v1".encode(),
+    }
+    for name, value in expected.items():
+        if _header(carried, name) != value:
+            raise Rejected(Fault("envelope_mismatch", name, "the header is not what the record says"))
+    if carried.key != str(record[carried.topic.key]).encode():
+        raise Rejected(Fault("envelope_mismatch", carried.topic.key, "the Kafka key is not the record's key"))
+    if record["event_type"] not in event_types(carried.topic):
+        raise Rejected(Fault("envelope_mismatch", "event_type", "not an event of this topic"))
+
+
+@cache
+def event_types(topic: Topic) -> frozenset[str]:
+    """The event types that the topic's contract allows (its attribute ``event_types``)."""
+    field = next(f for f in codec.contract(topic)["fields"] if f["name"] == "event_type")
+    return frozenset(field["event_types"])
+
+
+def _header(carried: Carried, name: str) -> bytes | None:
+    return next((value for key, value in carried.headers if key == name), None)
+
+
+# --- keep -----------------------------------------------------------------------------------------
+
+
+def keep_new(
+    tx: sa.Connection, table: sa.Table, events: Sequence[Event], extra: Callable[[Event], dict[str, Any]]
+) -> list[Event]:
+    """Insert the events' rows into ``table``; the first-seen events come back, in the order given.
+
+    ``extra`` gives the columns beyond the common ones. A repeated event changes nothing; an event with a
+    known id and other bytes is buried with reason ``conflict``.
+    """
+    if not events:
+        return []
+    note_watermarks(tx, ((e.carried.partition, e.record["received_at"]) for e in events))
+    rows = [{**_common(e), **extra(e)} for e in events]
+    inserted = {row[0] for row in bulk.insert_new(tx, table, rows, ("event_id",))}
+    new, repeated = [], []
+    for event in events:
+        if event.event_id in inserted:
+            inserted.discard(event.event_id)
+            new.append(event)
+        else:
+            repeated.append(event)
+    bury(tx, _conflicts(tx, table, repeated))
+    return new
+
+
+def _common(event: Event) -> dict[str, Any]:
+    record = event.record
+    return {
+        "event_id": event.event_id,
+        "event_type": record["event_type"],
+        "region": record["region"],
+        "department": record["department"],
+        "occurred_at": record["occurred_at"],
+        "entered_at": record["entered_at"],
+        "received_at": record["received_at"],
+        "digest": event.digest,
+        "partition": event.carried.partition,
+        "offset": event.carried.offset,
+    }
+
+
+def _conflicts(tx: sa.Connection, table: sa.Table, repeated: Sequence[Event]) -> list[Refused]:
+    if not repeated:
+        return []
+    ids = [e.event_id for e in repeated]
+    query = sa.select(table.c.event_id, table.c.digest).where(
+        table.c.event_id == sa.any_(sa.cast(ids, sa.ARRAY(sa.Uuid)))
+    )
+    known = {row.event_id: row.digest for row in tx.execute(query)}
+    fault = Fault("conflict", "event_id", "another content was already applied under this id")
+    return [Refused(e.carried, fault, e) for e in repeated if known[e.event_id] != e.digest]
+
+
+def note_watermarks(tx: sa.Connection, seen: Iterable[tuple[int, int]]) -> None:
+    """Tell the applier the ``received_at`` (epoch ms) of accepted records, as ``(partition, received_at)``.
+
+    ``keep_new`` does it; a projection that stores its events in another way must.
+    """
+    highest: dict[int, int] = tx.info.setdefault(_WATERMARKS, {})
+    for partition, received_at in seen:
+        if received_at > highest.get(partition, -1):
+            highest[partition] = received_at
+
+
+def take_watermarks(tx: sa.Connection) -> dict[int, int]:
+    """What was noted in this transaction, by partition; forgets it."""
+    noted: dict[int, int] = tx.info.pop(_WATERMARKS, {})
+    return noted
+
+
+# --- say ------------------------------------------------------------------------------------------
+
+
+def say(tx: sa.Connection, saids: Sequence[Said]) -> None:
+    """Put decisions into the outbox; one that was said before under the same id is not said again."""
+    outcomes = outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in saids])
+    for said, outcome in zip(saids, outcomes, strict=True):
+        if outcome.outcome == "conflict":
+            log.warning("said otherwise before", topic=said.topic.name, event_id=str(outcome.event_id))
+
+
+# --- bury -----------------------------------------------------------------------------------------
+
+
+def bury(tx: sa.Connection, refused: Sequence[Refused]) -> None:
+    """Keep refused records whole in ``dead_letter`` and say so on ``bus.deadletter.v1``; each once."""
+    if not refused:
+        return
+    rows = [_dead_row(r) for r in refused]
+    inserted = {row[0] for row in bulk.insert_new(tx, dead_letter, rows, ("dead_id",))}
+    saids = []
+    for one, row in zip(refused, rows, strict=True):
+        if row["dead_id"] in inserted:
+            inserted.discard(row["dead_id"])
+            saids.append(_dead_said(one, row))
+    say(tx, saids)
+
+
+def _dead_row(refused: Refused) -> dict[str, Any]:
+    carried, fault = refused.carried, refused.fault
+    digest = envelope.digest(carried.value)
+    region, department = _claimed_source(carried)
+    claimed = _claimed_id(refused)
+    place = str(claimed) if claimed else f"{carried.partition}/{carried.offset}"
+    return {
+        "dead_id": envelope.derived_id(carried.topic.name, place, digest),
+        "origin": "STREAM",
+        "topic": carried.topic.name,
+        "partition": carried.partition,
+        "offset": carried.offset,
+        "key": carried.key,
+        "region": region,
+        "department": department,
+        "event_id": claimed,
+        "occurred_at": _claimed_time(refused),
+        "digest": digest,
+        "reason": fault.reason,
+        "field": fault.field,
+        "text": fault.text,
+        "original": carried.value,
+        "headers": [[_plain(name.encode()), _plain(value)] for name, value in carried.headers],
+    }
+
+
+def _dead_said(refused: Refused, row: Mapping[str, Any]) -> Said:
+    known_at = refused.event.record["received_at"] if refused.event else row["occurred_at"]
+    original = row["original"] if len(row["original"]) <= DEAD_ORIGINAL_LIMIT else b""
+    record = {
+        "event_type": "deadletter.recorded",
+        "region": row["region"],
+        "department": row["department"],
+        "occurred_at": row["occurred_at"],
+        "occurred_text": "",
+        "entered_at": None,
+        "received_at": known_at,
+        "dead_id": str(row["dead_id"]),
+        "origin_code": row["origin"],
+        "original_topic": row["topic"],
+        "original_partition": row["partition"],
+        "original_offset": row["offset"],
+        "original_key": (row["key"] or b"")[:1024],
+        "reason_code": row["reason"],
+        "field": row["field"],
+        "text": row["text"],
+        "original": original,
+        "original_event_id": str(row["event_id"] or ""),
+        "original_digest": str(row["digest"]),
+    }
+    return Said(DEADLETTER, record)
+
+
+def _claimed_source(carried: Carried) -> tuple[str, str]:
+    match = _SOURCE.match(_plain(_header(carried, "ce_source") or b""))
+    return (match[1], match[2]) if match else ("000000", "unknown")
+
+
+def _claimed_id(refused: Refused) -> uuid.UUID | None:
+    try:
+        return uuid.UUID((_header(refused.carried, "ce_id") or b"").decode())
+    except ValueError:
+        return refused.event.event_id if refused.event else None
+
+
+def _claimed_time(refused: Refused) -> int:
+    """Epoch ms of the event, else of the ``ce_time`` header, else 0; never the wall clock."""
+    if refused.event:
+        return int(refused.event.record["occurred_at"])
+    return envelope_time(_header(refused.carried, "ce_time") or b"")
+
+
+def envelope_time(value: bytes) -> int:
+    """Epoch ms of a ``ce_time`` header with a zone; 0 if it is none."""
+    try:
+        moment = datetime.fromisoformat(value.decode())
+        stamp = int(moment.timestamp() * 1000) if moment.tzinfo else 0
+    except (ValueError, OverflowError):
+        return 0
+    return stamp if 0 <= stamp <= MAX_MS else 0
+
+
+def _plain(value: bytes) -> str:
+    """Text of header bytes that a JSON column can hold."""
+    return value.decode("utf-8", "backslashreplace").replace("\x00", "\\x00")

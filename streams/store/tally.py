@@ -1,0 +1,525 @@
+"""Ratings in the database: keeps each event once, folds cells, says alerts, uploads and rollups.
+
+Decides how sets of ratings travel to SQL; what a rating is worth is decided in ``streams.rules.tally``. A
+chunk is folded
+by column; only visits with more than one event, or a withdrawal, are folded one by one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import polars as pl
+import sqlalchemy as sa
+
+from schemas import codesets
+from schemas.columns_out import derived_ids
+from schemas.envelope import derived_id
+from schemas.errors import Fault
+from schemas.topics import ALERT, RATING, ROLLUP, UPLOAD
+from streams.rules import mask
+from streams.rules import tally as rule
+from streams.rules.tally import Cell, Count, Rating
+from streams.store import frames, steps
+from streams.store.bulk import driver
+from streams.store.projection import Carried, Refused
+from streams.store.tables import rating_event
+
+Visit = tuple[str, str, int]
+VISIT = ("region", "case_no", "service_no")
+CELL = ("region", "department", "rated_on", "item_code", "channel", "score")
+DAY = ("region", "department", "rated_on")
+COUNTS = ("n", "defaults", "events", "received_at")
+FOLDED = (
+    "event_id",
+    "region",
+    "department",
+    "case_no",
+    "service_no",
+    "assess_no",
+    "revision",
+    "operation",
+    "item_code",
+    "channel",
+    "score",
+    "is_default",
+    "occurred_at",
+    "received_at",
+)
+STORED = tuple(c.name for c in rating_event.columns)
+CELL_ORDER = ("rated_on", "department", "item_code", "channel", "score", "region")
+"""The primary key of rating_cell: all workers lock cells in this order."""
+GUESS_ABOVE = 200
+"""Ratings above which effects are worked out before it is known which cases are: in vain where one is."""
+DAYS_PER_TICK = 8
+"""Departments' days that one tick speaks about: few, because folding goes first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """Everything that some new events write, ready to be sent."""
+
+    events: frames.Rows
+    cells: frames.Rows
+    days: frames.Rows
+    alerts: frames.Spoken
+    uploads: frames.Spoken | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A chunk without the database: ``first`` are the accepted ``ratings`` less repetitions among themselves,
+    ``cases`` their case numbers as a text[] literal, ``effects`` those of ``first`` if no case is known (None: not
+    worked out beforehand).
+    """
+
+    carried: Sequence[Carried]
+    refused: list[Refused]
+    ratings: pl.DataFrame
+    first: pl.DataFrame
+    watermarks: list[tuple[int, int]]
+    cases: str
+    effects: Effects | None
+
+
+class TallyProjection:
+    """The processor ``tally`` on ``service.rating.v1``. ``upload=False`` leaves out the province's single
+    ratings.
+    """
+
+    name = "tally"
+    topic = RATING
+    aside_s = 0.3  # rollups may wait; alerts must not wait for rollups
+
+    def __init__(self, upload: bool = True) -> None:
+        self._upload = upload
+
+    def prepare(self, carried: Sequence[Carried]) -> Prepared:
+        """All that needs no database: decode, judge, fold and encode, as if nothing of it were known yet."""
+        read = frames.read(RATING, carried)
+        judged = rule.judge(read.frame)
+        first = judged.accepted.unique("event_id", keep="first", maintain_order=True)
+        return Prepared(
+            carried=carried,
+            refused=read.refused + _refused(judged, carried),
+            ratings=judged.accepted,
+            first=first,
+            watermarks=_watermarks(judged.accepted),
+            cases=_array(first["case_no"].unique().sort()),
+            effects=_effects(first, first.clear(), self._upload) if first.height > GUESS_ABOVE else None,
+        )
+
+    def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
+        """Fold ``carried`` (log order) into rating_event and rating_cell; say alerts and uploads."""
+        self.apply_prepared(tx, self.prepare(carried))
+
+    def apply_prepared(self, tx: sa.Connection, prepared: Prepared) -> None:
+        """``apply`` for what was prepared before; what the database knows already is found here.
+
+        A repeated event changes nothing; one with a known id and other bytes is buried (conflict).
+        """
+        steps.bury(tx, prepared.refused)
+        steps.note_watermarks(tx, prepared.watermarks)
+        old = _stored(tx, prepared.cases)
+        new, effects = prepared.first, prepared.effects
+        if not old.is_empty():
+            new = prepared.first.join(old, on="event_id", how="anti", maintain_order="left")
+        if effects is None or not old.is_empty():
+            effects = _effects(new, old, self._upload)
+        if prepared.ratings.height > new.height:
+            known = pl.concat([old.select("event_id", "digest"), new.select("event_id", "digest")])
+            _bury_conflicts(tx, prepared.ratings, known, prepared.carried)
+        if effects:
+            _write(tx, effects)
+
+    def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:  # noqa: ARG002
+        """Say the rollups of some days that changed; True if more may be left. Needs no clock: rollups
+        follow events.
+
+        Days belong to no partition; it is asked beside the applying (``aside_s``).
+        """
+        days = _take_days(tx)
+        if days:
+            _say_rollups(tx, days)
+        return bool(days)
+
+
+# --- keep what is new -----------------------------------------------------------------------------
+
+
+def _refused(judged: rule.Judged, carried: Sequence[Carried]) -> list[Refused]:
+    refused = []
+    for row, fault in judged.refused.sort("row").iter_rows():
+        event = steps.decode_row(carried[row])
+        refused.append(Refused(carried[row], Fault(*rule.FAULTS[fault]), event))
+    return refused
+
+
+def _watermarks(ratings: pl.DataFrame) -> list[tuple[int, int]]:
+    """The highest ``received_at`` of every partition."""
+    return list(ratings.group_by("partition").agg(pl.col("received_at").max()).iter_rows())
+
+
+def _array(texts: pl.Series) -> str:
+    """A text[] literal of PostgreSQL (manual §8.15.2)."""
+    quoted = texts.str.replace_many(["\\", '"'], ["\\\\", '\\"']).str.join('","')
+    return f'{{"{quoted[0]}"}}' if len(texts) else "{}"
+
+
+def _effects(new: pl.DataFrame, old: pl.DataFrame, upload: bool) -> Effects | None:
+    """What the new events change, given the stored events of their cases; None if there are none."""
+    if new.is_empty():
+        return None
+    counts, amended = _folded(new, old)
+    return Effects(
+        events=frames.rows("rating_event", new.select(STORED).sort("case_no", "event_id")),
+        cells=frames.rows("cell_stage", counts.select(*CELL, *COUNTS)),
+        days=frames.rows("rollup_dirty", counts.select(DAY).unique().sort(DAY)),
+        alerts=frames.spoken(ALERT, _alerts(new, amended)),
+        uploads=frames.spoken(UPLOAD, uploads(new)) if upload else None,
+    )
+
+
+def _write(tx: sa.Connection, effects: Effects) -> None:
+    frames.write(tx, effects.events)
+    _add(tx, effects.cells)
+    frames.write(tx, effects.days)  # to be said again
+    frames.put(tx, effects.alerts)
+    if effects.uploads:
+        frames.put(tx, effects.uploads)
+
+
+def _stored(tx: sa.Connection, cases: str) -> pl.DataFrame:
+    """The stored events of these cases (a text[] literal). An event's id fixes its case, so this also finds
+    every known id.
+
+    Another worker cannot hold them: a case's events share one partition, and its cursor row is locked.
+    The planner does not know how many cases there are; sequential scans would grow with the table.
+    """
+    names = ", ".join(f'"{c}"' if c != "event_id" else "event_id::text" for c in FOLDED)
+    with driver(tx).cursor() as cursor:
+        cursor.execute(b"SET LOCAL enable_seqscan = off")
+        cursor.execute(
+            f"SELECT {names}, replace(digest::text, '-', '') FROM rating_event "
+            "WHERE case_no = ANY(%s::text[])".encode(),
+            [cases],
+        )
+        rows = cursor.fetchall()
+        cursor.execute(b"SET LOCAL enable_seqscan = on")
+    return pl.DataFrame(rows, schema=_OLD, orient="row")
+
+
+_OLD: dict[str, Any] = {
+    "event_id": pl.String,
+    "region": pl.String,
+    "department": pl.String,
+    "case_no": pl.String,
+    "service_no": pl.Int32,
+    "assess_no": pl.Int32,
+    "revision": pl.Int32,
+    "operation": pl.String,
+    "item_code": pl.String,
+    "channel": pl.String,
+    "score": pl.Int16,
+    "is_default": pl.Boolean,
+    "occurred_at": pl.Int64,
+    "received_at": pl.Int64,
+    "digest": pl.String,
+}
+
+
+def _bury_conflicts(tx: sa.Connection, ratings: pl.DataFrame, known: pl.DataFrame, carried: Sequence[Carried]) -> None:
+    odd = ratings.join(known, on="event_id", suffix="_known").filter(pl.col("digest") != pl.col("digest_known"))
+    fault = Fault("conflict", "event_id", "another content was already applied under this id")
+    rows = odd["row"].sort().to_list()
+    steps.bury(tx, [Refused(carried[row], fault, steps.decode_row(carried[row])) for row in rows])
+
+
+# --- fold -----------------------------------------------------------------------------------------
+
+Amended = dict[Visit, tuple[list[Rating], list[Rating]]]
+"""Visits folded one by one: their stored and their new events."""
+
+
+def _folded(new: pl.DataFrame, old: pl.DataFrame) -> tuple[pl.DataFrame, Amended]:
+    """What must be added to the cells, one row a cell, and the visits that were folded one by one."""
+    alone = new.select((pl.len().over(VISIT) == 1) & (pl.col("operation") != rule.WITHDRAWAL)).to_series()
+    if not old.is_empty():
+        known = old.select(VISIT).unique().with_columns(known=pl.lit(True))
+        alone &= new.join(known, on=VISIT, how="left", maintain_order="left")["known"].is_null()
+    counts = new.filter(alone).select(
+        *CELL, n=1, defaults=pl.col("is_default").cast(pl.Int64), events=1, received_at="received_at"
+    )
+    if alone.all():
+        return _summed([counts]), {}
+    amended = _visits(old, new.filter(~alone))
+    return _summed([counts, _changes(amended.values())]), amended
+
+
+def _visits(old: pl.DataFrame, new: pl.DataFrame) -> Amended:
+    visits: Amended = defaultdict(lambda: ([], []))
+    for rating in _ratings(new):
+        visits[_visit(rating)][1].append(rating)
+    for rating in _ratings(old):
+        if _visit(rating) in visits:
+            visits[_visit(rating)][0].append(rating)
+    return visits
+
+
+def _visit(rating: Rating) -> Visit:
+    return rating.region, rating.case_no, rating.service_no
+
+
+def _ratings(frame: pl.DataFrame) -> Iterable[Rating]:
+    for event_id, *rest in frame.select(FOLDED).iter_rows():
+        yield Rating(UUID(event_id), *rest)
+
+
+def _changes(visits: Iterable[tuple[list[Rating], list[Rating]]]) -> pl.DataFrame:
+    rows = []
+    for old, new in visits:
+        before = rule.cells(old)
+        for cell, after in rule.cells([*old, *new]).items():
+            added = after - before.get(cell, Count())
+            rows.append((*_key(cell), added.n, added.defaults, added.events, added.received_at))
+    return pl.DataFrame(rows, schema=_CHANGE, orient="row")
+
+
+_CHANGE: dict[str, Any] = {
+    "region": pl.String,
+    "department": pl.String,
+    "rated_on": pl.Date,
+    "item_code": pl.String,
+    "channel": pl.String,
+    "score": pl.Int16,
+    "n": pl.Int64,
+    "defaults": pl.Int64,
+    "events": pl.Int64,
+    "received_at": pl.Int64,
+}
+
+
+def _key(cell: Cell) -> tuple[object, ...]:
+    return cell.region, cell.department, cell.rated_on, cell.item_code, cell.channel, cell.score
+
+
+def _summed(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """One row a cell, in the order of the primary key, so that two workers lock in one order."""
+    changes = pl.concat([p.cast(pl.Schema(_CHANGE)) for p in parts])
+    sums = changes.group_by(CELL).agg(pl.col("n", "defaults", "events").sum(), pl.col("received_at").max())
+    return sums.sort(CELL_ORDER)
+
+
+def _add(tx: sa.Connection, counts: frames.Rows) -> None:
+    tx.execute(sa.text("CREATE TEMP TABLE IF NOT EXISTS cell_stage (LIKE rating_cell) ON COMMIT DELETE ROWS"))
+    frames.write(tx, counts)
+    columns = ", ".join((*CELL, *COUNTS))
+    tx.execute(
+        sa.text(
+            f"INSERT INTO rating_cell AS c ({columns}) SELECT {columns} FROM cell_stage "
+            f"ON CONFLICT ({', '.join(CELL)}) DO UPDATE SET n = c.n + excluded.n, "
+            "defaults = c.defaults + excluded.defaults, events = c.events + excluded.events, "
+            "received_at = greatest(c.received_at, excluded.received_at)"
+        )
+    )
+    tx.execute(sa.text("TRUNCATE cell_stage"))
+
+
+# --- bad ratings ----------------------------------------------------------------------------------
+
+
+def _alerts(new: pl.DataFrame, amended: Amended) -> pl.DataFrame:
+    """Records for oversight.alert.v1: every new bad rating, and every amendment that takes a bad one away."""
+    bad = new.filter(pl.col("score").is_in(rule.data()["bad_rating"]["scores"]))
+    issued = [(r, rule.alert(r)) for r in _ratings(bad) if rule.is_bad(r)]
+    revoked = [
+        (bad, rule.revocation(bad, later)) for old, fresh in amended.values() for bad, later in _amendments(old, fresh)
+    ]
+    records = [{**record, "alert_id": str(alert_id(r))} for r, record in issued + revoked]
+    return pl.DataFrame(records, schema_overrides={"evidence": pl.List(pl.String)}) if records else pl.DataFrame()
+
+
+def _amendments(old: Sequence[Rating], new: Sequence[Rating]) -> Iterable[tuple[Rating, Rating]]:
+    """Pairs (bad rating, its amendment) of which at least one is new."""
+    for bad in (*old, *new):
+        for later in (*old, *new) if bad in new else new:
+            if rule.is_bad(bad) and rule.amends(later, bad):
+                yield bad, later
+
+
+def alert_id(bad: Rating) -> UUID:
+    """Id of the alert about one bad rating event."""
+    return derived_id("BAD_RATING", bad.event_id)
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+
+def uploads(ratings: pl.DataFrame) -> pl.DataFrame:
+    """Records of rating.upload.v1 for accepted ratings, one each, masked (DOMAIN §9), in the province's
+    codes.
+    """
+    named = ~pl.col("anonymous") & ~pl.col("is_default")
+    return ratings.select(
+        "region",
+        "department",
+        "occurred_at",
+        "occurred_text",
+        "entered_at",
+        "received_at",
+        event_type=pl.lit("rating.uploaded"),
+        rating_id=pl.lit(derived_ids([pl.lit("rating"), *VISIT, "assess_no"], ratings)),
+        source_event_id="event_id",
+        project_no="case_no",
+        service_number="service_no",
+        assess_number="assess_no",
+        revision="revision",
+        operation="operation",
+        satisfaction_code=pl.col("score").cast(pl.String),
+        pf_code=pl.col("channel").replace_strict(_pf(), return_dtype=pl.String),
+        eval_detail=pl.col("tags").list.join(","),
+        writing_evaluation=pl.lit(_masked_texts(ratings)),
+        assess_time="occurred_at",
+        area_code="region",
+        dept_code=pl.col("department").replace_strict({c: d.uscc for c, d in codesets.departments().items()}),
+        task_code="item_code",
+        is_default="is_default",
+        effective=pl.col("operation") != rule.WITHDRAWAL,
+        user_name=pl.when(named).then(pl.lit(_masked_names(ratings))).otherwise(pl.lit("")),
+    )
+
+
+def _pf() -> dict[str, str]:
+    own = {c: codesets.from_canonical("platform.channel", c) for c in codesets.load("govbus.channel").values}
+    return {c: pf if pf is not None else rule.data()["upload"]["channel"][c] for c, pf in own.items()}
+
+
+def _masked_texts(ratings: pl.DataFrame) -> pl.Series:
+    texts = ratings.select("comment", "rater_name").iter_rows()
+    return pl.Series([mask.free_text(comment, (name,)) if comment else "" for comment, name in texts], dtype=pl.String)
+
+
+def _masked_names(ratings: pl.DataFrame) -> pl.Series:
+    return pl.Series([mask.name(n) if n else "" for n in ratings["rater_name"].to_list()], dtype=pl.String)
+
+
+# --- rollups --------------------------------------------------------------------------------------
+
+
+def _take_days(tx: sa.Connection) -> list[tuple[str, str, Any]]:
+    """Some marked days, no longer marked; marks that another worker holds are left to it."""
+    rows = tx.execute(
+        sa.text(
+            "WITH days AS (SELECT DISTINCT region, department, rated_on FROM "
+            "(SELECT * FROM rollup_dirty LIMIT :limit FOR UPDATE SKIP LOCKED) AS free), "
+            "gone AS (DELETE FROM rollup_dirty WHERE ctid IN (SELECT d.ctid FROM rollup_dirty AS d "
+            "JOIN days USING (region, department, rated_on) FOR UPDATE OF d SKIP LOCKED)) "
+            "SELECT region, department, rated_on FROM days"
+        ),
+        {"limit": DAYS_PER_TICK},
+    )
+    return [(region, department, on) for region, department, on in rows]
+
+
+_SUMS = """count(*) AS cells, {}
+coalesce(sum(n), 0) AS total, sum(defaults) AS defaults,
+sum(events) AS revision, max(received_at) AS received_at FROM rating_cell
+JOIN unnest(%s::text[], %s::text[], %s::date[]) AS wanted(region, department, rated_on)
+USING (region, department, rated_on)""".format(
+    "".join(f"coalesce(sum(n) FILTER (WHERE score = {s}), 0) AS n{s}, " for s in range(1, 6))
+)
+_OF_DEPARTMENTS = (
+    "SELECT region, department, rated_on, coalesce(item_code, ''), coalesce(channel, ''), "
+    f"grouping(item_code), {_SUMS} GROUP BY GROUPING SETS "
+    "((region, department, rated_on, item_code, channel), (region, department, rated_on))"
+)
+_OF_DISTRICTS = f"SELECT region, '', rated_on, '', '', 2, {_SUMS} GROUP BY region, rated_on"
+_KINDS = ("CELL", "DEPARTMENT", "DISTRICT")
+_ROLLUP: dict[str, Any] = {
+    "region": pl.String,
+    "department": pl.String,
+    "rated_on": pl.Date,
+    "item_code": pl.String,
+    "channel_code": pl.String,
+    "kind": pl.Int32,
+    "cells": pl.Int64,
+    "n1": pl.Int64,
+    "n2": pl.Int64,
+    "n3": pl.Int64,
+    "n4": pl.Int64,
+    "n5": pl.Int64,
+    "total": pl.Int64,
+    "defaults": pl.Int64,
+    "revision": pl.Int64,
+    "received_at": pl.Int64,
+}
+
+
+def _say_rollups(tx: sa.Connection, days: Sequence[tuple[str, str, Any]]) -> None:
+    """Say the scopes of these days that grew since they were last said: cells, departments, districts."""
+    scopes = _records(
+        pl.concat([_sums(tx, _OF_DEPARTMENTS, days), _sums(tx, _OF_DISTRICTS, _of_all_departments(days))])
+    )
+    said = _said(tx, scopes["scope"].to_list())
+    grown = scopes.join(said, on="scope", how="left", maintain_order="left").filter(
+        pl.col("said").is_null() | (pl.col("said") < pl.col("revision"))
+    )
+    frames.say(tx, ROLLUP, grown.drop("said"))
+    _remember(tx, grown)
+
+
+def _of_all_departments(days: Sequence[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
+    return [
+        (region, code, on) for region, on in sorted({(d[0], d[2]) for d in days}) for code in codesets.departments()
+    ]
+
+
+def _sums(tx: sa.Connection, query: str, days: Sequence[tuple[str, str, Any]]) -> pl.DataFrame:
+    with driver(tx).cursor() as cursor:
+        cursor.execute(query.encode(), [list(c) for c in zip(*days, strict=True)])
+        return pl.DataFrame([tuple(map(_number, r)) for r in cursor.fetchall()], schema=_ROLLUP, orient="row")
+
+
+def _number(value: Any) -> Any:
+    return int(value) if not isinstance(value, str) and hasattr(value, "as_integer_ratio") else value
+
+
+def _records(sums: pl.DataFrame) -> pl.DataFrame:
+    """Records of rating.rollup.v1; ``occurred_at`` is the midnight (Asia/Shanghai) that begins the day."""
+    midnight = pl.col("rated_on").cast(pl.Datetime("ms")).dt.timestamp("ms") - rule.UTC_OFFSET_MS
+    return sums.drop("cells").with_columns(
+        event_type=pl.lit("rollup.revised"),
+        occurred_at=midnight.clip(lower_bound=0),
+        scope=pl.concat_str(
+            ["region", "department", "item_code", "channel_code", pl.col("rated_on").cast(pl.String)],
+            separator="/",
+        ),
+        scope_kind_code=pl.col("kind").replace_strict(dict(enumerate(_KINDS)), return_dtype=pl.String),
+        channel_set=pl.when(pl.col("channel_code") == "").then(pl.lit("")).otherwise(pl.lit("govbus.channel")),
+        good=pl.col("n3") + pl.col("n4") + pl.col("n5"),
+        bad=pl.col("n1") + pl.col("n2"),
+        department=pl.when(pl.col("department") == "")
+        .then(pl.lit(rule.data()["rollup"]["district_department"]))
+        .otherwise("department"),
+    )
+
+
+def _said(tx: sa.Connection, scopes: list[str]) -> pl.DataFrame:
+    query = sa.text("SELECT scope, revision FROM rollup_emitted WHERE scope = ANY(:scopes)")
+    rows = [tuple(r) for r in tx.execute(query, {"scopes": scopes})]
+    return pl.DataFrame(rows, schema={"scope": pl.String, "said": pl.Int64}, orient="row")
+
+
+def _remember(tx: sa.Connection, grown: pl.DataFrame) -> None:
+    marks = grown.select("scope", "revision").sort("scope")
+    with driver(tx).cursor() as cursor:
+        cursor.execute(
+            b"INSERT INTO rollup_emitted AS e (scope, revision) SELECT * "
+            b"FROM unnest(%s::text[], %s::bigint[]) "
+            b"ON CONFLICT (scope) DO UPDATE SET revision = greatest(e.revision, excluded.revision)",
+            [marks["scope"].to_list(), marks["revision"].to_list()],
+        )

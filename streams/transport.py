@@ -1,0 +1,209 @@
+"""Faust's Kafka transport, in chunks: one message is the consecutive records of one partition.
+
+Decides where reading starts (the SQL cursors) and what position each chunk was read from. It decides
+nothing about records, and Kafka's committed offsets are only a mirror of the cursors, for lag tools.
+
+How a lost chunk is noticed: ``since`` of a chunk is where the previous fetch of its partition ended,
+counted when records leave the fetcher, not when they are handed on. If Faust drops a chunk on the way
+(rebalance, stopped flow), the next one starts above the cursor and the applier asks to seek back.
+
+Seeking and fetching never overlap: a wish to seek is noted and carried out before the next fetch, in the
+one coroutine that fetches. Records of a fetch during which the wish came up may be dropped: the seek reads
+them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from schemas.topics import BY_NAME
+from streams.store.projection import Carried
+
+FETCH_WAIT_MS = 50  # a fetch in flight holds back partitions whose records were taken meanwhile
+SATURATED_PAUSE_S = 0.005
+ASK_AGAIN_S = 2.0  # a chunk that was read again must have been applied by then
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive records of one partition; ``since`` is the position they were read from."""
+
+    topic: str
+    partition: int
+    since: int
+    records: Sequence[Any]
+
+    @property
+    def end(self) -> int:
+        """The offset after the last record."""
+        return int(self.records[-1].offset) + 1
+
+    @property
+    def size(self) -> int:
+        """Bytes of the values."""
+        return sum(len(r.value or b"") for r in self.records)
+
+    def carried(self) -> list[Carried]:
+        """The records as the store takes them."""
+        topic = BY_NAME[self.topic]
+        return [
+            Carried(topic, self.partition, r.offset, r.key, r.value or b"", tuple(r.headers))
+            for r in self.records
+        ]
+
+
+class Intake(Protocol):
+    """What the transport asks of whoever applies the chunks."""
+
+    def cursors(self) -> Mapping[tuple[str, int], int]:
+        """``next_offset`` by (topic, partition), read from SQL; may block; raises ``Retryable``."""
+
+    def saturated(self, topic: str) -> bool:
+        """True while no more chunks of ``topic`` should be fetched."""
+
+    def committed(self) -> Mapping[tuple[str, int], int]:
+        """``next_offset`` by (topic, partition) as far as this worker knows; does not block."""
+
+
+class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """The thread that owns the aiokafka consumer; polls often enough that no partition waits for a quiet
+    one.
+    """
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return consumer
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Mirror ``offsets`` if the broker takes them; if not, the next time will do, for truth is in SQL."""
+        assigned = self.assignment()
+        here = {TopicPartition(*tp): OffsetAndMetadata(o, "") for tp, o in offsets.items() if tp in assigned}
+        if not here:
+            return False
+        try:
+            await self._ensure_consumer().commit(here)
+        except (TimeoutError, KafkaError):
+            return False
+        return True
+
+
+class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
+    """A Faust consumer that yields chunks and starts at the SQL cursors."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._since: dict[TP, int] = {}
+        self._wanted: dict[TP, int] = {}
+        self._asked: dict[TP, tuple[int, float]] = {}
+
+    @property
+    def intake(self) -> Intake:
+        """Where the chunks go; the application factory put it on the app."""
+        intake: Intake = self.app.intake
+        return intake
+
+    def _new_consumer_thread(self) -> ChunkThread:
+        return ChunkThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _getmany(self, active_partitions: set[TP] | None, timeout: float) -> Mapping[TP, Any]:
+        """Fetch from the partitions whose processor can take more; turns records into chunks."""
+        if not await self._seek_as_wanted():
+            await asyncio.sleep(SATURATED_PAUSE_S)
+            return {}
+        topics = {tp.topic for tp in active_partitions or ()}
+        full = {topic for topic in topics if self.intake.saturated(topic)}
+        open_ = {tp for tp in active_partitions or () if tp.topic not in full}
+        if not open_:
+            await asyncio.sleep(SATURATED_PAUSE_S)
+            return {}
+        records = await super()._getmany(open_, SATURATED_PAUSE_S if full else timeout)
+        kept = {tp: batch for tp, batch in records.items() if batch and tp not in self._wanted}
+        return {tp: self._chunk(tp, batch) for tp, batch in kept.items()}
+
+    async def _seek_as_wanted(self) -> bool:
+        """Carry out the noted seeks; False if one failed (a rebalance is under way): they are noted again."""
+        wanted, self._wanted = self._wanted, {}
+        assigned = self.assignment()
+        here = {tp: offset for tp, offset in wanted.items() if tp in assigned}
+        if not here:
+            return True
+        try:
+            await self.seek_wait(here)
+        except (KafkaError, TimeoutError):
+            self._wanted = {**here, **self._wanted}
+            return False
+        for tp, offset in here.items():
+            self._since[tp] = offset
+            self._read_offset[tp] = None  # Faust drops in silence what lies below its own mark
+        return True
+
+    def _chunk(self, tp: TP, batch: Sequence[Any]) -> Chunk:
+        chunk = Chunk(tp.topic, tp.partition, self._since.get(tp, batch[0].offset), batch)
+        self._since[tp] = chunk.end
+        return chunk
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Yield one message per partition chunk; what is dropped here is found missing by the applier."""
+        generation = self.app.consumer_generation_id
+        chunks, _ = await self._wait_next_records(timeout)
+        for tp, chunk in (chunks or {}).items():
+            if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+            yield tp, self._message(tp, chunk, generation)
+
+    def _message(self, tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
+        last = chunk.records[-1]
+        return ConsumerMessage(
+            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type,
+            [], b"", chunk, None, 0, 0, tp, generation_id=generation,
+        )  # fmt: skip
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every assigned partition to its SQL cursor, 0 if it has none."""
+        cursors = await asyncio.get_running_loop().run_in_executor(None, self.intake.cursors)
+        offsets = {tp: cursors.get((tp.topic, tp.partition), 0) for tp in self.assignment()}
+        self._asked.clear()
+        self._wanted.update(offsets)
+        return offsets
+
+    def reposition(self, offsets: Mapping[TP, int]) -> None:
+        """Read on from ``offsets`` (the cursors). Chunks that were already on their way ask for the same seek
+        again; while the cursor stands where it stood, the first one is enough.
+        """
+        now = time.monotonic()
+        for tp, offset in offsets.items():
+            before, at = self._asked.get(tp, (-1, 0.0))
+            if before != offset or now - at > ASK_AGAIN_S:
+                self._asked[tp] = (offset, now)
+                self._wanted[tp] = offset
+
+    async def end_offsets(self, tps: set[TP]) -> Mapping[TP, int]:
+        """Offsets after the last record, asked of the broker now."""
+        ends: Mapping[TP, int] = await self.highwaters(*tps)
+        return ends
+
+    async def commit(self, *_: Any, **__: Any) -> bool:
+        """Mirror the cursors into the consumer group, so that lag tools tell the truth."""
+        known = self.intake.committed()
+        offsets = {tp: known[tp.topic, tp.partition] for tp in self.assignment() if tuple(tp) in known}
+        return bool(offsets) and bool(await self._commit(offsets))
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        """Faust's own account of acknowledged offsets is not used."""
+
+
+class Transport(driver.Transport):  # type: ignore[misc]
+    """``govbus://host:port[;govbus://host:port]``."""
+
+    Consumer = ChunkConsumer

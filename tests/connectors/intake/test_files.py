@@ -1,0 +1,176 @@
+"""Files as departments send them, good and bad."""
+
+from __future__ import annotations
+
+import tracemalloc
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xlsxwriter
+
+from connectors.intake.files import Unreadable, open_rows
+from schemas.errors import Rejected
+from schemas.topics import CALENDAR, RATING
+
+COLUMNS = (
+    "case_no,event_type,occurred_at,item_code,satisfaction_set,satisfaction_code,channel_set,channel_code"
+)
+CELLS = "C1,rating.given,2020-09-25 16:50:00,A1,platform.satisfaction,5,platform.channel,4"
+ROW = dict(zip(COLUMNS.split(","), CELLS.split(","), strict=True))
+
+
+def write(tmp_path: Path, name: str, content: str | bytes) -> Path:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def read(path: Path, encoding: str = "utf-8") -> list[tuple[int, Any]]:
+    return list(open_rows(path, RATING, encoding).rows())
+
+
+def refusals(path: Path, encoding: str = "utf-8") -> list[tuple[str, str]]:
+    with pytest.raises(Rejected) as caught:
+        open_rows(path, RATING, encoding)
+    return [(f.reason, f.field) for f in caught.value.faults]
+
+
+def sheet(tmp_path: Path, *rows: list[Any]) -> Path:
+    path = tmp_path / "ratings.xlsx"
+    with xlsxwriter.Workbook(path, {"default_date_format": "yyyy-mm-dd hh:mm:ss"}) as book:
+        page = book.add_worksheet()
+        for number, cells in enumerate(rows):
+            page.write_row(number, 0, cells)
+    return path
+
+
+def test_json_lines_are_numbered_as_in_the_file_and_blank_lines_passed_over(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.jsonl", '{"case_no": "C1"}\n\n{"case_no": "C2"}\r\n')
+    assert read(path) == [(1, {"case_no": "C1"}), (3, {"case_no": "C2"})]
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000])
+def test_a_json_line_that_is_no_object_costs_only_itself(tmp_path: Path, line: str) -> None:
+    (first, (_, bad), last) = read(write(tmp_path, "a.jsonl", f'{{"n": 1}}\n{line}\n{{"n": 3}}\n'))
+    assert (first, last) == ((1, {"n": 1}), (3, {"n": 3}))
+    assert isinstance(bad, Unreadable)
+    assert (bad.fault.reason, bad.original) == ("bad_row", line.encode())
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    assert refusals(write(tmp_path, "a.csv", "")) == [("bad_row", "")]
+
+
+def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    assert refusals(write(tmp_path, "a.doc", "x")) == [("bad_format", "")]
+
+
+def test_a_line_of_fifty_megabytes_is_one_refused_row_and_never_in_memory_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"n": 1}\n{"comment": "')
+        for _ in range(50):
+            file.write(b"x" * 1_000_000)
+        file.write(b'"}\n{"n": 3}\n')
+    tracemalloc.start()
+    rows = read(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [number for number, _ in rows] == [1, 2, 3]
+    assert rows[1][1].fault.reason == "too_large"
+    assert "50000" in rows[1][1].fault.text
+    assert len(rows[1][1].original) < 70_000
+    assert rows[2][1] == {"n": 3}
+    assert peak < 20_000_000
+
+
+def test_csv_cells_become_the_contracts_types_and_empty_cells_are_left_out(tmp_path: Path) -> None:
+    header = COLUMNS + ",service_no,anonymous,tags,comment,entered_at"
+    row = CELLS + ',2,是,510^511,"快, ""很快""",'
+    ((number, cells),) = read(write(tmp_path, "a.csv", f"\ufeff{header}\n{row}\n"))
+    assert number == 2
+    expected = {"service_no": 2, "anonymous": True, "tags": ["510", "511"], "comment": '快, "很快"'}
+    assert cells == ROW | expected
+
+
+def test_a_csv_cell_that_does_not_fit_its_type_is_left_for_the_validator(tmp_path: Path) -> None:
+    ((_, cells),) = read(write(tmp_path, "a.csv", f"{COLUMNS},service_no\n{CELLS},two\n"))
+    assert cells["service_no"] == "two"
+
+
+def test_a_quoted_cell_may_hold_line_breaks(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", f'{COLUMNS},comment\n{CELLS},"one\ntwo"\n{CELLS},three\n')
+    assert [(n, c["comment"]) for n, c in read(path)] == [(2, "one\ntwo"), (4, "three")]
+
+
+def test_every_column_that_is_missing_or_unknown_is_told_at_once(tmp_path: Path) -> None:
+    header = COLUMNS.replace("case_no,", "").replace("item_code", "item_kode")
+    assert refusals(write(tmp_path, "a.csv", f"{header}\n")) == [
+        ("unknown_field", "item_kode"),
+        ("missing_field", "case_no"),
+        ("missing_field", "item_code"),
+    ]
+
+
+def test_a_row_with_too_few_cells_costs_only_itself(tmp_path: Path) -> None:
+    rows = read(write(tmp_path, "a.csv", f"{COLUMNS}\nC1,rating.given\n{CELLS}\n"))
+    assert (rows[0][0], rows[0][1].fault.reason, rows[0][1].original) == (2, "bad_row", b"C1,rating.given")
+    assert rows[1] == (3, ROW)
+
+
+def test_a_quote_that_is_never_closed_ends_the_reading_with_a_fault(tmp_path: Path) -> None:
+    rows = read(write(tmp_path, "a.csv", f'{COLUMNS}\n{CELLS}\n"C2,' + f"{CELLS}\n" * 3))
+    assert [n for n, _ in rows] == [2, 3]
+    assert "never closed" in rows[1][1].fault.text
+
+
+def test_gb18030_text_is_told_clearly_and_read_when_asked_for(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", f"{COLUMNS},comment\n{CELLS},办得快\n".encode("gb18030"))
+    with pytest.raises(Rejected, match="reads as GB18030") as caught:
+        open_rows(path, RATING)
+    assert (caught.value.reason, "--encoding gb18030" in caught.value.faults[0].mend) == ("not_utf8", True)
+    assert read(path, "gb18030")[0][1]["comment"] == "办得快"
+
+
+def test_bytes_that_are_no_text_at_all_are_refused(tmp_path: Path) -> None:
+    assert refusals(write(tmp_path, "a.csv", "case_no".encode("utf-16"))) == [("not_utf8", "")]
+
+
+def test_lists_of_objects_stand_as_json_in_a_cell(tmp_path: Path) -> None:
+    header = "event_type,occurred_at,year,revision,calendar_version,source,days"
+    cell = '"[{""day"": ""2020-01-31"", ""working"": false}]"'
+    path = write(
+        tmp_path, "a.csv", f"{header}\ncalendar.published,2020-01-27 09:00:00,2020,2,2020-r2,国办,{cell}\n"
+    )
+    ((_, row),) = open_rows(path, CALENDAR).rows()
+    assert (row["year"], row["days"]) == (2020, [{"day": "2020-01-31", "working": False}])
+
+
+def test_a_sheet_gives_numbers_times_and_codes_as_the_contract_wants_them(tmp_path: Path) -> None:
+    at = datetime(2020, 9, 25, 16, 50)  # noqa: DTZ001 - spreadsheets hold no zone
+    cells = ["C1", "rating.given", at, "A1", "platform.satisfaction", 5, "platform.channel", "4", 2, True]
+    path = sheet(tmp_path, [*COLUMNS.split(","), "service_no", "anonymous"], cells, [None] * 10)
+    assert read(path) == [(2, ROW | {"occurred_at": at, "service_no": 2, "anonymous": True})]
+
+
+def test_a_number_that_a_sheet_has_cut_short_stays_a_number_for_the_validator_to_refuse(
+    tmp_path: Path,
+) -> None:
+    cells = [430903190001010015, *CELLS.split(",")[1:]]
+    ((_, row),) = read(sheet(tmp_path, COLUMNS.split(","), cells))
+    assert not isinstance(row["case_no"], str)
+
+
+def test_cells_beyond_the_named_columns_of_a_sheet_are_a_bad_row(tmp_path: Path) -> None:
+    ((_, row),) = read(sheet(tmp_path, COLUMNS.split(","), [*CELLS.split(","), None, "stray"]))
+    assert row.fault.reason == "bad_row"
+
+
+def test_a_sheet_with_a_missing_column_is_refused(tmp_path: Path) -> None:
+    assert refusals(sheet(tmp_path, COLUMNS.split(",")[1:])) == [("missing_field", "case_no")]
+
+
+def test_a_file_that_only_claims_to_be_a_workbook_is_refused(tmp_path: Path) -> None:
+    assert refusals(write(tmp_path, "a.xlsx", "case_no,event_type")) == [("bad_format", "")]

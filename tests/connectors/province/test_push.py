@@ -1,0 +1,264 @@
+"""The push against a real HTTP province, an honest one and one that lies in every way it can."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from connectors.province import format
+from connectors.province.push import Acknowledged, Again, Idle, Sender
+from consumers.province.keys import Signer
+from consumers.province.store import Store
+from schemas import receipts
+from schemas.topics import UPLOAD
+
+pytestmark = pytest.mark.stack
+HONEST = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+STRANGER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+Answer = tuple[int, Mapping[str, str], Any]
+Play = Callable[[dict[str, Any]], Answer]
+
+
+class Province(ThreadingHTTPServer):
+    """Stores honestly, then answers as its script of plays says; honestly when the script is over."""
+
+    daemon_threads = True
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.store, self.script, self.keys = store, list[Play](), list[str]()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Province
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.keys.append(self.headers["Idempotency-Key"])
+        honest = self.server.store.accept(json.loads(content), self.headers["Idempotency-Key"])
+        play = self.server.script.pop(0) if self.server.script else lambda answer: (200, {}, answer)
+        status, headers, answer = play(json.loads(json.dumps(honest)))
+        body = json.dumps(answer).encode()
+        try:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        except OSError:
+            return
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+def resigned(answer: dict[str, Any], signer: Signer = HONEST) -> Answer:
+    return 200, {}, {**answer, "signature": signer.sign(receipts.canonical(answer["receipt"]))}
+
+
+def wrong_digest(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"][0]["digest"] = str(uuid.UUID(int=7))
+    return resigned(answer)
+
+
+def foreign_batch(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["batch_id"] = str(uuid.UUID(int=7))
+    return resigned(answer)
+
+
+def one_left_out(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"].pop()
+    return resigned(answer)
+
+
+def one_twice(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"].append(answer["receipt"]["records"][0])
+    return resigned(answer)
+
+
+def one_foreign(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"][0]["event_id"] = str(uuid.UUID(int=7))
+    return resigned(answer)
+
+
+def altered_after_signing(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["received_at"] += 1
+    return 200, {}, answer
+
+
+def signed_by_a_stranger(answer: dict[str, Any]) -> Answer:
+    return resigned(answer, STRANGER)
+
+
+def not_json_object(_: dict[str, Any]) -> Answer:
+    return 200, {}, ["thanks"]
+
+
+LIES = [
+    wrong_digest, foreign_batch, one_left_out, one_twice, one_foreign, altered_after_signing,
+    signed_by_a_stranger, not_json_object,
+]  # fmt: skip
+
+
+@pytest.fixture
+def province(postgres: Any) -> Iterator[Province]:
+    from streams.store.engine import connect
+
+    name = f"province_{uuid.uuid4().hex[:8]}"
+    store = Store(connect(postgres.create(name)), HONEST)
+    store.create()
+    server = Province(store)
+    yield server
+    server.shutdown()
+    server.server_close()
+    store.engine.dispose()
+    postgres.drop(name)
+
+
+@pytest.fixture
+def sender(engine: sa.Engine, province: Province) -> Sender:
+    return new_sender(engine, province)
+
+
+def new_sender(engine: sa.Engine, province: Province) -> Sender:
+    url = f"http://127.0.0.1:{province.server_port}"
+    client = httpx.Client(timeout=1.0, trust_env=False)
+    return Sender(engine, lambda: (url, HONEST.public_key), "430903", client, jitter=lambda: 1.0)
+
+
+def queue(engine: sa.Engine, n: int, **changes: Any) -> None:
+    """``n`` ratings in the queue."""
+    from streams.store.tables import push_queue
+
+    body = {
+        "projectNo": "p", "serviceNumber": 1, "assessNumber": 1, "revision": 0, "operation": "I",
+        "satisfaction": "5", "pf": "4", "evalDetail": "", "writingEvaluation": "", "areaCode": "430903",
+        "assessTime": "2020-10-09 15:20:00", "deptCode": "x", "taskCode": "t", "isDefault": False,
+        "effectivEvalua": True, "userName": "", **changes,
+    }  # fmt: skip
+    rows = [
+        {
+            "event_id": uuid.uuid4(), "topic": UPLOAD.name, "record_key": f"{i}", "region": "430903",
+            "department": "HS-ZRZYJ", "occurred_at": 0, "digest": uuid.uuid4(),
+            "body": {**body, "projectNo": f"p{i}"},
+        }
+        for i in range(n)
+    ]  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(sa.insert(push_queue), rows)
+
+
+def count(engine: sa.Engine, what: str) -> int:
+    with engine.connect() as tx:
+        return int(tx.execute(sa.text(f"SELECT count(*) FROM {what}")).scalar_one())
+
+
+def test_a_queue_leaves_in_batches_and_every_receipt_is_kept(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 501)
+    outcomes = [sender.step() for _ in range(3)]
+    assert [getattr(o, "records", None) for o in outcomes] == [500, 1, None]
+    assert isinstance(outcomes[2], Idle)
+    assert (count(engine, "push_queue"), count(engine, "receipt")) == (0, 2)
+    assert count(province.store.engine, "province_rating") == 501
+
+
+@pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.__name__)
+def test_a_lie_is_not_a_receipt_and_the_same_batch_goes_again(
+    engine: sa.Engine, sender: Sender, province: Province, lie: Play
+) -> None:
+    queue(engine, 3)
+    province.script = [lie]
+    first = sender.step()
+    assert isinstance(first, Again)
+    assert count(engine, "receipt") == 0
+    assert isinstance(sender.step(), Acknowledged)
+    assert province.keys[0] == province.keys[1]
+    assert count(province.store.engine, "province_record") == 3
+
+
+def test_a_busy_province_is_waited_for_as_long_as_it_asks(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 1)
+    province.script = [lambda _: (503, {"Retry-After": "7"}, {})]
+    busy = sender.step()
+    assert isinstance(busy, Again)
+    assert sender.wait(busy, 1) == 7.0
+    assert isinstance(sender.step(), Acknowledged)
+
+
+def test_without_being_told_the_wait_doubles_up_to_a_minute(sender: Sender) -> None:
+    again = Again("no answer")
+    assert [sender.wait(again, n) for n in (1, 2, 3, 20)] == [0.5, 1.0, 2.0, 60.0]
+
+
+def test_an_answer_lost_after_storing_changes_nothing(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 2)
+
+    def late(answer: dict[str, Any]) -> Answer:
+        time.sleep(1.5)
+        return 200, {}, answer
+
+    province.script = [late]
+    assert isinstance(sender.step(), Again)
+    done = sender.step()
+    assert isinstance(done, Acknowledged)
+    assert (count(province.store.engine, "province_record"), done.refused) == (2, 0)
+    assert count(province.store.engine, "province_batch") == 1
+
+
+def test_a_batch_survives_a_restart_unchanged_while_the_queue_grows(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 2)
+    province.script = [lambda _: (500, {}, {})]
+    assert isinstance(sender.step(), Again)
+    queue(engine, 3)
+    restarted = new_sender(engine, province)
+    first, second = restarted.step(), restarted.step()
+    assert isinstance(first, Acknowledged)
+    assert isinstance(second, Acknowledged)
+    assert (first.records, second.records) == (2, 3)
+    assert province.keys[0] == province.keys[1] != province.keys[2]
+
+
+def test_a_record_that_the_province_refuses_stays_with_its_reason_and_does_not_hold_up_others(
+    engine: sa.Engine, sender: Sender
+) -> None:
+    queue(engine, 1, satisfaction="9")
+    queue(engine, 1)
+    done = sender.step()
+    assert isinstance(done, Acknowledged)
+    assert done.refused == 1
+    assert isinstance(sender.step(), Idle)
+    with engine.connect() as tx:
+        assert tx.execute(sa.text("SELECT refused_reason FROM push_queue")).scalar_one() == "bad_body"
+
+
+def test_a_province_that_is_not_there_is_waited_for(engine: sa.Engine) -> None:
+    queue(engine, 1)
+    sender = Sender(engine, lambda: ("http://127.0.0.1:9", HONEST.public_key), "430903")
+    outcome = sender.step()
+    assert isinstance(outcome, Again)
+    assert "no answer" in outcome.why
+
+
+def test_a_batch_id_is_a_function_of_its_events_in_order() -> None:
+    a, b = uuid.UUID(int=1), uuid.UUID(int=2)
+    assert format.batch_id([a, b]) == format.batch_id([a, b]) != format.batch_id([b, a])

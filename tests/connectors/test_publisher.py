@@ -1,0 +1,174 @@
+"""From a row to a receipt or a dead letter, on a real database."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from connectors.intake.files import Unreadable
+from connectors.publisher import Publisher
+from schemas import codec
+from schemas.errors import Fault, Rejected, Retryable
+from schemas.topics import DEADLETTER, RATING
+from streams.store.engine import connect
+from streams.store.tables import dead_letter, outbox
+
+RECEIVED = 1_601_024_000_000
+ITEM_CODE = "11430903MBDEM0138T4000715002000"
+
+
+def rating(case_no: str = "C1", **changes: Any) -> dict[str, Any]:
+    return {
+        "case_no": case_no,
+        "event_type": "rating.given",
+        "occurred_at": "2020-09-25 16:50:00",
+        "item_code": ITEM_CODE,
+        "satisfaction_set": "platform.satisfaction",
+        "satisfaction_code": "5",
+        "channel_set": "platform.channel",
+        "channel_code": "4",
+    } | changes
+
+
+def publisher(engine: sa.Engine, at: int = RECEIVED) -> Publisher:
+    return Publisher(engine, "HS-ZRZYJ", "430903", now=lambda: at)
+
+
+def stored(engine: sa.Engine, table: sa.Table) -> list[Any]:
+    with engine.connect() as connection:
+        return list(connection.execute(sa.select(table)))
+
+
+def test_a_published_row_stands_in_the_outbox_under_its_key_and_receipt_time(engine: sa.Engine) -> None:
+    (result,) = publisher(engine).publish(RATING, [rating()])
+    (row,) = stored(engine, outbox)
+    assert (result.outcome, result.event_id, result.faults) == ("new", row.event_id, ())
+    assert (row.topic, row.key, row.department, row.received_at) == (
+        "service.rating.v1",
+        "C1",
+        "HS-ZRZYJ",
+        RECEIVED,
+    )
+    record = codec.decode(row.value, RATING)
+    assert (record["occurred_at"], record["occurred_text"]) == (1_601_023_800_000, "2020-09-25 16:50:00")
+    assert result.receipt is not None
+    assert str(result.event_id) in result.receipt
+
+
+def test_the_same_content_again_gets_the_same_receipt_and_no_second_event(engine: sa.Engine) -> None:
+    (first,) = publisher(engine).publish(RATING, [rating()])
+    (second,) = publisher(engine, RECEIVED + 86_400_000).publish(RATING, [rating()])
+    assert (second.outcome, second.event_id, second.receipt) == ("same", first.event_id, first.receipt)
+    assert len(stored(engine, outbox)) == 1
+
+
+def test_a_row_that_stands_twice_in_one_file_is_one_event(engine: sa.Engine) -> None:
+    results = publisher(engine).publish(RATING, [rating(), rating()])
+    assert [r.outcome for r in results] == ["new", "same"]
+    assert results[0].receipt == results[1].receipt
+    assert len(stored(engine, outbox)) == 1
+
+
+def test_other_content_under_the_same_id_is_a_conflict_that_names_fields_and_no_values(
+    engine: sa.Engine,
+) -> None:
+    publisher(engine).publish(RATING, [rating(comment="办得快")])
+    (result,) = publisher(engine).publish(RATING, [rating(comment="找王小明办的", satisfaction_code="1")])
+    assert (result.outcome, result.differing) == ("conflict", ("satisfaction_code", "comment"))
+    (letter,) = stored(engine, dead_letter)
+    assert (letter.reason, letter.origin, letter.event_id) == ("conflict", "INTAKE", result.event_id)
+    assert "王小明" not in letter.text + "".join(f.text for f in result.faults)
+    assert "找王小明办的" in letter.original.decode()
+    assert [r.topic for r in stored(engine, outbox)] == ["service.rating.v1", "bus.deadletter.v1"]
+
+
+def test_a_refused_row_is_dead_lettered_whole_with_reason_department_and_announcement(
+    engine: sa.Engine,
+) -> None:
+    (result,) = publisher(engine).publish(RATING, [rating(satisfaction_code="9")])
+    assert (result.outcome, result.receipt) == ("refused", None)
+    (letter,) = stored(engine, dead_letter)
+    assert (letter.reason, letter.field, letter.department) == (
+        "unknown_code",
+        "satisfaction_code",
+        "HS-ZRZYJ",
+    )
+    (row,) = stored(engine, outbox)
+    said = codec.decode(row.value, DEADLETTER)
+    assert (said["reason_code"], said["origin_code"], said["original_topic"]) == (
+        "unknown_code",
+        "INTAKE",
+        "service.rating.v1",
+    )
+    assert said["dead_id"] == str(letter.dead_id)
+    assert said["original"] == letter.original
+
+
+def test_the_same_bad_row_sent_again_is_the_same_dead_letter(engine: sa.Engine) -> None:
+    publisher(engine).publish(RATING, [rating(colour="red"), rating(colour="red")])
+    publisher(engine, RECEIVED + 1).publish(RATING, [rating(colour="red")])
+    assert len(stored(engine, dead_letter)) == 1
+    assert len(stored(engine, outbox)) == 1
+
+
+def test_a_line_that_is_no_row_is_kept_as_it_came(engine: sa.Engine) -> None:
+    line = Unreadable(Fault("bad_row", "", "is not a JSON object"), b"{half")
+    results = publisher(engine).publish(RATING, [rating("C1"), line, rating("C2")])
+    assert [r.outcome for r in results] == ["new", "refused", "new"]
+    assert stored(engine, dead_letter)[0].original == b"{half"
+
+
+def test_good_rows_and_bad_rows_of_one_file_are_answered_in_order(engine: sa.Engine) -> None:
+    rows = [rating(f"C{n}", **({"satisfaction_code": "9"} if n % 7 == 0 else {})) for n in range(1, 2_501)]
+    results = publisher(engine).publish(RATING, rows)
+    assert [r.row for r in results] == list(range(1, 2_501))
+    assert [r.row for r in results if r.outcome == "refused"] == list(range(7, 2_501, 7))
+    assert len(stored(engine, dead_letter)) == 357
+
+
+def test_a_claimed_event_id_must_be_the_derived_one(engine: sa.Engine) -> None:
+    (first,) = publisher(engine).publish(RATING, [rating()])
+    right = publisher(engine).publish(RATING, [rating(event_id=str(first.event_id))])
+    wrong = publisher(engine).publish(RATING, [rating(event_id="11111111-2222-5333-8444-555555555555")])
+    assert right[0].outcome == "same"
+    assert [f.reason for f in wrong[0].faults] == ["id_mismatch"]
+
+
+def test_a_record_over_256_kib_is_too_large(engine: sa.Engine) -> None:
+    (result,) = publisher(engine).publish(RATING, [rating(comment="长" * 90_000)])
+    assert [f.reason for f in result.faults] == ["too_large"]
+
+
+def test_a_text_that_is_not_unicode_is_refused_and_nothing_breaks(engine: sa.Engine) -> None:
+    (result,) = publisher(engine).publish(RATING, [rating(comment="\ud800")])
+    assert (result.outcome, [f.reason for f in result.faults]) == ("refused", ["bad_format"])
+
+
+def test_a_dry_run_answers_every_row_and_writes_nothing(engine: sa.Engine) -> None:
+    results = list(publisher(engine).check(RATING, [rating(), rating(colour="red")]))
+    assert [r.outcome for r in results] == ["valid", "refused"]
+    assert stored(engine, outbox) == []
+    assert stored(engine, dead_letter) == []
+
+
+def test_a_publisher_of_an_unknown_department_is_not_made() -> None:
+    with pytest.raises(Rejected) as caught:
+        Publisher(None, "区土地局", "430903")
+    assert caught.value.reason == "unknown_department"
+
+
+def test_each_row_is_received_when_it_is_taken(engine: sa.Engine) -> None:
+    clock = itertools.count(RECEIVED)
+    Publisher(engine, "HS-ZRZYJ", "430903", now=lambda: next(clock)).publish(
+        RATING, [rating("C1"), rating("C2")]
+    )
+    assert sorted(r.received_at for r in stored(engine, outbox)) == [RECEIVED, RECEIVED + 1]
+
+
+def test_an_absent_database_is_something_to_wait_for() -> None:
+    away = connect("postgresql+psycopg://nobody@127.0.0.1:1/none")
+    with pytest.raises(Retryable, match="database is away"):
+        publisher(away).publish(RATING, [rating()])

@@ -1,0 +1,107 @@
+"""Topics applied to a real broker, and drift made on purpose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+
+from connectors import topics_admin
+from connectors.local.broker import Broker
+from connectors.local.process import wait_until
+from schemas.errors import Misconfigured, Retryable
+from schemas.topics import ALERT, CALENDAR, RATING, ROLLUP, TOPICS
+
+
+@pytest.fixture(scope="module")
+def own_kafka(stack_directory: Path) -> Iterator[str]:
+    with Broker(stack_directory / "topics-admin", tied=True) as cluster:
+        yield cluster.bootstrap
+
+
+@pytest.fixture
+def applied(own_kafka: str) -> Iterator[str]:
+    topics_admin.apply(own_kafka, replication=1)
+    yield own_kafka
+    with topics_admin._admin(own_kafka) as admin:
+        admin.delete_topics(_names(admin))
+        assert wait_until(lambda: not _names(admin), 10)
+
+
+def _names(admin: KafkaAdminClient) -> list[str]:
+    return [name for name in admin.list_topics() if not name.startswith("__")]
+
+
+def test_an_empty_broker_lacks_all_fourteen_topics(own_kafka: str) -> None:
+    assert topics_admin.check(own_kafka) == [f"{t.name}: missing" for t in TOPICS]
+
+
+def test_applied_topics_show_no_drift_and_applying_again_does_nothing(applied: str) -> None:
+    assert topics_admin.check(applied, replication=1) == []
+    assert topics_admin.apply(applied, replication=1) == []
+
+
+def test_the_broker_has_the_declared_partitions_retention_and_cleanup(applied: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=applied)
+    partitions = {t["name"]: len(t["partitions"]) for t in admin.describe_topics()}
+    configs = topics_admin._configs(admin, [ROLLUP, RATING])
+    admin.close()
+    assert (partitions[RATING.name], partitions[CALENDAR.name]) == (12, 1)
+    assert (configs[ROLLUP.name]["cleanup.policy"], configs[RATING.name]["cleanup.policy"]) == (
+        "compact",
+        "delete",
+    )
+    assert configs[RATING.name]["retention.ms"] == "-1"
+
+
+def test_a_changed_setting_is_reported_and_mended(applied: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=applied)
+    short = ConfigResource(ConfigResourceType.TOPIC, ALERT.name, configs={"retention.ms": "60000"})
+    admin.alter_configs([short])
+    assert wait_until(
+        lambda: topics_admin._configs(admin, [ALERT])[ALERT.name]["retention.ms"] == "60000", 10
+    )
+    admin.close()
+    assert topics_admin.check(applied) == [f"{ALERT.name}: retention.ms is 60000, declared -1"]
+    assert topics_admin.apply(applied) == [f"{ALERT.name}: retention.ms set to -1"]
+    assert topics_admin.check(applied) == []
+
+
+def test_too_many_partitions_are_refused_because_none_can_be_taken_away(applied: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=applied)
+    admin.create_partitions({CALENDAR.name: 2})
+    assert wait_until(lambda: topics_admin._describe(admin)[CALENDAR.name][0] == 2, 10)
+    admin.close()
+    with pytest.raises(Misconfigured, match="2 partitions, declared 1"):
+        topics_admin.apply(applied)
+
+
+def test_a_topic_nobody_declared_is_drift(applied: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=applied)
+    admin.create_topics(
+        {"somebody.else.v1": {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True
+    )
+    admin.close()
+    assert topics_admin.check(applied) == ["somebody.else.v1: not declared"]
+
+
+def test_a_missing_topic_is_drift_and_is_made_again(applied: str) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=applied)
+    admin.delete_topics([ALERT.name])
+    assert wait_until(lambda: ALERT.name not in admin.list_topics(), 10)
+    admin.close()
+    assert topics_admin.check(applied) == [f"{ALERT.name}: missing"]
+    assert topics_admin.apply(applied) == [f"{ALERT.name}: created with 12 partitions"]
+
+
+def test_a_replication_other_than_asked_for_is_drift(applied: str) -> None:
+    assert f"{ALERT.name}: replication 1, asked for 3" in topics_admin.check(applied, replication=3)
+
+
+def test_a_broker_that_is_not_there_is_a_wait_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topics_admin, "ANSWER_MS", 500)
+    with pytest.raises(Retryable, match="does not answer"):
+        topics_admin.check("127.0.0.1:1")

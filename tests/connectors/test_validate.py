@@ -1,0 +1,300 @@
+"""Rows of departments against contract, code sets and the rules of the domain dossier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from connectors.validate import Finding, validator
+from schemas import codec
+from schemas.examples import HERE
+from schemas.topics import BEHAVIOUR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
+
+RECEIVED = 1_601_024_000_000  # 2020-09-25 16:53:20 in Shanghai
+MINUTE = 60_000
+ITEM_CODE = "11430903MBDEM0138T4000715002000"
+SECRET = "43090319000101001X"
+
+
+def rating(**changes: Any) -> dict[str, Any]:
+    row = {
+        "case_no": "C1",
+        "event_type": "rating.given",
+        "occurred_at": "2020-09-25 16:50:00",
+        "item_code": ITEM_CODE,
+        "satisfaction_set": "platform.satisfaction",
+        "satisfaction_code": "5",
+        "channel_set": "platform.channel",
+        "channel_code": "4",
+    }
+    return {k: v for k, v in (row | changes).items() if v is not ...}
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    row = {
+        "case_no": "C1",
+        "event_type": "case.accepted",
+        "occurred_at": "2020-09-25 16:50:00",
+        "item_code": ITEM_CODE,
+    }
+    return row | changes
+
+
+def item(**changes: Any) -> dict[str, Any]:
+    row = {
+        "event_type": "item.published",
+        "occurred_at": "2020-01-02 09:00:00",
+        "item_code": ITEM_CODE,
+        "item_version": 1,
+        "name": "不动产登记",
+        "promise_limit": 5.0,
+        "promise_unit_code": "1",
+        "effective_on": "2020-01-02",
+    }
+    return row | changes
+
+
+def check(topic: Topic, row: dict[str, Any], received_at: int = RECEIVED) -> Finding:
+    return validator(topic, "HS-ZRZYJ", "430903").check(row, received_at)
+
+
+def faults(topic: Topic, row: dict[str, Any], received_at: int = RECEIVED) -> list[tuple[str, str]]:
+    return [(f.reason, f.field) for f in check(topic, row, received_at).faults]
+
+
+def test_a_good_row_becomes_a_record_that_the_contract_encodes() -> None:
+    finding = check(RATING, rating())
+    assert finding.faults == []
+    record = finding.record | {"event_id": "7b7b31c2-0000-5000-8000-000000000000"}
+    assert codec.decode(codec.encode(RATING, record), RATING)["occurred_at"] == 1_601_023_800_000
+
+
+def test_the_time_as_it_was_written_is_kept_beside_the_normalised_one() -> None:
+    record = check(RATING, rating(occurred_at="20200925T165000")).record
+    assert (record["occurred_at"], record["occurred_text"]) == (1_601_023_800_000, "20200925T165000")
+
+
+def test_a_time_sent_as_a_number_has_no_text() -> None:
+    assert check(RATING, rating(occurred_at=1_601_023_800_000)).record["occurred_text"] == ""
+
+
+def test_all_faults_of_a_row_are_told_at_once() -> None:
+    row = rating(
+        case_no=..., service_no="2", colour="red", satisfaction_code="9", item_code=ITEM_CODE[:-1] + "X"
+    )
+    assert sorted(faults(RATING, row)) == [
+        ("bad_item_code", "item_code"),
+        ("missing_field", "case_no"),
+        ("unknown_code", "satisfaction_code"),
+        ("unknown_field", "colour"),
+        ("wrong_type", "service_no"),
+    ]
+
+
+def test_no_fault_repeats_the_value_that_is_wrong() -> None:
+    row = case(applicant_id=SECRET, applicant_id_type_set="gat2000.156", applicant_id_type_code="111")
+    (fault,) = check(CASE, row).faults
+    assert fault.reason == "bad_citizen_id"
+    assert SECRET not in f"{fault}"
+
+
+def test_a_field_name_that_could_be_a_value_is_not_repeated_either() -> None:
+    (fault,) = check(RATING, rating(**{"张三 430903190001010015": 1})).faults
+    assert (fault.reason, fault.field) == ("unknown_field", "?")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"case_no": ...}, ("missing_field", "case_no")),
+        ({"case_no": ""}, ("missing_field", "case_no")),
+        ({"case_no": None}, ("missing_field", "case_no")),
+        ({"case_no": 7}, ("wrong_type", "case_no")),
+        ({"case_no": "C\x001"}, ("bad_format", "case_no")),
+        ({"service_no": True}, ("wrong_type", "service_no")),
+        ({"service_no": 2**31}, ("wrong_type", "service_no")),
+        ({"anonymous": 1}, ("wrong_type", "anonymous")),
+        ({"tags": "510"}, ("wrong_type", "tags")),
+        ({"tags": [510]}, ("wrong_type", "tags")),
+        ({"occurred_at": "2020-02-30 10:00:00"}, ("bad_format", "occurred_at")),
+        ({"occurred_at": []}, ("wrong_type", "occurred_at")),
+        ({"received_at": RECEIVED}, ("unknown_field", "received_at")),
+        ({"operation": "X"}, ("unknown_code", "operation")),
+        ({"event_type": "case.accepted"}, ("unknown_code", "event_type")),
+        ({"department": "区土地局"}, ("unknown_department", "department")),
+        ({"department": "HS-CZJ"}, ("envelope_mismatch", "department")),
+        ({"region": "999999"}, ("unknown_code", "region")),
+        ({"region": "430902"}, ("envelope_mismatch", "region")),
+        ({"satisfaction_set": ""}, ("bad_code_set", "satisfaction_set")),
+        (
+            {"satisfaction_set": "gbt2260.region", "satisfaction_code": "430903"},
+            ("bad_code_set", "satisfaction_set"),
+        ),
+        ({"channel_code": "77"}, ("unknown_code", "channel_code")),
+        ({"assess_no": 3}, ("assess_number_exceeded", "assess_no")),
+        ({"tag_set": "platform.eval-detail", "tags": ["115"]}, ("tag_level_mismatch", "tags")),
+    ],
+)
+def test_each_rule_of_a_rating_names_its_reason_and_field(
+    changes: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    assert expected in faults(RATING, rating(**changes))
+
+
+def test_tags_are_compared_with_the_level_that_the_senders_own_code_set_means() -> None:
+    good = {
+        "satisfaction_set": "gbt39046.satisfaction",
+        "satisfaction_code": "1",
+        "tag_set": "platform.eval-detail",
+    }
+    assert faults(RATING, rating(**good, tags=["510"])) == []
+    assert faults(RATING, rating(**good, tags=["115"])) == [("tag_level_mismatch", "tags")]
+
+
+@pytest.mark.parametrize("name", ["区自然资源局", "HS-ZRZYJ", " HS-ZRZYJ "])
+def test_a_department_is_known_by_code_and_name_and_becomes_its_code(name: str) -> None:
+    assert check(RATING, rating(department=name)).record["department"] == "HS-ZRZYJ"
+
+
+def test_an_alias_of_a_department_becomes_its_code() -> None:
+    finding = validator(RATING, "HS-XZSPJ", "430903").check(rating(department="区行政审批局"), RECEIVED)
+    assert (finding.faults, finding.record["department"]) == ([], "HS-XZSPJ")
+
+
+def test_a_township_of_the_district_may_be_named() -> None:
+    assert faults(RATING, rating(region="430903101")) == []
+
+
+@pytest.mark.parametrize(
+    ("occurred_at", "expected"),
+    [
+        (RECEIVED + 10 * MINUTE - 1, []),
+        (RECEIVED + 10 * MINUTE, [("bad_event_time", "occurred_at")]),
+        ("2021-09-25 16:50:00", [("bad_event_time", "occurred_at")]),
+        ("1970-01-01 08:00:00", [("bad_event_time", "occurred_at")]),
+        ("1999-12-31 23:59:59", [("bad_event_time", "occurred_at")]),
+        ("2000-01-01 00:00:00", []),
+    ],
+)
+def test_an_event_time_must_lie_between_2000_and_ten_minutes_from_now(
+    occurred_at: object, expected: list[tuple[str, str]]
+) -> None:
+    assert faults(RATING, rating(occurred_at=occurred_at)) == expected
+
+
+def test_an_entry_time_in_the_future_is_a_bad_event_time() -> None:
+    assert faults(RATING, rating(entered_at=RECEIVED + 10 * MINUTE)) == [("bad_event_time", "entered_at")]
+
+
+def test_a_refusal_to_accept_gives_its_reason() -> None:
+    assert faults(CASE, case(event_type="case.not_accepted", reason="  ")) == [("missing_reason", "reason")]
+    assert faults(CASE, case(event_type="case.not_accepted", reason="材料不属于本机关职权")) == []
+
+
+def test_a_behaviour_is_not_reported_before_it_happened() -> None:
+    row = {
+        "event_type": "behaviour.inspected",
+        "behaviour_no": "B1",
+        "occurred_at": 1_601_023_800_000,
+        "reported_at": 1_601_023_799_999,
+    }
+    assert faults(BEHAVIOUR, row) == [("report_before_check", "reported_at")]
+    assert faults(BEHAVIOUR, row | {"reported_at": 1_601_023_800_000}) == []
+
+
+@pytest.mark.parametrize(
+    ("promise", "statutory", "expected"),
+    [
+        ((30.0, "1"), (20.0, "1"), [("rule_failed", "promise_limit")]),
+        ((20.0, "1"), (20.0, "1"), []),
+        ((2.0, "5"), (59.0, "2"), [("rule_failed", "promise_limit")]),
+        ((2.0, "5"), (60.0, "2"), []),
+        ((30.0, "1"), (20.0, "2"), []),  # working days and days have no common unit without a calendar
+    ],
+)
+def test_a_promise_is_not_longer_than_the_law_allows(
+    promise: tuple[float, str], statutory: tuple[float, str], expected: list[tuple[str, str]]
+) -> None:
+    row = item(
+        promise_limit=promise[0],
+        promise_unit_code=promise[1],
+        statutory_limit=statutory[0],
+        statutory_unit_code=statutory[1],
+    )
+    assert faults(ITEM, row) == expected
+
+
+def test_the_level_in_an_item_code_is_the_level_of_its_body() -> None:
+    assert faults(ITEM, item(body_level_code="4")) == []
+    assert faults(ITEM, item(body_level_code="3")) == [("bad_item_code", "item_code")]
+
+
+def licence(**changes: Any) -> dict[str, Any]:
+    row = {
+        "event_type": "licence.issued",
+        "occurred_at": "2020-09-25 16:50:00",
+        "licence_version": 1,
+        "licence_id": "1.2.156.3005.2.11100000MBDEM90013001.11430903MBDEM012XT.HS20200000000000001.001.J",
+        "type_code": "11100000MBDEM90013001",
+        "issuer_code": "11430903MBDEM012XT",
+        "licence_no": "HS20200000000000001",
+        "status_set": "ministry.licence-status",
+        "status_code": "01",
+        "origin_code": "INCREMENT",
+    }
+    return row | changes
+
+
+def test_the_family_of_a_licence_is_derived_where_it_is_left_out() -> None:
+    record = check(LICENCE, licence()).record
+    assert record["family"] == "11100000MBDEM90013001/11430903MBDEM012XT/HS20200000000000001"
+    assert faults(LICENCE, licence(family="another/family/1")) == [("bad_format", "family")]
+
+
+def test_a_holder_is_checked_by_the_kind_of_its_document() -> None:
+    kind = {"holder_id_type_set": "gat2000.156"}
+    person = check(LICENCE, licence(**kind, holder_id_type_code="111", holder_id="43090319000101004x"))
+    assert (person.faults, person.record["holder_id"]) == ([], "43090319000101004X")
+    assert person.notes == ["holder_id: letters were turned to capitals"]
+    body = licence(**kind, holder_id_type_code="001", holder_id="91430903MADEMA019A")
+    assert faults(LICENCE, body) == [("bad_uscc", "holder_id")]
+
+
+def test_stock_licences_may_be_older_than_the_systems_but_not_without_end() -> None:
+    old = {"event_type": "licence.backfilled", "origin_code": "STOCK"}
+    assert faults(LICENCE, licence(**old, occurred_at="1995-06-01 00:00:00")) == []
+    assert faults(LICENCE, licence(**old, occurred_at="1989-06-01 00:00:00")) == [
+        ("bad_event_time", "occurred_at")
+    ]
+
+
+def test_a_broken_licence_identifier_is_refused() -> None:
+    assert faults(LICENCE, licence(licence_id=licence()["licence_id"][:-1] + "K")) == [
+        ("bad_licence_id", "licence_id")
+    ]
+
+
+def test_a_part_of_a_list_that_is_wrong_is_named_by_its_place() -> None:
+    row = {
+        "event_type": "resource.registered",
+        "resource_code": "306012/000045",
+        "occurred_at": "2020-09-25 16:50:00",
+        "items": [{"name": "姓名"}, {"data_type": "C"}],
+    }
+    (fault,) = check(RESOURCE, row).faults
+    assert (fault.reason, fault.field, fault.text) == ("missing_field", "items", "at 1: lacks name")
+
+
+@pytest.mark.parametrize("topic", INBOUND, ids=lambda t: t.name)
+def test_every_example_of_the_contracts_is_accepted_by_the_publisher(topic: Topic) -> None:
+    import json
+
+    paths = sorted((HERE / topic.name).glob("*.json"))
+    assert len(paths) >= 3
+    for path in paths:
+        row = json.loads(path.read_text(encoding="utf-8"))
+        row.pop("received_at", None)
+        region = "430903" if row["region"] == "000000" else row["region"]
+        found = validator(topic, row["department"], region).check(row, 1_893_456_000_000)
+        assert (path.stem, found.faults) == (path.stem, [])

@@ -1,0 +1,50 @@
+"""The supervisor's desk: the last word of an alert stands, in whatever order the words come."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+
+import pytest
+import sqlalchemy as sa
+
+from consumers.alerts.inbox import Inbox, open_alerts
+from schemas.topics import ALERT
+from streams.store.projection import Carried, Event
+
+pytestmark = pytest.mark.stack
+ONE = uuid.UUID(int=1)
+
+
+def word(seq: int, event_type: str, colour: str = "RED", alert_id: uuid.UUID = ONE) -> Event:
+    record = {
+        "alert_id": str(alert_id), "alert_seq": seq, "event_type": event_type, "region": "430903",
+        "department": "HS-SCJGJ", "case_no": "c1", "kind_code": "CARD", "colour_code": colour,
+        "summary": "超期", "issued_at": 1_000 + seq,
+    }  # fmt: skip
+    return Event(Carried(ALERT, 0, 0, b"", b"", ()), uuid.uuid4(), uuid.uuid4(), record)
+
+
+WORDS = (word(1, "alert.issued", "YELLOW"), word(2, "alert.revoked"), word(3, "alert.retracted"))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(WORDS)), ids=lambda o: str(len(o)))
+@pytest.mark.parametrize("together", [True, False])
+def test_the_highest_sequence_number_stands_in_any_order(
+    engine: sa.Engine, order: tuple[Event, ...], together: bool
+) -> None:
+    inbox = Inbox(clock=lambda: 5)
+    for events in [order] if together else [(e,) for e in order]:
+        with engine.begin() as tx:
+            inbox.apply(tx, list(events))
+    with engine.connect() as tx:
+        assert tx.execute(sa.text("SELECT alert_seq, action FROM alert_inbox")).all() == [(3, "RETRACTED")]
+        assert open_alerts(tx) == []
+
+
+def test_an_issued_alert_is_open_until_it_is_revoked(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        Inbox().apply(tx, [word(1, "alert.issued"), word(1, "alert.issued", alert_id=uuid.UUID(int=2))])
+        assert len(open_alerts(tx)) == 2
+        Inbox().apply(tx, [word(2, "alert.revoked")])
+        assert [a.alert_id for a in open_alerts(tx)] == [uuid.UUID(int=2)]

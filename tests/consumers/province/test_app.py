@@ -1,0 +1,146 @@
+"""The province over HTTP: stores once, signs, keeps the newest revision, adds up several districts itself."""
+
+from __future__ import annotations
+
+import stat
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from litestar.testing import TestClient
+
+from consumers.province import app, keys
+from consumers.province.store import Store
+from schemas import receipts
+from schemas.errors import Misconfigured
+
+pytestmark = pytest.mark.stack
+DAY = "2020-10-09"
+
+
+@pytest.fixture
+def client(postgres: Any, tmp_path: Path) -> Iterator[TestClient[Any]]:
+    name = f"province_{uuid.uuid4().hex[:8]}"
+    store = Store(sa.create_engine(postgres.create(name)), keys.load(tmp_path))
+    store.create()
+    with TestClient(app.build(store)) as made:
+        yield made
+    store.engine.dispose()
+    postgres.drop(name)
+
+
+def rating(project: str, score: int, region: str = "430903", **changes: Any) -> dict[str, Any]:
+    body = {
+        "projectNo": project, "serviceNumber": 1, "assessNumber": 1, "revision": 0, "operation": "I",
+        "satisfaction": str(score), "pf": "4", "assessTime": f"{DAY} 15:20:00", "isDefault": False,
+        "effectivEvalua": True, **changes,
+    }  # fmt: skip
+    return sealed("rating", region, body)
+
+
+def rollup(revision: int, n5: int, n1: int, region: str = "430903") -> dict[str, Any]:
+    body = {
+        "scope": f"{region}////{DAY}", "scopeKind": "DISTRICT", "ratedOn": DAY, "revision": revision,
+        "n1": n1, "n2": 0, "n3": 0, "n4": 0, "n5": n5, "total": n1 + n5, "good": n5, "bad": n1, "defaults": 0,
+    }  # fmt: skip
+    return sealed("rollup", region, body)
+
+
+def sealed(kind: str, region: str, body: dict[str, Any]) -> dict[str, Any]:
+    ids = {"event_id": str(uuid.uuid4()), "digest": str(uuid.uuid4())}
+    record = {"kind": kind, **ids, "region": region, "department": "HS-SCJGJ", "body": body}
+    return {**record, "seal": receipts.seal(record)}
+
+
+def send(client: TestClient[Any], *records: dict[str, Any], batch: str = "") -> Any:
+    batch_id = batch or str(uuid.uuid4())
+    request = {"protocol": "govbus-province/1", "batch_id": batch_id, "sender": "430903", "records": records}
+    return client.post("/v1/batches", json=request, headers={"Idempotency-Key": batch_id})
+
+
+def outcomes(response: Any) -> list[tuple[str, str]]:
+    return [(r["outcome"], r["reason"]) for r in response.json()["receipt"]["records"]]
+
+
+def test_a_batch_is_acknowledged_with_a_receipt_that_verifies_and_can_be_fetched(
+    client: TestClient[Any],
+) -> None:
+    answer = send(client, rating("p1", 5)).json()
+    key = client.get("/v1/key").json()["public_key"]
+    assert receipts.signed_by(answer["receipt"], answer["signature"], key)
+    assert client.get(f"/v1/receipts/{answer['receipt']['batch_id']}").json() == answer
+    assert client.get(f"/v1/receipts/{uuid.uuid4()}").status_code == 404
+    assert client.get("/health").json() == {"status": "ok"}
+
+
+def test_the_same_batch_again_gets_the_same_receipt_and_another_content_is_a_conflict(
+    client: TestClient[Any],
+) -> None:
+    one, batch = rating("p1", 5), str(uuid.uuid4())
+    assert send(client, one, batch=batch).json() == send(client, one, batch=batch).json()
+    assert send(client, rating("p2", 5), batch=batch).status_code == 409
+
+
+def test_a_record_is_stored_once_and_another_digest_under_its_id_is_refused(client: TestClient[Any]) -> None:
+    one = rating("p1", 5)
+    other = {**one, "digest": str(uuid.uuid4())}
+    other["seal"] = receipts.seal(other)
+    assert outcomes(send(client, one)) == [("STORED", "")]
+    assert outcomes(send(client, one)) == [("KNOWN", "")]
+    assert outcomes(send(client, other)) == [("REFUSED", "conflict")]
+
+
+def test_altered_and_senseless_records_are_refused_one_by_one(client: TestClient[Any]) -> None:
+    altered = {**rating("p1", 5), "department": "HS-CZJ"}
+    answer = send(client, altered, rating("p2", 6), rating("p3", 4))
+    assert outcomes(answer) == [("REFUSED", "seal_mismatch"), ("REFUSED", "bad_body"), ("STORED", "")]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"protocol": "govbus-province/1", "records": []}'])
+def test_what_is_no_batch_is_answered_with_the_fault(client: TestClient[Any], content: bytes) -> None:
+    answer = client.post("/v1/batches", content=content, headers={"Idempotency-Key": "x"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_several_districts_add_up_from_single_ratings(client: TestClient[Any]) -> None:
+    send(client, rating("p1", 5), rating("p2", 1), rating("p1", 4, "430902"), rating("p9", 5, "430921"))
+    whole = client.get("/v1/rollups", params={"scope": "province", "day": DAY}).json()["rows"]
+    assert [(r["n1"], r["n4"], r["n5"], r["total"], r["bad"]) for r in whole] == [(1, 1, 2, 4, 1)]
+    districts = client.get("/v1/rollups", params={"scope": "district", "day": DAY}).json()["rows"]
+    assert [(r["region"], r["total"]) for r in districts] == [("430902", 1), ("430903", 2), ("430921", 1)]
+
+
+def test_corrections_withdrawals_re_ratings_and_defaults_count_once_in_any_order(
+    client: TestClient[Any],
+) -> None:
+    send(client, rating("p1", 2, revision=1, operation="U"), rating("p1", 5))
+    send(client, rating("p2", 5), rating("p2", 5, revision=1, operation="D"))
+    send(client, rating("p3", 4, assessNumber=2), rating("p3", 1))
+    send(client, rating("p4", 1), rating("p4", 5, isDefault=True))
+    (row,) = client.get("/v1/rollups", params={"scope": "province", "day": DAY}).json()["rows"]
+    assert (row["n1"], row["n2"], row["n4"], row["n5"], row["total"]) == (1, 1, 1, 0, 3)
+
+
+def test_a_pushed_sum_that_is_not_the_sum_of_the_ratings_is_a_finding_until_corrected(
+    client: TestClient[Any],
+) -> None:
+    send(client, rating("p1", 5), rating("p2", 1), rollup(1, 2, 0))
+    (found,) = client.get("/v1/rollups", params={"day": DAY}).json()["findings"]
+    assert (found["region"], found["pushed"]["bad"], found["computed"]["bad"]) == ("430903", 0, 1)
+    send(client, rollup(3, 1, 1))
+    send(client, rollup(2, 0, 0))
+    assert client.get("/v1/rollups", params={"day": DAY}).json()["findings"] == []
+
+
+def test_the_signing_key_is_its_owners_alone_and_stays_the_same(tmp_path: Path) -> None:
+    first = keys.load(tmp_path / "home")
+    path = tmp_path / "home" / keys.KEY
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert keys.load(tmp_path / "home").public_key == first.public_key
+    path.chmod(0o644)
+    with pytest.raises(Misconfigured, match="others"):
+        keys.load(tmp_path / "home")

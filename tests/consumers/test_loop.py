@@ -1,0 +1,138 @@
+"""The consumer loop on real Kafka and PostgreSQL: once each, whatever repeats, fails or stands by."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from consumers import loop
+from schemas.errors import Fault, Rejected, Retryable
+from schemas.topics import RATING
+from streams.store.projection import Event
+
+pytestmark = pytest.mark.stack
+
+
+class Notes:
+    """An effect that counts in SQL: a doubled effect is seen as a 2."""
+
+    name = "notes"
+    topics = (RATING,)
+
+    def __init__(self, fails: Sequence[Exception] = (), hates: str = "") -> None:
+        self.fails, self.hates, self.calls = list(fails), hates, 0
+
+    def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        self.calls += 1
+        if self.fails:
+            raise self.fails.pop(0)
+        for event in events:
+            case = event.record["case_no"]
+            if case == self.hates:
+                raise Rejected(Fault("rule_failed", "case_no", "cannot be stored"))
+            change = "INSERT INTO note VALUES (:c, 1) ON CONFLICT (c) DO UPDATE SET n = note.n + 1"
+            tx.execute(sa.text(change), {"c": case})
+
+
+@pytest.fixture
+def notes(line: Any) -> Any:
+    line.run("CREATE TABLE note (c text PRIMARY KEY, n int)")
+    return line
+
+
+def running(line: Any, effect: Notes) -> tuple[threading.Event, threading.Thread]:
+    stop = threading.Event()
+    thread = threading.Thread(
+        target=loop.Loop(line.engine, line.kafka, effect).run, args=(stop,), daemon=True
+    )
+    thread.start()
+    return stop, thread
+
+
+def noted(line: Any) -> tuple[int, int]:
+    return line.scalar("SELECT count(*) FROM note"), line.scalar("SELECT coalesce(max(n), 0) FROM note")
+
+
+def publish(line: Any, make_rating: Any, cases: Sequence[str]) -> None:
+    line.publish(RATING, [make_rating(c) for c in cases])
+    line.relay()
+
+
+def test_two_instances_at_once_make_every_effect_once(notes: Any, make_rating: Any, wait_until: Any) -> None:
+    first, second = running(notes, Notes()), running(notes, Notes())
+    for i in range(5):
+        publish(notes, make_rating, [f"c{i}-{n}" for n in range(40)])
+    wait_until(lambda: noted(notes)[0] == 200)
+    for stop, thread in (first, second):
+        stop.set()
+        thread.join(10)
+    assert noted(notes) == (200, 1)
+
+
+def test_a_restarted_consumer_goes_on_where_the_cursor_stands(
+    notes: Any, make_rating: Any, wait_until: Any
+) -> None:
+    publish(notes, make_rating, ["a", "b"])
+    stop, thread = running(notes, Notes())
+    wait_until(lambda: noted(notes)[0] == 2)
+    stop.set()
+    thread.join(10)
+    publish(notes, make_rating, ["c"])
+    stop, thread = running(notes, Notes())
+    wait_until(lambda: noted(notes)[0] == 3)
+    stop.set()
+    thread.join(10)
+    assert noted(notes) == (3, 1)
+
+
+def test_what_passes_is_waited_for_and_nothing_is_lost(notes: Any, make_rating: Any, wait_until: Any) -> None:
+    publish(notes, make_rating, ["a"])
+    effect = Notes(fails=[Retryable("not now"), Retryable("not yet")])
+    stop, thread = running(notes, effect)
+    wait_until(lambda: noted(notes) == (1, 1))
+    stop.set()
+    thread.join(10)
+    assert effect.calls == 3
+
+
+def test_a_record_that_cannot_be_stored_is_buried_and_its_neighbours_are_not(
+    notes: Any, make_rating: Any, wait_until: Any
+) -> None:
+    publish(notes, make_rating, ["good1", "bad", "good2"])
+    notes.send_raw(RATING, b"x", b"torn")
+    stop, thread = running(notes, Notes(hates="bad"))
+    wait_until(lambda: noted(notes)[0] == 2 and notes.scalar("SELECT count(*) FROM dead_letter") == 2)
+    stop.set()
+    thread.join(10)
+    reasons = {r for (r,) in notes.engine.connect().execute(sa.text("SELECT reason FROM dead_letter"))}
+    assert reasons == {"rule_failed", "bad_framing"}
+
+
+def test_an_error_that_waiting_cannot_mend_leaves_the_loop(notes: Any, make_rating: Any) -> None:
+    publish(notes, make_rating, ["a"])
+    with pytest.raises(RuntimeError, match="broken"):
+        loop.Loop(notes.engine, notes.kafka, Notes(fails=[RuntimeError("broken")])).run(threading.Event())
+    assert noted(notes) == (0, 0)
+    moved = (
+        "SELECT count(*) FROM cursor c JOIN outbox o ON (o.topic, o.sent_partition) = (c.topic, c.partition)"
+        " WHERE c.next_offset > o.sent_offset"
+    )
+    assert notes.scalar(moved) == 0
+
+
+def test_a_cursor_set_back_by_hand_is_followed(notes: Any, make_rating: Any, wait_until: Any) -> None:
+    publish(notes, make_rating, ["a", "b"])
+    stop, thread = running(notes, Notes())
+    wait_until(lambda: noted(notes)[0] == 2)
+    notes.run("DELETE FROM note")
+    back = "UPDATE cursor c SET next_offset = o.sent_offset FROM outbox o WHERE o.key = 'a'"
+    assert notes.run(f"{back} AND (o.topic, o.sent_partition) = (c.topic, c.partition)") == 1
+    publish(notes, make_rating, ["a"] * 1 + [f"more-{i}" for i in range(60)])
+    wait_until(lambda: noted(notes)[0] >= 61, 10)
+    stop.set()
+    thread.join(10)
+    assert noted(notes)[1] == 1

@@ -1,0 +1,231 @@
+"""Reconciliation on real Kafka and PostgreSQL: every planted fault is named by event id and hop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typer.testing import CliRunner
+
+from connectors.province import format
+from connectors.province.push import Queue, _form_batch, _keep
+from consumers.province.keys import Signer
+from consumers.province.store import Store
+from consumers.reconcile import Report, multiset_hash, reconcile
+from govbus.cli import build
+from schemas import receipts
+from schemas.errors import Fault
+from schemas.topics import RATING, ROLLUP, UPLOAD
+from streams.store import steps
+from streams.store.projection import Refused
+
+pytestmark = pytest.mark.stack
+SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+
+
+@pytest.fixture
+def settled(line: Any, make_rating: Callable[..., dict[str, Any]], postgres: Any) -> Any:
+    """Twelve ratings from publication to receipt; one torn record dead-lettered."""
+    from streams.store.engine import connect
+
+    line.publish(RATING, [make_rating(f"case-{i}", str(1 + i % 5)) for i in range(12)])
+    line.relay()
+    line.send_raw(RATING, b"case-0", b"torn")
+    line.apply()
+    name = f"province_{uuid.uuid4().hex[:8]}"
+    store = Store(connect(postgres.create(name)), SIGNER)
+    store.create()
+    acknowledge(line, store)
+    yield line
+    store.engine.dispose()
+    postgres.drop(name)
+
+
+def acknowledge(line: Any, store: Store) -> None:
+    """Push everything that Kafka holds for the province, without HTTP."""
+    events, _ = steps.decode_rows([*line.carried(UPLOAD), *line.carried(ROLLUP)])
+    with line.engine.begin() as tx:
+        Queue().apply(tx, events)
+        rows = _form_batch(tx)
+        batch_id = rows[0]["batch_id"]
+        answer = store.accept(format.batch(batch_id, "430903", rows), str(batch_id))
+        body = receipts.check(answer, batch_id, {r["event_id"]: r["digest"] for r in rows}, SIGNER.public_key)
+        _keep(tx, batch_id, body, answer["signature"], 0)
+
+
+def look(line: Any) -> Report:
+    return reconcile(line.engine, line.kafka, SIGNER.public_key)
+
+
+def named(report: Report, kind: str, place: str) -> set[str]:
+    return {d.event_id for d in report.differences if (d.kind, d.place) == (kind, place)}
+
+
+def one_rating(line: Any) -> str:
+    return str(line.scalar("SELECT event_id FROM rating_event ORDER BY event_id LIMIT 1"))
+
+
+def test_a_settled_bus_is_equal_at_four_places(settled: Any) -> None:
+    report = look(settled)
+    assert report.equal, report.plain()
+    assert report.topics[RATING.name] == {
+        "published": 12, "carried": 13, "applied": 12, "dead": 1, "acknowledged": 12,
+    }  # fmt: skip
+    assert report.topics[UPLOAD.name] == {"published": 12, "carried": 12, "acknowledged": 12}
+    assert json.loads(json.dumps(report.plain()))["places"]["dead"] == 1
+
+
+def test_the_database_sums_the_multiset_hash_as_it_is_defined(settled: Any) -> None:
+    with settled.engine.connect() as tx:
+        rows = list(tx.execute(sa.text("SELECT event_id, digest FROM rating_event")).tuples())
+    assert look(settled).hashes[RATING.name]["applied"] == f"{multiset_hash(rows):064x}"
+    a, b = uuid.UUID(int=1), uuid.UUID(int=2)
+    once = int.from_bytes(hashlib.sha256(a.bytes + b.bytes).digest(), "big")
+    assert multiset_hash([(a, b), (a, b)]) == once * 2 % 2**256 != 0
+
+
+def test_a_row_deleted_from_an_event_table_is_missing_there_and_so_is_its_upload_s_source(
+    settled: Any,
+) -> None:
+    lost = one_rating(settled)
+    settled.run("DELETE FROM rating_event WHERE event_id = :i", i=lost)
+    report = look(settled)
+    assert not report.equal
+    assert named(report, "missing_at", "applied") == {lost}
+
+
+def test_an_altered_digest_in_the_database_differs_there(settled: Any) -> None:
+    altered = one_rating(settled)
+    settled.run("UPDATE rating_event SET digest = gen_random_uuid() WHERE event_id = :i", i=altered)
+    assert [d.plain() for d in look(settled).differences] == [
+        {"event_id": altered, "department": "HS-ZRZYJ", "topic": RATING.name, "differs_at": "applied"}
+    ]
+
+
+def test_two_digests_exchanged_between_events_are_seen(settled: Any) -> None:
+    event = settled.carried(RATING)
+    rows = "SELECT event_id, digest FROM rating_event ORDER BY event_id LIMIT 2"
+    with settled.engine.begin() as tx:
+        (a, da), (b, db) = tx.execute(sa.text(rows)).tuples()
+        for i, d in ((a, db), (b, da)):
+            tx.execute(sa.text("UPDATE rating_event SET digest = :d WHERE event_id = :i"), {"i": i, "d": d})
+    assert event
+    assert named(look(settled), "differs_at", "applied") == {str(a), str(b)}
+
+
+def test_a_record_that_was_published_but_never_sent_is_missing_in_kafka(settled: Any, make_rating: Any) -> None:
+    (stored,) = settled.publish(RATING, [make_rating("unsent")])
+    assert named(look(settled), "missing_at", "carried") == {str(stored.event_id)}
+
+
+def test_a_record_in_kafka_that_nobody_published_is_a_phantom_even_if_it_is_applied(settled: Any) -> None:
+    phantom = one_rating(settled)
+    settled.run("DELETE FROM outbox WHERE event_id = :i", i=phantom)
+    assert named(look(settled), "missing_at", "published") == {phantom}
+
+
+def test_a_foreign_record_that_is_neither_applied_nor_dead_is_named_at_both_hops(settled: Any) -> None:
+    settled.send_raw(RATING, b"k", b"foreign", [("ce_id", b"11111111-1111-4111-8111-111111111111")])
+    report = look(settled)
+    for place in ("published", "applied"):
+        assert named(report, "missing_at", place) == {"11111111-1111-4111-8111-111111111111"}
+
+
+def test_a_repeated_delivery_counts_once_and_is_told(settled: Any) -> None:
+    first = settled.carried(RATING)[0]
+    settled.send_raw(RATING, first.key, first.value, first.headers)
+    report = look(settled)
+    assert report.equal
+    assert report.duplicates == 1
+
+
+def test_a_removed_dead_letter_is_missed(settled: Any) -> None:
+    settled.run("DELETE FROM dead_letter")
+    report = look(settled)
+    assert not report.equal
+    assert named(report, "missing_at", "dead")
+    assert named(report, "missing_at", "applied")
+
+
+def test_a_forged_receipt_is_told_and_acknowledges_nothing(settled: Any) -> None:
+    stranger = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    with settled.engine.begin() as tx:
+        row = tx.execute(sa.text("SELECT batch_id, body FROM receipt")).one()
+        forged = stranger.sign(receipts.canonical(row.body))
+        tx.execute(sa.text("UPDATE receipt SET signature = :s"), {"s": forged})
+    report = look(settled)
+    assert report.forged == [str(row.batch_id)]
+    assert len(named(report, "missing_at", "acknowledged")) == 12
+
+
+def test_a_lost_receipt_leaves_its_records_unacknowledged(settled: Any) -> None:
+    settled.run("DELETE FROM receipt")
+    report = look(settled)
+    assert len(named(report, "missing_at", "acknowledged")) == 12
+    assert report.topics[RATING.name]["acknowledged"] == 0
+
+
+def test_a_receipt_altered_after_signing_is_forged(settled: Any) -> None:
+    settled.run("UPDATE receipt SET body = jsonb_set(body, '{records,0,outcome}', '\"KNOWN\"')")
+    assert len(look(settled).forged) == 1
+
+
+def test_a_rating_uploaded_twice_or_never_is_named(settled: Any) -> None:
+    twice = one_rating(settled)
+    settled.run("UPDATE rating_event SET event_id = gen_random_uuid() WHERE event_id = :i", i=twice)
+    report = look(settled)
+    assert len(named(report, "missing_at", "uploaded")) == 1
+    assert twice in named(report, "missing_at", "applied")
+
+
+def _buried(line: Any, make_rating: Callable[..., dict[str, Any]]) -> list[Any]:
+    """One rating applied, one that the stream refused; returns the refused one's carried record."""
+    line.publish(RATING, [make_rating("case-1"), make_rating("case-2")])
+    line.relay()
+    refused = [c for c in line.carried(RATING) if c.key == b"case-2"]
+    fault = Fault("rule_failed", "", "a rule of an older release could not take it")
+    with line.engine.begin() as tx:
+        steps.bury(tx, [Refused(c, fault) for c in refused])
+    return refused
+
+
+def test_a_dead_letter_of_a_stream_that_was_redriven_and_applied_is_no_difference(
+    line: Any, make_rating: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = _buried(line, make_rating)
+    monkeypatch.setenv("GOVBUS_KAFKA", line.kafka)
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", line.engine.url.render_as_string(hide_password=False))
+
+    said = CliRunner().invoke(build(), ["dlq", "redrive", "--origin", "STREAM", "--json"])
+    assert said.exit_code == 0, said.output
+    assert [r["outcome"] for r in json.loads(said.stdout)["results"]] == ["sent again"]
+    line.relay()
+    assert len(line.carried(RATING)) == 3
+    line.apply()
+
+    report = reconcile(line.engine, line.kafka, None)
+    assert report.differences == []
+    assert report.equal
+    assert report.duplicates == len(refused)
+    assert line.scalar("SELECT count(*) FROM rating_event") == 2
+    assert line.scalar("SELECT count(*) FROM dead_letter WHERE redriven_at IS NOT NULL") == 1
+    nothing_left = CliRunner().invoke(build(), ["dlq", "redrive", "--origin", "STREAM", "--json"])
+    assert nothing_left.exit_code == 1
+    assert json.loads(nothing_left.stdout)["results"] == []
+
+
+def test_a_redriven_dead_letter_that_is_not_applied_again_stays_in_the_equation(
+    line: Any, make_rating: Callable[..., dict[str, Any]]
+) -> None:
+    _buried(line, make_rating)
+    line.apply()
+    line.run("DELETE FROM rating_event WHERE case_no = 'case-1'")
+
+    missing = [(d.kind, d.place) for d in reconcile(line.engine, line.kafka, None).differences]
+    assert ("missing_at", "applied") in missing

@@ -1,0 +1,102 @@
+"""What supervisors read in a terminal: licences masked and with their standing, alerts that stand."""
+
+from __future__ import annotations
+
+import io
+import json
+import uuid
+from datetime import date
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from rich.console import Console
+from typer.testing import CliRunner
+
+from govbus.cli import build
+from govbus.commands.alerts import show
+from streams.store.tables import alert_inbox, licence
+
+LICENCE: dict[str, Any] = {
+    "family": "T/I/HS202000000000000340",
+    "licence_version": 1,
+    "region": "430903",
+    "department": "HS-WLGTJ",
+    "licence_id": "1.2.156.3005.2.T.I.HS202000000000000340.001.6",
+    "type_code": "T",
+    "type_name": "食品经营许可证",
+    "licence_no": "HS202000000000000340",
+    "holder_id": "430903199001011234",
+    "holder_name": "王小明",
+    "status": "VALID",
+    "valid_from_on": date(2015, 1, 1),
+    "valid_to_on": date(2019, 12, 31),
+    "origin": "INCREMENT",
+    "disputed": False,
+    "effective_at": 1_420_070_400_000,
+}
+ALERT: dict[str, Any] = {
+    "alert_seq": 1,
+    "region": "430903",
+    "department": "HS-ZJJ",
+    "kind": "BAD_RATING",
+    "colour": "NONE",
+    "summary": "差评：请联系核实",
+    "issued_at": 1_614_564_900_000,
+    "seen_at": 1_614_564_900_100,
+}
+
+
+@pytest.fixture
+def govbus(engine: sa.Engine, database: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    """The command line on a database with one licence, one alert that stands and one that does not."""
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", database)
+    monkeypatch.setenv("COLUMNS", "200")
+    rows = [("case-1", "ISSUED"), ("case-2", "REVOKED")]
+    with engine.begin() as tx:
+        tx.execute(sa.insert(licence), LICENCE)
+        tx.execute(
+            sa.insert(alert_inbox),
+            [{**ALERT, "alert_id": uuid.uuid4(), "case_no": case, "action": action} for case, action in rows],
+        )
+    return CliRunner()
+
+
+@pytest.mark.stack
+def test_a_licence_past_its_last_day_is_shown_expired_and_its_holder_masked(govbus: CliRunner) -> None:
+    shown = govbus.invoke(build(), ["licence", "show", "HS202000000000000340"])
+    assert shown.exit_code == 0
+    assert "王*明" in shown.stdout
+    assert "王小明" not in shown.stdout
+    assert "430903**********34" in shown.stdout
+    found = json.loads(govbus.invoke(build(), ["licence", "show", LICENCE["licence_id"], "--json"]).stdout)
+    assert [(r["status"], r["standing"]) for r in found] == [("VALID", "EXPIRED")]
+
+
+@pytest.mark.stack
+def test_a_holders_licences_are_found_and_shown_whole_only_when_asked(govbus: CliRunner) -> None:
+    asked = ["licence", "show", "--holder", "430903199001011234", "--full", "--json"]
+    assert json.loads(govbus.invoke(build(), asked).stdout)[0]["holder_name"] == "王小明"
+    assert govbus.invoke(build(), ["licence", "show", "--holder", "430903199001011235"]).exit_code == 1
+
+
+@pytest.mark.stack
+def test_only_alerts_that_stand_are_listed_and_one_case_can_be_asked_for(govbus: CliRunner) -> None:
+    listed = govbus.invoke(build(), ["alerts", "list"])
+    assert listed.exit_code == 0
+    assert "2021-03-01 10:15:00  差评  区住建局 案件编号 case-1 差评：请联系核实" in listed.stdout
+    assert "case-2" not in listed.stdout
+    assert govbus.invoke(build(), ["alerts", "list", "--case", "case-2"]).exit_code == 1
+
+
+def test_a_finding_taken_back_says_why_and_is_no_card() -> None:
+    screen = io.StringIO()
+    alert = {
+        "event_type": "alert.revoked", "kind_code": "FINDING", "colour_code": "NONE", "case_no": "case-1",
+        "department": "HS-ZJJ", "issued_at": 1_614_564_900_000, "item_code": "", "rule_id": "HS-1",
+        "summary": "缺少前置环节", "evidence": [], "revoked_reason_code": "NO_SUCH_CODE",
+    }  # fmt: skip
+    show(Console(file=screen, soft_wrap=True), alert)
+    assert "督查  撤销 区住建局 规则 HS-1 案件编号 case-1 缺少前置环节 原因 NO_SUCH_CODE" in screen.getvalue()
+    assert "撤牌" not in screen.getvalue()

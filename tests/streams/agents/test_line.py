@@ -1,0 +1,210 @@
+"""Chunks coalesce where they join; an absent database is waited for; a gap is sought back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from schemas.errors import Retryable
+from schemas.topics import TICKET
+from streams.agents import line as lines
+from streams.agents.line import Line, contiguous
+from streams.store.applier import Applied, Gap
+from streams.transport import Chunk
+
+
+def chunk(partition: int, since: int, count: int) -> Chunk:
+    records = [SimpleNamespace(offset=since + n, key=b"k", value=b"v" * 10, headers=()) for n in range(count)]
+    return Chunk(TICKET.name, partition, since, records)
+
+
+class Nothing:
+    """A projection that is never reached, because applying is replaced."""
+
+    name = "nothing"
+    topic = TICKET
+
+    def apply(self, *_: Any) -> None:
+        raise AssertionError
+
+
+def test_chunks_that_follow_each_other_are_one_batch() -> None:
+    assert len(contiguous([chunk(0, 0, 5), chunk(1, 7, 2), chunk(0, 5, 3), chunk(1, 9, 1)])) == 1
+
+
+def test_a_chunk_read_again_after_a_rebalance_begins_a_new_batch() -> None:
+    batches = contiguous([chunk(0, 10, 5), chunk(0, 0, 15), chunk(0, 15, 1)])
+    assert [[c.since for c in batch] for batch in batches] == [[10], [0, 15]]
+
+
+async def drive(monkeypatch: pytest.MonkeyPatch, answers: list[Any], given: list[Chunk]) -> tuple[list[Any], list[Any]]:
+    """Run a line over ``given`` until ``answers`` are used up; what was applied, where it sought back."""
+    applied: list[Any] = []
+    sought: list[Any] = []
+    monkeypatch.setattr(lines, "FIRST_WAIT_S", 0.001)
+
+    def apply_batch(_: Any, __: Any, carried: Any, since: Mapping[int, int], ___: Any) -> Applied:
+        applied.append(([c.partition for c in carried], dict(since)))
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return Applied(answer, len(carried), 0)
+
+    async def seek_back(topic: str, offsets: Mapping[int, int]) -> None:
+        sought.append((topic, dict(offsets)))
+
+    async def ends(_: str) -> Mapping[int, int]:
+        return {}
+
+    monkeypatch.setattr(lines, "apply_batch", apply_batch)
+    line = Line(None, Nothing())  # type: ignore[arg-type]
+    for one in given:
+        await line.put(one)
+    task = asyncio.create_task(line.run(ends, seek_back))
+    while answers and not task.done():
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.02)
+    assert not task.done()
+    task.cancel()
+    return applied, sought
+
+
+def test_all_that_waits_is_applied_in_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied, _ = asyncio.run(drive(monkeypatch, [{0: 5, 1: 1}], [chunk(0, 0, 3), chunk(1, 0, 1), chunk(0, 3, 2)]))
+    assert applied == [([0, 0, 0, 1, 0, 0], {0: 0, 1: 0})]
+
+
+def test_a_chunk_is_held_until_the_database_takes_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Retryable("away"), Retryable("away"), {0: 2}]
+    applied, sought = asyncio.run(drive(monkeypatch, answers, [chunk(0, 0, 2)]))
+    assert [partitions for partitions, _ in applied] == [[0, 0]] * 3
+    assert sought == []
+
+
+def test_a_gap_seeks_its_partition_back_and_loses_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Gap(TICKET.name, {0: 4}), {1: 1}]
+    applied, sought = asyncio.run(drive(monkeypatch, answers, [chunk(0, 9, 2), chunk(1, 0, 1)]))
+    assert sought == [(TICKET.name, {0: 4})]
+    assert applied[1] == ([1], {1: 0})
+
+
+def test_a_full_line_is_saturated_until_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "WAITING_RECORDS", 3)
+
+    async def fill() -> Line:
+        line = Line(None, Nothing())  # type: ignore[arg-type]
+        await line.put(chunk(0, 0, 3))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(line.put(chunk(0, 3, 1)), 0.05)
+        return line
+
+    assert asyncio.run(fill()).saturated
+
+
+class Slow:
+    """A projection that notes when it prepares and applies; applying takes a moment."""
+
+    name = "slow"
+    topic = TICKET
+
+    def __init__(self, engine_free: threading.Event) -> None:
+        self.told: list[tuple[str, int]] = []
+        self._free = engine_free
+
+    def apply(self, *_: Any) -> None:
+        raise AssertionError
+
+    def prepare(self, carried: Any) -> int:
+        self.told.append(("prepare", len(carried)))
+        return len(carried)
+
+    def apply_prepared(self, *_: Any) -> None:
+        raise AssertionError
+
+
+async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk]) -> list[tuple[str, Any]]:
+    """Apply one chunk, put ``later`` while it is in the database; what happened before that one was done."""
+    free = threading.Event()
+    slow = Slow(free)
+    monkeypatch.setattr(lines, "AHEAD_RECORDS", 4)
+
+    def apply_batch(_: Any, __: Any, lot: Any, ___: Any, prepared: Any) -> Applied:
+        slow.told.append(("apply", prepared))
+        free.wait(5)
+        return Applied({0: int(lot.offsets[-1]) + 1}, len(lot), 0)
+
+    async def nothing(*_: Any) -> Any:
+        return {}
+
+    monkeypatch.setattr(lines, "apply_batch", apply_batch)
+    line = Line(None, slow)  # type: ignore[arg-type]
+    task = asyncio.create_task(line.run(nothing, nothing))
+    await line.put(chunk(0, 0, 1))
+    await asyncio.sleep(0.05)
+    for one in later:
+        await line.put(one)
+    await asyncio.sleep(0.1)
+    before = list(slow.told)
+    free.set()
+    await asyncio.sleep(0.1)
+    assert not task.done()
+    assert line.committed == {0: later[-1].end}
+    task.cancel()
+    return before + [t for t in slow.told[len(before) :] if t[0] == "apply"]
+
+
+def test_with_much_waiting_the_next_batch_is_prepared_beside_the_one_in_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = asyncio.run(overlap(monkeypatch, [chunk(0, 1, 3), chunk(0, 4, 2)]))
+    assert told == [("apply", None), ("prepare", 5), ("apply", 5)]
+
+
+def test_with_little_waiting_nothing_is_prepared_ahead_so_that_batches_can_grow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = asyncio.run(overlap(monkeypatch, [chunk(0, 1, 3)]))
+    assert told == [("apply", None), ("apply", None)]
+
+
+def test_a_fault_while_applying_ends_the_line_as_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Applied:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        line = Line(None, Slow(threading.Event()))  # type: ignore[arg-type]
+        await line.put(chunk(0, 0, 1))
+        await asyncio.wait_for(line.run(None, None), 2)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lines, "apply_batch", broken)
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(run())
+
+
+def test_a_line_is_not_idle_while_a_batch_is_being_applied() -> None:
+    """Else the watchdog would take a long transaction for a standstill and end the process."""
+
+    async def scenario() -> tuple[bool, bool]:
+        line = Line(cast(Any, None), cast(Any, SimpleNamespace(name="slow", topic=TICKET)))
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def apply(*_: Any) -> None:
+            begun.set()
+            await go_on.wait()
+
+        line._apply = apply  # type: ignore[method-assign]
+        running = asyncio.create_task(line.run(cast(Any, None), cast(Any, None)))
+        await line.put(Chunk(TICKET.name, 0, 0, [SimpleNamespace(offset=0, value=b"x")]))
+        await begun.wait()
+        during = line.idle
+        go_on.set()
+        await asyncio.sleep(0.05)
+        running.cancel()
+        return during, line.idle
+
+    assert asyncio.run(scenario()) == (False, True)

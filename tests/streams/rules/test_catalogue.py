@@ -1,0 +1,65 @@
+"""The directory entry of a resource: expectations of DOMAIN §7.5, typed by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streams.rules import catalogue
+
+DAY = 86_400_000
+
+
+def event(kind: str, at: int, **more: Any) -> dict[str, Any]:
+    """A resource event; ``at`` is its time in ms and, being unique here, its id."""
+    return {
+        "event_id": f"{at:05}", "event_type": f"resource.{kind}", "occurred_at": at, "received_at": at + 1,
+        "region": "430903", "department": "HS-SLJ", "resource_code": "306012/000045", "record_count": None,
+        "request_no": "", "items": [], **dict.fromkeys(catalogue.TEXTS, ""), **more,
+    }  # fmt: skip
+
+
+def entry(*events: dict[str, Any]) -> dict[str, Any]:
+    made = catalogue.fold(events)
+    assert made is not None
+    return made
+
+
+def test_a_resource_that_nobody_registered_has_no_entry() -> None:
+    assert catalogue.fold([event("requested", 1)]) is None
+
+
+@pytest.mark.parametrize(
+    ("cycle", "expected", "broken"),
+    [
+        ("DAILY", 2 * DAY, 3 * DAY),
+        ("WEEKLY", 8 * DAY, 15 * DAY),
+        ("MONTHLY", 31 * DAY + 267_840_000, 62 * DAY + 267_840_000),
+        ("REALTIME", 900_000, 1_800_000),
+        ("IRREGULAR", None, None),
+        ("", None, None),
+    ],
+)
+def test_an_update_is_expected_a_cycle_and_its_grace_later_and_broken_after_two(
+    cycle: str, expected: int | None, broken: int | None
+) -> None:
+    assert catalogue.due(cycle, 0) == (expected, broken)
+
+
+def test_a_heartbeat_without_change_is_an_update() -> None:
+    made = entry(event("registered", 1, update_cycle_code="DAILY"), event("heartbeat", 500, record_count=0))
+    assert (made["last_update_at"], made["record_count"], made["entry_version"]) == (500, 0, 2)
+
+
+def test_an_open_objection_disputes_until_it_is_closed() -> None:
+    told = [event("registered", 1), event("objection_raised", 5, request_no="Q1")]
+    assert entry(*told)["disputed"] is True
+    assert entry(event("objection_closed", 6, request_no="Q1"), *told)["disputed"] is False
+    assert entry(event("objection_closed", 6, request_no="Q2"), *told)["disputed"] is True
+
+
+def test_a_withdrawn_resource_comes_back_when_registered_again() -> None:
+    told = [event("registered", 1), event("withdrawn", 5)]
+    assert entry(*told)["withdrawn"] is True
+    assert entry(*told, event("registered", 9))["withdrawn"] is False

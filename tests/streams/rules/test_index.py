@@ -1,0 +1,67 @@
+"""Where a licence stands: expectations of DOMAIN §6.4, §6.5 and narrative 40, typed by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streams.rules import index
+
+
+def event(kind: str, at: int, status: str, version: int = 1, origin: str = "INCREMENT", **more: Any) -> dict[str, Any]:
+    """A licence event; ``at`` is its effective time and, being unique here, its id."""
+    return {
+        "event_id": f"{at:05}", "event_type": f"licence.{kind}", "occurred_at": at, "region": "430903",
+        "department": "HS-SCJGJ", "family": "T/I/1", "licence_version": version, "licence_id": "1.2",
+        "type_code": "T",
+        "type_name": "营业执照", "licence_no": "1",
+        "status_set": "ministry.licence-status", "status_code": status,
+        "origin_code": origin, "holder_name": "", "holder_id": "91430903MADEMA0194", "valid_from_on": None,
+        "valid_to_on": None, **more,
+    }  # fmt: skip
+
+
+def statuses(*events: dict[str, Any]) -> list[str]:
+    return [s.status for s in index.fold(events)]
+
+
+def test_a_revoked_licence_stays_revoked_when_old_stock_says_it_is_valid() -> None:
+    revoked = event("revoked", 50, "03")
+    assert statuses(event("issued", 10, "01"), revoked, event("backfilled", 90, "01", origin="STOCK")) == ["REVOKED"]
+
+
+def test_a_new_version_supersedes_the_old_one() -> None:
+    assert statuses(event("issued", 10, "01"), event("changed", 20, "01", 2)) == ["SUPERSEDED", "VALID"]
+
+
+def test_a_suspended_licence_is_valid_again_when_restored() -> None:
+    assert statuses(event("issued", 10, "01"), event("suspended", 20, "02")) == ["SUSPENDED"]
+    assert statuses(event("issued", 10, "01"), event("suspended", 20, "02"), event("restored", 30, "01")) == ["VALID"]
+
+
+def test_nothing_of_the_same_version_comes_after_an_end() -> None:
+    assert statuses(event("revoked", 20, "03"), event("restored", 30, "01")) == ["REVOKED"]
+
+
+def test_a_version_that_began_before_the_end_cannot_outlive_it() -> None:
+    assert statuses(event("revoked", 50, "03"), event("changed", 40, "01", 2)) == ["REVOKED", "REVOKED"]
+
+
+def test_a_licence_issued_anew_after_the_end_is_valid() -> None:
+    assert statuses(event("revoked", 50, "03"), event("issued", 60, "01", 2)) == ["REVOKED", "VALID"]
+
+
+def test_the_formal_cancellation_after_a_forfeiture_does_not_hide_it() -> None:
+    assert statuses(event("revoked", 10, "07"), event("cancelled", 20, "04")) == ["FORFEITED"]
+
+
+def test_a_revocation_without_a_terminal_status_code_still_revokes() -> None:
+    assert statuses(event("issued", 10, "01"), event("revoked", 20, "99")) == ["REVOKED"]
+
+
+def test_stock_and_increment_that_name_different_holders_are_disputed() -> None:
+    issued = event("issued", 10, "01")
+    same = event("backfilled", 20, "01", origin="STOCK", holder_id="91430903madema0194")
+    other = event("backfilled", 20, "01", origin="STOCK", holder_id="92430903MADEMA027U")
+    empty = event("backfilled", 20, "01", origin="STOCK", holder_id="")
+    assert [index.fold([issued, e])[0].disputed for e in (same, other, empty)] == [False, True, False]
+    assert index.fold([issued, other])[0].holder_id == "91430903MADEMA0194"

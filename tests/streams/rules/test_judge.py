@@ -1,0 +1,659 @@
+"""The narratives of DOMAIN 10 that concern cases, and the proof that a judgement depends on the log alone."""
+
+from __future__ import annotations
+
+import json
+import random
+import uuid
+from dataclasses import replace
+from datetime import date, datetime
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.intake.calendar import calendar_row, calendar_rows
+from streams.rules import judge
+from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
+from streams.rules.judge import CaseState, Decision, References, fold
+from streams.rules.lifecycle import CaseEvent
+from streams.rules.limits import item_versions
+
+ITEM = "11430903MBDEM0138T4000715002000"
+HOUR = 3_600_000
+ROWS = [{**row, "received_at": 0} for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")]
+PUBLISHED = [Publication.of(row) for row in ROWS]
+
+
+def ms(text: str) -> int:
+    at = datetime.fromisoformat(text)
+    return epoch_ms(day_of(at.date()) * DAY_MINUTES + at.hour * 60 + at.minute)
+
+
+def item(promise: float, statutory: float | None = None, rule: str = "", **more: Any) -> dict[str, Any]:
+    return {
+        "event_type": "item.published",
+        "item_version": 1,
+        "occurred_at": 0,
+        "promise_limit": promise,
+        "promise_unit_code": "1",
+        "statutory_limit": statutory,
+        "statutory_unit_code": "1",
+        "limit_rule": rule,
+        "effective_on": date(2004, 1, 1),
+        "cancelled_on": None,
+        **more,
+    }
+
+
+def references(*items: dict[str, Any], calendars: list[Publication] | None = None) -> References:
+    return References(CalendarHistory(PUBLISHED if calendars is None else calendars), {ITEM: item_versions(items)})
+
+
+def event(kind: str, at: str, received: str | None = None, **more: Any) -> CaseEvent:
+    number = more.get("event_no", 1)
+    return CaseEvent(
+        str(uuid.uuid5(uuid.NAMESPACE_OID, f"{kind}/{number}/{at}")),
+        kind,
+        "430903",
+        "HS-ZRZYJ",
+        ITEM,
+        ms(at),
+        ms(received or at),
+        **more,
+    )
+
+
+def told(events: list[CaseEvent], known: References, now: str) -> tuple[CaseState, tuple[Decision, ...]]:
+    return fold(CaseState("CASE-1", ()), events, known, ms(now))
+
+
+def cards(state: CaseState) -> list[tuple[str, str, str | None, str]]:
+    """(colour, issued, revoked, reason) of every card, findings left out."""
+    return [
+        (
+            a.colour,
+            judge.local_text(a.issued_at),
+            None if a.revoked_at is None else judge.local_text(a.revoked_at),
+            a.revoked_reason,
+        )
+        for a in state.alerts
+        if a.kind == "CARD"
+    ]
+
+
+def findings(state: CaseState) -> list[str]:
+    return [a.rule_id for a in state.alerts if a.kind == "FINDING" and a.revoked_at is None]
+
+
+def due(state: CaseState) -> str:
+    return judge.local_text(state.due_at)
+
+
+# --- narratives
+# -----------------------------------------------------------------------------------------------------
+
+START_UP = [event("submitted", "2020-09-25 16:50"), event("accepted", "2020-09-25 16:50")]
+
+
+def test_01_a_start_up_is_on_time_at_the_last_minute_of_half_a_day() -> None:
+    state, _ = told(
+        [*START_UP, event("decided", "2020-09-27 13:20")], references(item(1, rule="R2")), "2020-10-20 09:00"
+    )
+    assert (state.status, state.on_time, state.used_minutes) == ("GRANTED", True, 210)
+    assert cards(state) == [("YELLOW", "2020-09-27 11:38", None, "")]
+
+
+def test_01_a_start_up_one_minute_later_gets_a_red_card() -> None:
+    state, _ = told(
+        [*START_UP, event("decided", "2020-09-27 13:21")], references(item(1, rule="R2")), "2020-10-20 09:00"
+    )
+    assert state.on_time is False
+    assert ("RED", "2020-09-27 13:21", None, "") in cards(state)
+
+
+def test_02_seven_days_off_bring_no_card() -> None:
+    accepted = [event("accepted", "2021-09-30 16:50")]
+    state, _ = told(accepted, references(item(0.5)), "2021-10-08 11:37")
+    assert (due(state), cards(state)) == ("2021-10-08 13:20", [])
+    assert judge.local_text(state.next_check_at) == "2021-10-08 11:38"
+
+
+def test_04_a_mortgage_registration_over_national_day_uses_two_days() -> None:
+    events = [event("accepted", "2020-09-30 10:00"), event("decided", "2020-10-10 16:00")]
+    state, decisions = told(events, references(item(5, rule="R5-M")), "2020-10-20 09:00")
+    assert (state.on_time, state.used_minutes) == (True, 420 + 360)
+    assert decisions == ()
+
+
+def as_announced_in_november_2019() -> Publication:
+    """2020 before the emergency notice: closed to 01-30, worked on the Saturday of 02-01."""
+    days = {d["day"]: d for d in calendar_row(2020, occurred_at=0, department="HS-XZSPJ")["days"]}
+    days.pop(date(2020, 1, 31))
+    days[date(2020, 2, 1)] = {"day": date(2020, 2, 1), "working": True, "name": "Spring Festival"}
+    row = {**ROWS[16], "days": list(days.values()), "received_at": 0, "calendar_version": "2020-r1"}
+    return Publication.of(row)
+
+
+def test_06_a_calendar_revised_late_revokes_the_yellow_card_it_explains() -> None:
+    revised = {
+        **ROWS[16],
+        "revision": 2,
+        "calendar_version": "2020-r2",
+        "received_at": ms("2020-02-05 08:00"),
+    }
+    others = [p for p in PUBLISHED if p.year != 2020]
+    known = references(item(5), calendars=[*others, as_announced_in_november_2019(), Publication.of(revised)])
+    state, _ = told([event("accepted", "2020-01-23 15:00")], known, "2020-02-04 17:00")
+    assert (due(state), cards(state)) == ("2020-02-05 17:00", [("YELLOW", "2020-02-04 17:00", None, "")])
+    later, decisions = fold(state, [], known, ms("2020-02-05 23:00"))
+    assert due(later) == "2020-02-07 17:00"
+    assert cards(later) == [("YELLOW", "2020-02-04 17:00", "2020-02-05 08:00", "calendar_revised")]
+    assert [(d.action, d.seq) for d in decisions] == [("REVOKED", 2)]
+
+
+def test_07_a_december_case_is_provisional_and_gets_no_red_card_until_the_table_arrives() -> None:
+    off = tuple((day_of(date(2027, 1, day)), False) for day in (1, 4))
+    table = Publication("000000", 2027, 1, "2027-r1", ms("2027-02-01 09:00"), off, ())
+    known = references(item(20), calendars=[*PUBLISHED, table])
+    before, _ = told([event("accepted", "2026-12-14 10:00")], known, "2027-01-31 09:00")
+    assert (before.provisional, due(before)) == (True, "2027-01-12 17:00")
+    assert [c[0] for c in cards(before)] == ["YELLOW"]
+    after, _ = fold(before, [], known, ms("2027-02-02 09:00"))
+    assert (after.provisional, due(after)) == (False, "2027-01-13 17:00")
+    assert cards(after)[1] == ("RED", "2027-02-01 09:00", None, "")
+
+
+def test_08_a_special_procedure_inside_twenty_days() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-10 10:00", special="EXPERT"),
+        event("special_ended", "2025-03-20 15:00", special="EXPERT"),
+    ]
+    state, _ = told(events, references(item(20)), "2025-03-21 09:00")
+    assert (state.status, due(state), judge.local_text(state.yellow_at)) == (
+        "IN_PROCESS",
+        "2025-04-14 14:00",
+        "2025-04-08 14:00",
+    )
+
+
+def test_08_the_same_procedure_sent_once_after_its_end() -> None:
+    whole = event(
+        "special_ended",
+        "2025-03-20 15:00",
+        special="EXPERT",
+        started_at=ms("2025-03-10 10:00"),
+        ended_at=ms("2025-03-20 15:00"),
+    )
+    state, _ = told([event("accepted", "2025-03-03 09:30"), whole], references(item(20)), "2025-03-21 09:00")
+    assert (state.status, due(state)) == ("IN_PROCESS", "2025-04-14 14:00")
+
+
+def test_a_case_is_suspended_until_the_last_of_its_special_procedures_has_ended() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-10 10:00", special="EXPERT", event_no=1),
+        event("special_started", "2025-03-12 10:00", special="HEARING", event_no=2),
+        event("special_ended", "2025-03-14 15:00", special="EXPERT", event_no=1),
+    ]
+    state, _ = told(events, references(item(20)), "2025-03-17 09:00")
+    assert (state.status, state.due_at) == ("SUSPENDED", None)
+    last = event("special_ended", "2025-03-20 15:00", special="HEARING", event_no=2)
+    state, _ = fold(state, [last], references(item(20)), ms("2025-03-21 09:00"))
+    assert (state.status, due(state)) == ("IN_PROCESS", "2025-04-14 14:00")
+
+
+def test_a_special_procedure_of_less_than_a_minute_still_puts_the_case_in_process() -> None:
+    whole = event("special_ended", "2025-03-10 10:00", special="EXPERT", started_at=ms("2025-03-10 10:00"))
+    state, _ = told([event("accepted", "2025-03-03 09:30"), whole], references(item(20)), "2025-03-21 09:00")
+    assert (state.status, due(state)) == ("IN_PROCESS", "2025-03-31 17:00")
+
+
+def test_10_an_end_that_arrives_two_hours_before_its_start_brings_no_spurious_card() -> None:
+    accepted = event("accepted", "2020-10-12 10:00")
+    ended = event("special_ended", "2020-10-15 15:00", "2020-10-15 16:00", special="EXPERT")
+    started = event("special_started", "2020-10-13 09:00", "2020-10-15 18:00", special="EXPERT")
+    known = references(item(2))
+    waiting, _ = told([accepted, ended], known, "2020-10-15 17:59")
+    # the yellow card of 10-13 17:00 came before any evidence; the red one of 10-14 17:01 came before the end
+    # arrived
+    assert [c[0] for c in cards(waiting)] == ["YELLOW", "RED"]
+    joined, _ = fold(waiting, [started], known, ms("2020-10-15 18:00"))
+    assert {c[3] for c in cards(joined)} == {"late_pause"}
+    assert (due(joined), findings(joined)) == ("2020-10-19 15:00", [])
+
+
+def test_10_while_the_start_is_on_its_way_no_card_is_issued() -> None:
+    accepted = event("accepted", "2020-10-12 10:00")
+    ended = event("special_ended", "2020-10-13 15:00", special="EXPERT")
+    started = event("special_started", "2020-10-13 09:00", "2020-10-13 17:00", special="EXPERT")
+    known = references(item(2))
+    waiting, said = told([accepted, ended], known, "2020-10-13 17:00")
+    assert (cards(waiting), said) == ([], ())
+    joined, said = fold(waiting, [started], known, ms("2020-10-13 17:30"))
+    assert (cards(joined), said, joined.parked) == ([], (), ())
+
+
+def test_10_an_end_whose_start_never_comes_is_itself_a_finding_after_a_day() -> None:
+    events = [
+        event("accepted", "2020-10-12 10:00"),
+        event("special_ended", "2020-10-13 15:00", special="EXPERT"),
+    ]
+    state, _ = told(events, references(item(20)), "2020-10-14 14:59")
+    assert (findings(state), judge.local_text(state.next_check_at)) == ([], "2020-10-14 15:00")
+    assert findings(fold(state, [], references(item(20)), ms("2020-10-14 15:00"))[0]) == ["ended_without_start"]
+
+
+def test_13_decided_while_suspended_closes_the_procedure_and_is_told() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-10 10:00", special="HEARING"),
+        event("decided", "2025-05-20 15:00"),
+    ]
+    state, _ = told(events, references(item(20)), "2025-06-21 09:00")
+    assert (state.status, findings(state), cards(state)) == ("GRANTED", ["decided_while_suspended"], [])
+    assert state.on_time is True
+
+
+def test_14_an_extension_on_day_18_moves_due_and_a_second_one_is_only_told() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("extended", "2025-03-27 10:00", extension=10.0),
+        event("extended", "2025-04-10 10:00", extension=10.0, event_no=2),
+    ]
+    state, _ = told(events, references(item(20, 20)), "2025-04-15 17:00")
+    assert (due(state), judge.local_text(state.statutory_due_at)) == ("2025-04-15 17:00", "2025-04-15 17:00")
+    assert findings(state) == ["second_extension"]
+    assert cards(state)[0] == ("YELLOW", "2025-03-25 17:00", "2025-03-27 10:00", "late_extension")
+
+
+def test_14_an_extension_after_the_due_time_does_not_count() -> None:
+    events = [event("accepted", "2025-03-03 09:30"), event("extended", "2025-04-01 10:00", extension=10.0)]
+    state, _ = told(events, references(item(20)), "2025-04-15 17:00")
+    assert (due(state), findings(state)) == ("2025-03-31 17:00", ["extension_after_due"])
+
+
+def test_16_silence_for_five_working_days_is_acceptance_from_the_day_of_receipt() -> None:
+    papers = [event("submitted", "2020-09-24 16:00")]
+    known = references(item(10))
+    waiting, _ = told(papers, known, "2020-09-30 17:00")
+    assert (waiting.status, waiting.accepted_at, judge.local_text(waiting.next_check_at)) == (
+        "SUBMITTED",
+        None,
+        "2020-09-30 17:01",
+    )
+    deemed, _ = fold(waiting, [], known, ms("2020-09-30 17:01"))
+    assert (deemed.status, deemed.deemed, judge.local_text(deemed.accepted_at)) == (
+        "ACCEPTED",
+        True,
+        "2020-09-24 16:00",
+    )
+    assert (due(deemed), findings(deemed)) == ("2020-10-14 17:00", ["deemed_accepted"])
+
+
+def test_16_an_answer_in_the_last_minute_is_no_silence() -> None:
+    events = [event("submitted", "2020-09-24 16:00"), event("accepted", "2020-09-30 17:00")]
+    state, _ = told(events, references(item(10)), "2020-10-01 09:00")
+    assert (state.deemed, judge.local_text(state.accepted_at), findings(state)) == (
+        False,
+        "2020-09-30 17:00",
+        [],
+    )
+
+
+def test_silence_lets_act_what_waited_for_the_acceptance() -> None:
+    """A special procedure told before any acceptance pauses the clock that silence starts."""
+    events = [
+        event("submitted", "2020-09-24 16:00"),
+        event("special_started", "2020-09-25 10:00", special="EXPERT"),
+    ]
+    state, _ = told(events, references(item(5)), "2020-10-30 09:00")
+    assert (state.status, state.deemed, cards(state)) == ("SUSPENDED", True, [])
+    assert findings(state) == ["missing_predecessor", "deemed_accepted"]
+
+
+def test_a_special_procedure_sent_after_its_end_is_no_silence_of_all_that_time() -> None:
+    whole = event("special_ended", "2020-10-12 15:00", special="EXPERT", started_at=ms("2020-09-29 10:00"),
+                  ended_at=ms("2020-10-12 15:00"))  # fmt: skip
+    events = [event("submitted", "2020-09-24 16:00"), event("accepted", "2020-09-30 09:00"), whole]
+    state, _ = told(events, references(item(5)), "2020-10-12 16:00")
+    assert (state.deemed, judge.local_text(state.accepted_at)) == (False, "2020-09-30 09:00")
+    assert (state.status, findings(state)) == ("IN_PROCESS", [])
+
+
+def test_18_a_second_correction_notice_is_processed_and_told() -> None:
+    events = [
+        event("submitted", "2020-09-01 09:00"),
+        event("correction_requested", "2020-09-02 09:00"),
+        event("correction_received", "2020-09-07 09:00"),
+        event("correction_requested", "2020-09-08 09:00", event_no=2),
+    ]
+    state, _ = told(events, references(item(10)), "2020-11-01 09:00")
+    assert (state.status, findings(state)) == ("WAIT_CORRECTION", ["second_correction"])
+
+
+def test_20_a_refusal_without_reason_is_oversights_business() -> None:
+    events = [
+        event("submitted", "2020-09-01 09:00"),
+        event("not_accepted", "2020-09-02 09:00", reasoned=False),
+    ]
+    state, _ = told(events, references(item(10)), "2020-09-03 09:00")
+    assert (state.status, findings(state)) == ("NOT_ACCEPTED", ["refusal_without_reason"])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_21_an_on_the_spot_case_of_one_second_is_granted_in_any_order(seed: int) -> None:
+    events = [event(kind, "2020-09-24 16:00") for kind in ("submitted", "accepted", "decided")]
+    random.Random(seed).shuffle(events)
+    state, _ = told(events, references(item(0)), "2020-09-30 17:00")
+    assert (state.status, state.used_minutes, state.on_time, state.alerts) == ("GRANTED", 0, True, ())
+
+
+def test_26_a_withdrawal_on_day_four_stops_and_leaves_the_overdue_rate_alone() -> None:
+    events = [event("accepted", "2020-10-12 10:00"), event("withdrawn", "2020-10-16 10:00")]
+    state, _ = told(events, references(item(5)), "2020-11-16 17:00")
+    assert (state.status, state.on_time, [c[0] for c in cards(state)]) == ("WITHDRAWN", None, [])
+
+
+def test_30_an_item_version_with_promise_above_statutory_is_not_judged_by() -> None:
+    state, _ = told([event("accepted", "2020-10-12 10:00")], references(item(30, 20)), "2021-10-12 10:00")
+    assert (state.due_at, state.alerts) == (None, ())
+
+
+@pytest.mark.parametrize("promise", [float("nan"), float("inf"), -1.0, 1e300])
+def test_a_promise_that_is_no_amount_is_not_judged_by(promise: float) -> None:
+    state, _ = told([event("accepted", "2020-10-12 10:00")], references(item(promise)), "2021-10-12 10:00")
+    assert (state.due_at, state.alerts) == (None, ())
+
+
+def test_a_case_of_the_last_century_and_of_the_last_year_that_has_a_date_are_judged_without_a_fault() -> None:
+    for year in (1970, 9999):
+        state, _ = told([event("accepted", f"{year}-12-31 23:00")], references(item(20, 30)), f"{year}-12-31 23:30")
+        assert state.status == "ACCEPTED"
+
+
+# --- cards
+# ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_unfinished_case_goes_from_yellow_to_red_to_statutory_red_without_a_single_event() -> None:
+    state, decisions = told([event("accepted", "2020-10-12 10:00")], references(item(5, 10)), "2020-12-01 10:00")
+    assert cards(state) == [
+        ("YELLOW", "2020-10-16 17:00", None, ""),
+        ("RED", "2020-10-19 17:01", None, ""),
+        ("RED_STATUTORY", "2020-10-26 17:01", None, ""),
+    ]
+    assert [(d.action, d.seq) for d in decisions] == [("ISSUED", 1)] * 3
+    assert state.next_check_at is None
+
+
+def test_a_case_entered_after_its_due_time_gets_red_at_once_and_no_yellow() -> None:
+    events = [event("accepted", "2020-10-12 10:00", "2020-11-02 10:00")]
+    state, _ = told(events, references(item(5)), "2020-11-03 10:00")
+    assert cards(state) == [("RED", "2020-11-02 10:00", None, "")]
+
+
+def test_a_decision_entered_late_revokes_the_red_card() -> None:
+    events = [event("accepted", "2020-10-12 10:00"), event("decided", "2020-10-19 16:59", "2020-10-21 09:00")]
+    state, _ = told(events, references(item(5)), "2020-11-03 10:00")
+    assert cards(state)[1] == ("RED", "2020-10-19 17:01", "2020-10-21 09:00", "late_stop")
+    assert cards(state)[0] == ("YELLOW", "2020-10-16 17:00", None, "")
+
+
+def test_a_paused_case_gets_no_card() -> None:
+    events = [
+        event("accepted", "2020-10-12 10:00"),
+        event("special_started", "2020-10-13 10:00", special="HEARING"),
+    ]
+    state, _ = told(events, references(item(5)), "2021-10-12 10:00")
+    assert (state.status, state.alerts, state.next_check_at) == ("SUSPENDED", (), None)
+
+
+def test_events_count_by_when_they_happened_not_by_when_they_came() -> None:
+    events = [
+        event("submitted", "2020-10-09 10:00"),
+        event("accepted", "2020-10-14 10:00"),
+        event("correction_requested", "2020-10-10 10:00", "2020-10-15 10:00"),
+        event("correction_received", "2020-10-13 10:00", "2020-10-15 11:00"),
+    ]
+    state, _ = told(events, references(item(20)), "2020-10-16 10:00")
+    assert (state.status, findings(state)) == ("ACCEPTED", [])
+
+
+def test_a_voided_case_revokes_every_card() -> None:
+    events = [event("accepted", "2020-10-12 10:00"), event("voided", "2020-10-30 10:00")]
+    state, _ = told(events, references(item(5)), "2020-11-03 10:00")
+    assert state.status == "VOID"
+    assert {c[2:] for c in cards(state)} == {("2020-10-30 10:00", "case_voided")}
+
+
+def test_a_corrected_acceptance_time_moves_the_due_time() -> None:
+    accepted = event("accepted", "2020-10-12 10:00")
+    correction = event("corrected", "2020-10-20 09:00", corrects=accepted.event_id, corrected_at=ms("2020-10-14 10:00"))
+    state, _ = told([accepted, correction], references(item(5)), "2020-10-20 10:00")
+    assert due(state) == "2020-10-21 17:00"
+    assert cards(state)[1] == ("RED", "2020-10-19 17:01", "2020-10-20 09:00", "case_corrected")
+
+
+def test_a_card_issued_again_after_its_revocation_is_another_card() -> None:
+    wrong = event("special_started", "2020-10-13 10:00", "2020-10-20 09:00", special="HEARING")
+    ended = event("special_ended", "2020-10-13 11:00", "2020-10-20 10:00", special="HEARING")
+    state, _ = told([event("accepted", "2020-10-12 10:00"), wrong, ended], references(item(5)), "2020-10-22 10:00")
+    reds = [a for a in state.alerts if a.colour == "RED"]
+    assert [a.ordinal for a in reds] == [1, 2]
+    assert len({a.alert_id for a in reds}) == 2
+
+
+def test_a_promise_longer_than_the_policy_is_cut_to_the_policy() -> None:
+    state, _ = told([event("accepted", "2020-09-30 10:00")], references(item(9, rule="R5-G")), "2020-10-01 10:00")
+    assert due(state) == "2020-10-14 17:00"
+
+
+def test_the_version_in_force_at_acceptance_judges_the_case() -> None:
+    old = item(5, cancelled_on=date(2020, 10, 1))
+    new = item(3, item_version=2, effective_on=date(2020, 10, 1))
+    before, _ = told([event("accepted", "2020-09-30 10:00")], references(old, new), "2020-10-01 10:00")
+    after, _ = told([event("accepted", "2020-10-09 10:00")], references(old, new), "2020-10-09 10:00")
+    assert (due(before), due(after)) == ("2020-10-14 17:00", "2020-10-13 17:00")
+
+
+@pytest.mark.parametrize(
+    ("events", "finding"),
+    [
+        (
+            [event("accepted", "2020-10-12 10:00"), event("correction_requested", "2020-10-13 10:00")],
+            "correction_after_acceptance",
+        ),
+        (
+            [event("not_accepted", "2020-10-12 10:00"), event("accepted", "2020-10-13 10:00")],
+            "accepted_after_terminal",
+        ),
+        (
+            [
+                event("accepted", "2020-10-12 10:00"),
+                event("decided", "2020-10-12 11:00"),
+                event("step_completed", "2020-10-13 10:00"),
+            ],
+            "event_after_terminal",
+        ),
+        (
+            [
+                event("accepted", "2020-10-12 10:00"),
+                event("decided", "2020-10-12 11:00", result_set="province.result-newer", result="1"),
+                event("certified", "2020-10-13 10:00"),
+            ],
+            "certificate_for_denied",
+        ),
+        (
+            [event("accepted", "2020-10-12 10:00"), event("submitted", "2020-10-12 11:00")],
+            "illegal_transition",
+        ),
+        ([event("certified", "2020-10-12 10:00")], "missing_predecessor"),
+    ],
+)
+def test_what_may_not_happen_becomes_a_finding(events: list[CaseEvent], finding: str) -> None:
+    state, _ = told(events, references(item(20)), "2020-10-15 10:00")
+    assert findings(state) == [finding]
+
+
+def test_a_straggler_that_unmakes_a_card_has_it_retracted() -> None:
+    known = references(item(5))
+    open_case, _ = told([event("accepted", "2020-10-12 10:00")], known, "2020-10-19 18:00")
+    state, decisions = fold(open_case, [event("decided", "2020-10-15 10:00")], known, ms("2020-10-19 18:00"))
+    assert (state.alerts, [(d.action, d.seq) for d in decisions]) == ((), [("RETRACTED", 2)] * 2)
+    assert fold(state, [], known, ms("2020-10-20 18:00"))[1] == ()
+
+
+def test_a_statement_names_rule_calendar_and_evidence_and_no_person() -> None:
+    accepted = event("accepted", "2020-10-12 10:00")
+    _, decisions = told([accepted], references(item(5)), "2020-10-16 17:00")
+    record = judge.alert_record("CASE-1", decisions[0])
+    assert record["summary"] == "黄牌：办件 CASE-1 承诺时限将到，应于 2020-10-19 17:00 前办结，请尽快办理。"
+    assert (record["rule_id"], record["rule_version"], record["calendar_version"], record["evidence"]) == (
+        "HS-CARD-Y",
+        "1",
+        "2020-r1",
+        [accepted.event_id],
+    )
+
+
+# --- the log alone
+# --------------------------------------------------------------------------------------------------
+
+KINDS = (
+    "submitted",
+    "correction_requested",
+    "correction_received",
+    "accepted",
+    "step_completed",
+    "special_started",
+    "special_ended",
+    "extended",
+    "decided",
+    "withdrawn",
+    "certified",
+    "corrected",
+    "voided",
+)
+FIRST = ms("2020-01-15 09:00")
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[CaseEvent]:
+    """A case's log: mostly lawful beginnings, then anything, with late entry and disorder."""
+    kinds = ["submitted", "accepted", *draw(st.lists(st.sampled_from(KINDS), max_size=6))]
+    at = FIRST
+    made: list[CaseEvent] = []
+    for number, kind in enumerate(kinds):
+        at += draw(st.integers(0, 80)) * HOUR // 2
+        late = draw(st.sampled_from((0, 0, 0, 1, 30, 200))) * HOUR
+        one = CaseEvent(f"e{number}", kind, "430903", "HS-ZRZYJ", ITEM, at, at + late, number)
+        made.append(_detailed(draw, one, made))
+    if draw(st.booleans()):
+        made = draw(st.permutations(made))
+    return made
+
+
+def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseEvent:
+    if one.type in ("corrected", "voided") and before:
+        target = draw(st.sampled_from(before))
+        return replace(
+            one, corrects=target.event_id, corrected_at=target.occurred_at + draw(st.integers(-50, 50)) * HOUR
+        )
+    if one.type == "special_ended" and draw(st.booleans()):
+        return replace(one, started_at=one.occurred_at - draw(st.integers(1, 60)) * HOUR, ended_at=one.occurred_at)
+    return replace(one, extension=3.0) if one.type == "extended" else one
+
+
+@st.composite
+def timed_references(draw: st.DrawFn) -> References:
+    """Calendars of which some become known while the case runs, and an item."""
+    revised = {
+        **ROWS[16],
+        "revision": 2,
+        "calendar_version": "2020-r2",
+        "received_at": FIRST + draw(st.integers(0, 500)) * HOUR,
+    }
+    late = replace(as_announced_in_november_2019(), received_at=FIRST + draw(st.integers(-50, 300)) * HOUR)
+    published = [p for p in PUBLISHED if p.year != 2020]
+    chosen = draw(st.sampled_from(([], [late], [late, Publication.of(revised)], [Publication.of(revised)])))
+    promise = draw(st.sampled_from((0.5, 1, 2, 5, 20)))
+    return references(item(promise, draw(st.sampled_from((None, promise + 3)))), calendars=[*published, *chosen])
+
+
+def seen(state: CaseState) -> str:
+    return json.dumps([state.dump(), state.status, state.due_at, state.next_check_at, state.on_time], default=str)
+
+
+def piecewise(data: st.DataObject, log: list[CaseEvent], known: References, end: int) -> CaseState:
+    """The log in pieces, timers at random horizons in between, references that appear late, states through
+    JSON.
+    """
+    state, unread = CaseState("CASE-1", ()), list(log)
+    early = References(CalendarHistory(PUBLISHED[:16]))
+    before, appears = early, data.draw(st.integers(0, len(log)))
+    while unread:
+        size = data.draw(st.integers(1, len(unread)))
+        piece, unread = unread[:size], unread[size:]
+        held = known if len(log) - len(unread) > appears else early
+        state = replace(state, next_check_at=0) if held is not before else state  # the mark that references set
+        before = held
+        state, _ = fold(_stored(state), piece, held, 0)
+        if data.draw(st.booleans()):
+            state, _ = fold(_stored(state), [], held, FIRST + data.draw(st.integers(0, 1000)) * HOUR)
+    state, _ = fold(replace(_stored(state), next_check_at=0), [], known, 0)
+    while state.next_check_at is not None and state.next_check_at <= end:
+        state, _ = fold(_stored(state), [], known, end if data.draw(st.booleans()) else state.next_check_at)
+    return state
+
+
+def _stored(state: CaseState) -> CaseState:
+    return CaseState.load(state.case_no, json.loads(json.dumps(state.dump())), state.next_check_at, state.spoken)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.data(), logs(), timed_references())
+def test_any_cut_and_any_timer_give_the_same_case_and_the_same_cards(
+    data: st.DataObject, log: list[CaseEvent], known: References
+) -> None:
+    end = max(e.known_at for e in log) + 3000 * HOUR
+    whole, _ = fold(CaseState("CASE-1", ()), log, known, end)
+    assert seen(piecewise(data, log, known, end)) == seen(whole)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data(), logs(), timed_references())
+def test_what_was_said_last_is_what_is_derived(data: st.DataObject, log: list[CaseEvent], known: References) -> None:
+    end = max(e.known_at for e in log) + 3000 * HOUR
+    state = piecewise(data, log, known, end)
+    standing = {i: s.action for i, s in state.spoken.items() if s.action != "RETRACTED"}
+    assert standing == {a.alert_id: "ISSUED" if a.revoked_at is None else "REVOKED" for a in state.alerts}
+
+
+@settings(max_examples=200, deadline=None)
+@given(logs(), timed_references())
+def test_a_rebuild_that_remembers_what_was_said_says_nothing(log: list[CaseEvent], known: References) -> None:
+    end = max(e.known_at for e in log) + 3000 * HOUR
+    whole, _ = fold(CaseState("CASE-1", ()), log, known, end)
+    again = CaseState("CASE-1", (), spoken=whole.spoken)
+    for _, together in groupby(whole.events, key=lambda e: e.known_at):
+        again, decisions = fold(again, list(together), known, 0)
+        assert decisions == ()
+    assert fold(again, [], known, end)[1] == ()
+
+
+@settings(max_examples=200, deadline=None)
+@given(logs(), timed_references())
+def test_no_case_has_two_cards_of_one_colour_at_a_time_or_yellow_under_red(
+    log: list[CaseEvent], known: References
+) -> None:
+    state, _ = fold(CaseState("CASE-1", ()), log, known, max(e.known_at for e in log) + 3000 * HOUR)
+    spans = [(a.colour, a.issued_at, a.revoked_at or 1 << 60) for a in state.alerts if a.kind == "CARD"]
+    for n, (colour, start, end) in enumerate(spans):
+        assert start <= end
+        for other, begin, stop in spans[n + 1 :]:
+            assert colour != other or stop <= start or end <= begin
+            assert not (other == "YELLOW" and colour.startswith("RED") and start <= begin < end)

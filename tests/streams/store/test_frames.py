@@ -1,0 +1,84 @@
+"""Reading by column accepts exactly what reading by row accepts, whatever the headers look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+from schemas import codec, envelope
+from schemas.topics import RATING
+from streams.store import frames
+from streams.store.lot import Lot
+from streams.store.projection import Carried
+
+
+def rating(case_no: str) -> dict[str, Any]:
+    record = {
+        "event_type": "rating.given", "region": "430903", "department": "HS-ZRZYJ", "occurred_at": 1_600_000_000_000,
+        "received_at": 1_600_000_001_000, "case_no": case_no, "item_code": "11430903MBDEM0138T4000715002000",
+        "satisfaction_set": "platform.satisfaction", "satisfaction_code": "5", "channel_set": "platform.channel",
+        "channel_code": "1", "service_no": 1, "assess_no": 1, "revision": 0,
+    }  # fmt: skip
+    return {**record, "event_id": str(envelope.event_id(RATING, record))}
+
+
+def carry(records: Sequence[dict[str, Any]]) -> list[Carried]:
+    return [
+        Carried(RATING, 3, 10 + i, r["case_no"].encode(), codec.encode(RATING, r), tuple(envelope.headers(RATING, r)))
+        for i, r in enumerate(records)
+    ]
+
+
+def told(carried: Sequence[Carried]) -> tuple[list[str], list[tuple[int, str]]]:
+    """Cases that were accepted; offset and reason of what was refused."""
+    read = frames.read(RATING, carried)
+    return read.frame["case_no"].to_list(), [(r.carried.offset, r.fault.reason) for r in read.refused]
+
+
+def test_ids_that_agree_only_when_joined_are_refused() -> None:
+    first, second = rating("C1"), rating("C2")
+    shifted = first["event_id"][-1] + second["event_id"]
+    first["event_id"], second["event_id"] = first["event_id"][:-1], shifted
+    assert told(carry([first, second])) == ([], [(10, "id_mismatch"), (11, "id_mismatch")])
+
+
+def test_a_header_without_a_value_agrees_with_nothing() -> None:
+    whole = carry([rating("C1"), rating("C2"), rating("C3")])
+    for offset, (name, reason) in enumerate((("ce_id", "id_mismatch"), ("ce_type", "envelope_mismatch"))):
+        headers: Any = tuple((n, None if n == name else v) for n, v in whole[offset].headers)
+        whole[offset] = replace(whole[offset], headers=headers)
+        assert (10 + offset, reason) in told(whole)[1]
+    assert told(whole)[0] == ["C3"]
+
+
+def test_headers_in_another_order_or_with_more_of_them_are_read_all_the_same() -> None:
+    whole = carry([rating("C1"), rating("C2"), rating("C3")])
+    whole[1] = replace(whole[1], headers=tuple(reversed(whole[1].headers)))
+    whole[2] = replace(whole[2], headers=(*whole[2].headers, ("traceparent", b"00")))
+    assert told(whole) == (["C1", "C2", "C3"], [])
+
+
+def test_a_type_that_only_the_second_header_of_that_name_agrees_with_is_refused() -> None:
+    one = carry([rating("C1")])[0]
+    assert told([replace(one, headers=(("ce_type", b"other"), *one.headers))]) == ([], [(10, "envelope_mismatch")])
+
+
+def test_a_client_s_records_are_read_as_carried_ones_with_their_places() -> None:
+    carried = carry([rating("C1"), rating("C2"), rating("C3")])
+    raws = [SimpleNamespace(offset=c.offset, key=c.key, value=c.value, headers=list(c.headers)) for c in carried]
+    lot = Lot.joined(RATING, [(3, raws[:2]), (5, raws[2:])])
+    assert list(lot) == [*carried[:2], replace(carried[2], partition=5)]
+    assert list(lot[1:]) == list(lot)[1:]
+    read = frames.read(RATING, lot).frame
+    assert read.select("partition", "offset").rows() == [(3, 10), (3, 11), (5, 12)]
+
+
+def test_an_absent_value_is_refused_and_its_neighbour_kept() -> None:
+    carried = carry([rating("C1"), rating("C2")])
+    raws = [SimpleNamespace(offset=c.offset, key=c.key, value=c.value, headers=c.headers) for c in carried]
+    raws[0].value = None
+    cases, refused = told(Lot.joined(RATING, [(0, raws)]))
+    assert cases == ["C2"]
+    assert [offset for offset, _ in refused] == [10]

@@ -1,0 +1,84 @@
+"""The horizon never passes an event that is published but not applied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from schemas.topics import ALERT, CASE, TICKET
+from streams.store import horizon
+from streams.store.horizon import Place
+from streams.store.tables import cursor, outbox
+
+
+def unsent(key: str, topic: str, received_at: int, sent_at: int | None = None) -> dict[str, Any]:
+    """An outbox row; only what the horizon looks at differs."""
+    uid = sa.text("gen_random_uuid()")
+    return {
+        "event_id": uid, "topic": topic, "key": key, "region": "430903", "department": "HS-SLJ",
+        "occurred_at": 1, "received_at": received_at, "digest": uid, "content_digest": uid, "value": b"",
+        "headers": [], "sent_at": sent_at,
+    }  # fmt: skip
+
+
+def test_a_partition_that_lags_stands_at_its_watermark() -> None:
+    assert horizon.horizon(Place(5, 1000), 6, 9000, None) == 1000
+
+
+def test_a_partition_whose_end_is_unknown_stands_at_its_watermark() -> None:
+    assert horizon.horizon(Place(5, 1000), None, 9000, None) == 1000
+
+
+def test_a_partition_that_is_caught_up_reaches_the_ceiling() -> None:
+    assert horizon.horizon(Place(5, 1000), 5, 9000, None) == 9000
+
+
+def test_an_unsent_event_holds_every_caught_up_partition_just_before_it() -> None:
+    assert horizon.horizon(Place(5, 1000), 5, 9000, 4000) == 3999
+
+
+def test_the_horizon_never_falls_below_what_was_applied() -> None:
+    assert horizon.horizon(Place(5, 5000), 5, 4500, 4000) == 5000
+
+
+def test_an_empty_partition_that_nobody_read_follows_the_ceiling() -> None:
+    assert horizon.horizons({}, {3: 0}, [3], 9000, None) == {3: 9000}
+
+
+@pytest.mark.stack
+def test_only_unsent_inbound_events_hold_the_horizon(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        for row in (
+            unsent("a", CASE.name, 500, sent_at=1), unsent("b", ALERT.name, 600), unsent("c", TICKET.name,
+            800), unsent("d", CASE.name, 700),
+        ):  # fmt: skip
+            tx.execute(sa.insert(outbox).values(row))
+        assert horizon.oldest_unsent(tx) == 700
+
+
+@pytest.mark.stack
+def test_nothing_unsent_holds_nothing(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        assert horizon.oldest_unsent(tx) is None
+
+
+@pytest.mark.stack
+def test_under_the_watermark_clock_the_ceiling_is_the_newest_event_applied_or_sent(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        assert horizon.ceiling(tx, "watermark", 200, 99_000) == 0
+        tx.execute(
+            sa.insert(cursor).values(processor="p", topic=CASE.name, partition=0, next_offset=1, watermark=40)
+        )
+        assert horizon.ceiling(tx, "watermark", 200, 99_000) == 40
+        tx.execute(sa.insert(outbox).values(unsent("a", CASE.name, 70, sent_at=1)))
+        tx.execute(sa.insert(outbox).values(unsent("b", CASE.name, 90)))
+        tx.execute(sa.insert(outbox).values(unsent("c", ALERT.name, 95, sent_at=1)))
+        assert horizon.ceiling(tx, "watermark", 200, 99_000) == 70
+
+
+@pytest.mark.stack
+def test_under_the_wall_clock_the_ceiling_is_now_less_the_time_to_settle(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        assert horizon.ceiling(tx, "wall", 200, 99_000) == 98_800

@@ -1,0 +1,399 @@
+"""Ratings on real PostgreSQL against a tiny oracle of its own: any order, cut or repetition ends in the
+same tables.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import json
+import random
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas import codec, envelope
+from schemas.topics import RATING
+from streams.store.applier import apply_batch, tick
+from streams.store.engine import connect
+from streams.store.projection import Carried
+from streams.store.tally import TallyProjection
+
+ITEM = "11430903MBDEM0138T4000715002000"
+DAY1 = int(dt.datetime(2020, 9, 21, 3, tzinfo=dt.UTC).timestamp() * 1000)  # 11:00 in Shanghai
+DAY_MS = 86_400_000
+TABLES = ("rating_event", "rating_cell", "outbox", "dead_letter", "rollup_dirty", "rollup_emitted", "cursor")
+
+
+def rating(**changes: Any) -> dict[str, Any]:
+    record = {
+        "event_type": "rating.given",
+        "region": "430903",
+        "department": "HS-ZRZYJ",
+        "occurred_at": DAY1,
+        "received_at": DAY1 + 1000,
+        "case_no": "C1",
+        "item_code": ITEM,
+        "satisfaction_set": "platform.satisfaction",
+        "satisfaction_code": "5",
+        "channel_set": "platform.channel",
+        "channel_code": "1",
+        "service_no": 1,
+        "assess_no": 1,
+        "revision": 0,
+        **changes,
+    }
+    return {**record, "event_id": str(envelope.event_id(RATING, record))}
+
+
+def carry(records: Sequence[dict[str, Any]]) -> list[Carried]:
+    return [
+        Carried(
+            RATING, 0, i, r["case_no"].encode(), codec.encode(RATING, r), tuple(envelope.headers(RATING, r))
+        )
+        for i, r in enumerate(records)
+    ]
+
+
+@pytest.fixture
+def tally(database: str) -> Iterator[sa.Engine]:
+    engine = connect(database)
+    yield engine
+    engine.dispose()
+
+
+def fold(engine: sa.Engine, records: Sequence[dict[str, Any]], cuts: Sequence[int] = ()) -> None:
+    whole = carry(records)
+    edges = [0, *sorted(min(c, len(whole)) for c in cuts), len(whole)]
+    for start, end in itertools.pairwise(edges):
+        apply_batch(engine, TallyProjection(), whole[start:end])
+
+
+def empty(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        tx.execute(sa.text(f"TRUNCATE {', '.join(TABLES)}"))
+
+
+def rows(engine: sa.Engine, query: str) -> list[Any]:
+    with engine.connect() as tx:
+        return [tuple(r) for r in tx.execute(sa.text(query))]
+
+
+def cells(engine: sa.Engine) -> dict[tuple[str, int, str], tuple[int, int]]:
+    found = rows(engine, "SELECT department, score, rated_on, n, defaults FROM rating_cell WHERE n <> 0")
+    return {(d, s, str(on)): (n, defaults) for d, s, on, n, defaults in found}
+
+
+def said(engine: sa.Engine, topic: str) -> list[dict[str, Any]]:
+    return [
+        codec.decode(v)
+        for (v,) in rows(engine, f"SELECT value FROM outbox WHERE topic = '{topic}' ORDER BY seq")
+    ]
+
+
+def dead(engine: sa.Engine) -> Counter[str]:
+    return Counter(r for (r,) in rows(engine, "SELECT reason FROM dead_letter"))
+
+
+def alerts(engine: sa.Engine) -> list[tuple[str, int, str]]:
+    return [(a["event_type"], a["alert_seq"], a["evidence"][0]) for a in said(engine, "oversight.alert.v1")]
+
+
+# --- narratives of DOMAIN §10 and rules of §5 -----------------------------------------------------
+
+
+def test_32_the_same_digit_means_best_to_the_standard_and_worst_to_the_platform(tally: sa.Engine) -> None:
+    standard = rating(case_no="A", satisfaction_set="gbt39046.satisfaction", satisfaction_code="1")
+    hall = rating(case_no="B", department="HS-ZWFWZX", satisfaction_code="1")
+    fold(tally, [standard, hall])
+    assert cells(tally) == {("HS-ZRZYJ", 5, "2020-09-21"): (1, 0), ("HS-ZWFWZX", 1, "2020-09-21"): (1, 0)}
+
+
+def test_36_a_third_rating_attempt_is_a_dead_letter(tally: sa.Engine) -> None:
+    fold(tally, [rating(assess_no=n) for n in (1, 2, 3)])
+    assert dead(tally) == {"assess_number_exceeded": 1}
+    assert cells(tally) == {("HS-ZRZYJ", 5, "2020-09-21"): (1, 0)}
+
+
+@pytest.mark.parametrize("default_first", [True, False])
+def test_38_a_citizens_rating_replaces_the_default_one_and_starts_the_loop(
+    tally: sa.Engine, default_first: bool
+) -> None:
+    default = rating(is_default=True, revision=3)
+    own = rating(satisfaction_code="1", occurred_at=DAY1 + DAY_MS, received_at=DAY1 + DAY_MS + 1)
+    fold(tally, [default, own] if default_first else [own, default], cuts=[1])
+    assert cells(tally) == {("HS-ZRZYJ", 1, "2020-09-22"): (1, 0)}
+    assert alerts(tally) == [("alert.issued", 1, own["event_id"])]
+    assert said(tally, "oversight.alert.v1")[0]["occurred_at"] == DAY1 + DAY_MS
+
+
+def test_51_what_is_uploaded_holds_no_mobile_and_no_name(tally: sa.Engine) -> None:
+    fold(
+        tally,
+        [
+            rating(
+                comment="请打13800000000，我叫王小明",
+                rater_name="王小明",
+                satisfaction_code="1",
+                tags=["110"],
+                tag_set="platform.eval-detail",
+            )
+        ],
+    )
+    (upload,) = said(tally, "rating.upload.v1")
+    assert upload["writing_evaluation"] == "请打【手机号】，我叫【姓名】"
+    assert (upload["user_name"], upload["eval_detail"], upload["pf_code"]) == ("王*明", "110", "1")
+    assert upload["dept_code"] == "11430903MBDEM0138T"
+    assert "王" not in json.dumps(said(tally, "oversight.alert.v1"), ensure_ascii=False)
+
+
+def test_a_default_rating_counts_but_is_told_apart(tally: sa.Engine) -> None:
+    fold(tally, [rating(is_default=True)])
+    assert cells(tally) == {("HS-ZRZYJ", 5, "2020-09-21"): (1, 1)}
+
+
+def test_a_re_rating_counts_instead_of_the_first_until_it_is_withdrawn(tally: sa.Engine) -> None:
+    first, again = rating(satisfaction_code="1"), rating(assess_no=2, satisfaction_code="4")
+    fold(tally, [again, first], cuts=[1])
+    assert cells(tally) == {("HS-ZRZYJ", 4, "2020-09-21"): (1, 0)}
+    empty(tally)
+    fold(
+        tally,
+        [again, first, rating(assess_no=2, revision=1, operation="D", event_type="rating.withdrawn")],
+        cuts=[1],
+    )
+    assert cells(tally) == {("HS-ZRZYJ", 1, "2020-09-21"): (1, 0)}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_correction_takes_the_bad_alert_back_whichever_comes_first(
+    tally: sa.Engine, order: tuple[int, int]
+) -> None:
+    bad = rating(satisfaction_code="2")
+    better = rating(
+        satisfaction_code="4",
+        revision=1,
+        operation="U",
+        event_type="rating.corrected",
+        received_at=DAY1 + 9000,
+    )
+    fold(tally, [(bad, better)[i] for i in order], cuts=[1])
+    assert sorted(alerts(tally)) == [
+        ("alert.issued", 1, bad["event_id"]),
+        ("alert.revoked", 2, bad["event_id"]),
+    ]
+    revoked = next(a for a in said(tally, "oversight.alert.v1") if a["event_type"] == "alert.revoked")
+    assert (revoked["revoked_reason_code"], revoked["received_at"]) == ("rating_corrected", DAY1 + 9000)
+    assert cells(tally) == {("HS-ZRZYJ", 4, "2020-09-21"): (1, 0)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tags": ["110"], "tag_set": "platform.eval-detail"}, "tag_level_mismatch"),
+        ({"tags": ["999"], "tag_set": "platform.eval-detail"}, "unknown_code"),
+        ({"tags": ["510", "501"], "tag_set": "platform.eval-detail"}, "unknown_code"),
+        ({"satisfaction_code": "6"}, "unknown_code"),
+        ({"satisfaction_set": "no.such.set"}, "unknown_code"),
+        ({"channel_code": "77"}, "unknown_code"),
+        ({"operation": "X"}, "unknown_code"),
+        ({"department": "HS-NONE"}, "unknown_department"),
+        ({"service_no": 0}, "bad_format"),
+    ],
+)
+def test_what_breaks_a_rule_is_buried_with_its_reason(
+    tally: sa.Engine, changes: dict[str, Any], reason: str
+) -> None:
+    fold(tally, [rating(case_no="good"), rating(**changes)])
+    assert dead(tally) == {reason: 1}
+    assert [c for (c,) in rows(tally, "SELECT case_no FROM rating_event")] == ["good"]
+
+
+def test_a_superseded_tag_is_accepted_for_an_old_rating(tally: sa.Engine) -> None:
+    old = int(dt.datetime(2019, 12, 31, tzinfo=dt.UTC).timestamp() * 1000)
+    fold(tally, [rating(tags=["501"], tag_set="platform.eval-detail", occurred_at=old)])
+    assert dead(tally) == {}
+
+
+def test_the_day_is_shanghais(tally: sa.Engine) -> None:
+    late = int(dt.datetime(2020, 9, 21, 16, tzinfo=dt.UTC).timestamp() * 1000)
+    fold(tally, [rating(occurred_at=late), rating(case_no="C2", occurred_at=late - 1)])
+    assert {day for _, _, day in cells(tally)} == {"2020-09-22", "2020-09-21"}
+
+
+def test_the_same_id_with_another_content_is_a_conflict(tally: sa.Engine) -> None:
+    fold(tally, [rating(), rating(satisfaction_code="1"), rating()])
+    fold_again = [*carry([rating(satisfaction_code="2")])]
+    apply_batch(tally, TallyProjection(), [Carried(RATING, 0, 3, *_rest(fold_again[0]))])
+    assert dead(tally) == {"conflict": 2}
+    assert cells(tally) == {("HS-ZRZYJ", 5, "2020-09-21"): (1, 0)}
+
+
+def _rest(one: Carried) -> tuple[bytes | None, bytes, tuple[tuple[str, bytes], ...]]:
+    return one.key, one.value, one.headers
+
+
+def test_a_poisoned_neighbour_is_buried_alone(tally: sa.Engine) -> None:
+    whole = carry([rating(case_no=f"C{i}") for i in range(300)])
+    whole[137] = Carried(RATING, 0, 137, b"C137", whole[137].value + b"\x00", whole[137].headers)
+    whole[200] = Carried(RATING, 0, 200, b"other", whole[200].value, whole[200].headers)
+    apply_batch(tally, TallyProjection(), whole)
+    assert dead(tally) == {"not_canonical": 1, "envelope_mismatch": 1}
+    assert (
+        rows(tally, "SELECT count(*), sum(n) FROM rating_event, (SELECT sum(n) AS n FROM rating_cell) s")[0][
+            0
+        ]
+        == 298
+    )
+
+
+def test_uploads_may_be_left_out(tally: sa.Engine) -> None:
+    apply_batch(tally, TallyProjection(upload=False), carry([rating(satisfaction_code="1")]))
+    assert said(tally, "rating.upload.v1") == []
+    assert len(alerts(tally)) == 1
+
+
+# --- rollups --------------------------------------------------------------------------------------
+
+
+def settle(engine: sa.Engine) -> None:
+    while tick(engine, TallyProjection(), 0, 0):
+        pass
+
+
+def last_rollups(engine: sa.Engine) -> dict[str, dict[str, Any]]:
+    last: dict[str, dict[str, Any]] = {}
+    for r in said(engine, "rating.rollup.v1"):
+        if r["revision"] >= last.get(r["scope"], r)["revision"]:
+            last[r["scope"]] = r
+    return last
+
+
+def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(tally: sa.Engine) -> None:
+    fold(
+        tally,
+        [
+            rating(case_no="A"),
+            rating(case_no="B", satisfaction_code="1"),
+            rating(case_no="C", department="HS-GAFJ"),
+        ],
+    )
+    settle(tally)
+    day = "2020-09-21"
+    assert {s: (r["total"], r["good"], r["bad"]) for s, r in last_rollups(tally).items()} == {
+        f"430903/HS-ZRZYJ/{ITEM}/PC/{day}": (2, 1, 1),
+        f"430903/HS-GAFJ/{ITEM}/PC/{day}": (1, 1, 0),
+        f"430903/HS-ZRZYJ///{day}": (2, 1, 1),
+        f"430903/HS-GAFJ///{day}": (1, 1, 0),
+        f"430903////{day}": (3, 2, 1),
+    }
+    settle(tally)
+    assert len(said(tally, "rating.rollup.v1")) == 5
+
+
+def test_a_rating_that_moves_to_another_day_revises_both_days(tally: sa.Engine) -> None:
+    fold(tally, [rating()])
+    settle(tally)
+    moved = rating(revision=1, operation="U", event_type="rating.corrected", occurred_at=DAY1 + DAY_MS)
+    apply_batch(tally, TallyProjection(), [Carried(RATING, 0, 1, *_rest(carry([moved])[0]))])
+    settle(tally)
+    totals = {s: r["total"] for s, r in last_rollups(tally).items() if s.startswith("430903////")}
+    assert totals == {"430903////2020-09-21": 0, "430903////2020-09-22": 1}
+
+
+# --- any order, any cut, any repetition -----------------------------------------------------------
+
+EVENTS = st.lists(
+    st.builds(
+        rating,
+        case_no=st.sampled_from(["A", "B"]),
+        department=st.sampled_from(["HS-ZRZYJ", "HS-GAFJ"]),
+        service_no=st.integers(1, 2),
+        assess_no=st.integers(1, 2),
+        revision=st.integers(0, 2),
+        operation=st.sampled_from(["I", "U", "U", "D"]),
+        satisfaction_code=st.sampled_from("12345"),
+        is_default=st.sampled_from([False, False, True]),
+        occurred_at=st.sampled_from([DAY1, DAY1 + DAY_MS]),
+        received_at=st.sampled_from([DAY1, DAY1 + 5, DAY1 + 7]),
+    ),
+    max_size=14,
+    unique_by=lambda r: r["event_id"],
+)
+
+
+def oracle(records: Sequence[dict[str, Any]]) -> dict[tuple[str, int, str], tuple[int, int]]:
+    """What counts, told again from DOMAIN §5 in other words."""
+    visits: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+    for r in records:
+        visits[r["case_no"], r["service_no"]].append(r)
+    counts: dict[tuple[str, int, str], list[int]] = defaultdict(lambda: [0, 0])
+    for visit in visits.values():
+        candidates = []
+        for assess in (1, 2):
+            same = [r for r in visit if r["assess_no"] == assess]
+            own = [r for r in same if not r["is_default"]] or same
+            if not own:
+                continue
+            top = max(r["revision"] for r in own)
+            last = sorted(
+                (r["occurred_at"], r["event_id"], i) for i, r in enumerate(own) if r["revision"] == top
+            )[-1]
+            if own[last[2]]["operation"] != "D":
+                candidates.append(own[last[2]])
+        active = [c for c in candidates if not c["is_default"]] or candidates
+        if active:
+            r = active[-1]
+            on = dt.datetime.fromtimestamp(r["occurred_at"] / 1000 + 8 * 3600, dt.UTC).date()
+            count = counts[r["department"], int(r["satisfaction_code"]), str(on)]
+            count[0] += 1
+            count[1] += r["is_default"]
+    return {k: (n, d) for k, (n, d) in counts.items()}
+
+
+def dump(engine: sa.Engine) -> tuple[Any, ...]:
+    return (
+        rows(engine, "SELECT event_id, digest, score, channel FROM rating_event ORDER BY 1"),
+        rows(engine, "SELECT * FROM rating_cell ORDER BY 1, 2, 3, 4, 5, 6"),
+        rows(
+            engine,
+            "SELECT topic, event_id, digest FROM outbox WHERE topic <> 'rating.rollup.v1' ORDER BY 1, 2",
+        ),
+        {s: (r["revision"], r["total"], r["event_id"]) for s, r in last_rollups(engine).items()},
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(EVENTS, st.randoms(use_true_random=False), st.lists(st.integers(0, 20), max_size=3))
+def test_any_order_cut_or_repetition_ends_in_the_same_tables(
+    tally: sa.Engine, records: list[dict[str, Any]], chance: random.Random, cuts: list[int]
+) -> None:
+    empty(tally)
+    fold(tally, records)
+    settle(tally)
+    assert cells(tally) == oracle(records)
+    once = dump(tally)
+    empty(tally)
+    again = [*records, *chance.sample(records, len(records) // 2)]
+    chance.shuffle(again)
+    half = len(again) // 2
+    fold(tally, again[:half], cuts)
+    settle(tally)
+    rest = carry(again)[half:]
+    apply_batch(tally, TallyProjection(), rest)
+    settle(tally)
+    assert dump(tally) == once
+
+
+def test_an_alerts_id_follows_from_the_rating(tally: sa.Engine) -> None:
+    bad = rating(satisfaction_code="1")
+    fold(tally, [bad])
+    (alert,) = said(tally, "oversight.alert.v1")
+    assert alert["alert_id"] == str(envelope.derived_id("BAD_RATING", uuid.UUID(bad["event_id"])))
+    assert alert["summary"] == "差评：区自然资源局办件C1被评为“非常不满意”，请于1个工作日内联系核实"

@@ -1,0 +1,143 @@
+"""The worker process on real Kafka and PostgreSQL: what is in the log is in SQL, once, whoever dies
+meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from confluent_kafka import Producer
+
+from schemas import envelope
+from schemas.topics import LICENCE, TICKET, Topic
+from streams.store import outbox
+from streams.store.tables import cursor, dead_letter, licence, ticket_event
+
+START = 1_600_000_000_000
+
+
+def ticket(number: int) -> dict[str, Any]:
+    """A hotline ticket; each has a key of its own, so that they spread over the partitions."""
+    return {
+        "event_type": "ticket.opened", "region": "430903", "department": "HS-QZRXB", "occurred_at": START +
+        number, "occurred_text": "", "entered_at": None, "received_at": START + number + 5, "ticket_no":
+        f"T{number}", "event_no": 1, }  # fmt: skip
+
+
+def produce(bootstrap: str, topic: Topic, records: list[dict[str, Any]]) -> None:
+    """Put records on the topic the way the relay does."""
+    producer = Producer({"bootstrap.servers": bootstrap, "acks": "all", "linger.ms": 20})
+    for record in records:
+        row = outbox.row(topic, record)
+        headers = envelope.headers(topic, row.record)
+        producer.produce(topic.name, row.value, key=str(record[topic.key]).encode(), headers=headers)
+        producer.poll(0)
+    assert producer.flush(30) == 0
+
+
+@contextmanager
+def workers(bus: Any, count: int, home: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """``count`` worker processes; killed at the end."""
+    running = [launch(bus, home / str(n)) for n in range(count)]
+    try:
+        yield running
+    finally:
+        for process in running:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+def launch(bus: Any, home: Path) -> subprocess.Popen[bytes]:
+    """One worker process, its log in ``home/log``."""
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "streams", "--kafka", bus.kafka, "--database-url", bus.database_url]
+    log = (home / "log").open("ab")
+    return subprocess.Popen([*command, "--home", str(home), "--log-level", "INFO"], stdout=log, stderr=log)
+
+
+def wait_until(true: Callable[[], bool], seconds: float, what: str) -> None:
+    """Poll until ``true``; fails naming ``what`` after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def store(bus: Any) -> Iterator[sa.Engine]:
+    """An engine on the bus's database."""
+    made = sa.create_engine(bus.database_url)
+    yield made
+    made.dispose()
+
+
+def count(store: sa.Engine, table: sa.Table) -> int:
+    """Rows of a table."""
+    with store.connect() as tx:
+        return int(tx.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
+
+
+@pytest.mark.stack
+def test_events_and_poison_reach_sql_once_though_workers_are_killed(
+    bus: Any, store: sa.Engine, tmp_path: Path
+) -> None:
+    total = 20_000
+    produce(bus.kafka, TICKET, [ticket(n) for n in range(total // 2)])
+    poison = Producer({"bootstrap.servers": bus.kafka})
+    poison.produce(TICKET.name, b"\x00\x00\x00\x00\x08\xff\xff", key=b"T1", partition=3)
+    poison.flush(10)
+    with workers(bus, 2, tmp_path) as running:
+        wait_until(lambda: count(store, ticket_event) > 0, 60, "the first events")
+        running[0].send_signal(signal.SIGKILL)
+        produce(bus.kafka, TICKET, [ticket(n) for n in range(total // 4, total)])
+        running.append(launch(bus, tmp_path / "next"))
+        wait_until(lambda: count(store, ticket_event) == total, 60, "every event")
+        in_log = total // 2 + 1 + total - total // 4
+        wait_until(lambda: reached(store, TICKET) == in_log, 20, "the cursors at the end of the log")
+        assert count(store, ticket_event) == total
+        assert count(store, dead_letter) == 1
+        assert running[1].poll() is None
+
+
+def reached(store: sa.Engine, topic: Topic) -> int:
+    """Sum of the cursors of a topic."""
+    with store.connect() as tx:
+        query = sa.select(sa.func.coalesce(sa.func.sum(cursor.c.next_offset), 0))
+        return int(tx.execute(query.where(cursor.c.topic == topic.name)).scalar_one())
+
+
+@pytest.mark.stack
+def test_a_worker_told_to_stop_ends_with_zero_and_the_next_one_goes_on_where_it_stood(
+    bus: Any, store: sa.Engine, tmp_path: Path
+) -> None:
+    record = {
+        "event_type": "licence.issued", "region": "430903", "department": "HS-SCJGJ", "occurred_at": START,
+        "occurred_text": "", "entered_at": None, "received_at": START + 5, "family": "T/I/N1",
+        "licence_version": 1, "licence_id": "x", "type_code": "T", "issuer_code": "I", "licence_no": "N1",
+        "status_set": "ministry.licence-status", "status_code": "01", "origin_code": "INCREMENT",
+    }  # fmt: skip
+    with workers(bus, 1, tmp_path) as running:
+        produce(bus.kafka, LICENCE, [record])
+        wait_until(lambda: count(store, licence) == 1, 60, "the licence")
+        os.kill(running[0].pid, signal.SIGTERM)
+        assert running[0].wait(60) == 0
+    with workers(bus, 1, tmp_path):
+        produce(bus.kafka, LICENCE, [{**record, "event_type": "licence.revoked", "status_code": "03"}])
+        wait_until(lambda: statuses(store) == ["REVOKED"], 60, "the revocation")
+
+
+def statuses(store: sa.Engine) -> list[str]:
+    """Statuses in the licence index."""
+    with store.connect() as tx:
+        return list(tx.execute(sa.select(licence.c.status)).scalars())

@@ -1,0 +1,116 @@
+"""What can be checked of docker-compose.yml and the Dockerfile without a container engine."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from connectors.local.jars import locked_jars
+from govbus.cli import build
+
+ROOT = Path(__file__).parents[1]
+COMPOSE = ROOT / "docker-compose.yml"
+KAFKAS = ("kafka-1", "kafka-2", "kafka-3")
+GOVBUS = ("worker", "relay", "alerts", "directory", "push", "province")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    return dict(yaml.safe_load(COMPOSE.read_text())["services"])
+
+
+def check_against_specification(path: Path) -> subprocess.CompletedProcess[str]:
+    """Validates a file against the Compose Specification's JSON schema, which check-jsonschema carries."""
+    command = [
+        str(Path(sys.executable).with_name("check-jsonschema")),
+        "--builtin-schema",
+        "vendor.compose-spec",
+    ]
+    return subprocess.run([*command, str(path)], capture_output=True, text=True, check=False)
+
+
+def test_the_compose_file_is_valid_by_the_published_specification() -> None:
+    done = check_against_specification(COMPOSE)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("image:", "imagee:"), ("interval: 15s", "interval: [15]")])
+def test_the_check_against_the_specification_refuses_a_broken_file(
+    tmp_path: Path, right: str, wrong: str
+) -> None:
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(COMPOSE.read_text().replace(right, wrong, 1))
+    assert check_against_specification(broken).returncode == 1
+
+
+def test_every_govbus_service_runs_a_command_that_exists(services: dict[str, Any]) -> None:
+    known = typer.main.get_command(build())
+    for name in GOVBUS:
+        command, *options = services[name]["command"]
+        found = known.commands[command]  # type: ignore[attr-defined]
+        spelled = {option for parameter in found.params for option in parameter.opts}
+        assert {o for o in options if o.startswith("--")} <= spelled, name
+
+
+def test_the_init_job_runs_commands_that_exist(services: dict[str, Any]) -> None:
+    known = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
+    steps = [step.split() for step in services["init"]["entrypoint"][2].split("&&")]
+    assert [step[0] for step in steps] == ["govbus", "govbus"]
+    assert all(sub in known[group].commands for _, group, sub in steps)
+
+
+def test_the_images_are_the_versions_that_the_tests_run(services: dict[str, Any]) -> None:
+    kafka = next(jar.version for jar in locked_jars() if jar.artifact == "kafka_2.13")
+    assert {services[name]["image"] for name in KAFKAS} == {f"apache/kafka:{kafka}"}
+    assert services["postgres"]["image"] == services["province-postgres"]["image"] == "postgres:18"
+
+
+def test_three_brokers_vote_and_two_copies_must_exist(services: dict[str, Any]) -> None:
+    for number, name in enumerate(KAFKAS, start=1):
+        environment = services[name]["environment"]
+        assert environment["KAFKA_NODE_ID"] == number
+        assert environment["KAFKA_ADVERTISED_LISTENERS"] == f"CLIENT://{name}:9092"
+        assert environment["KAFKA_CONTROLLER_QUORUM_VOTERS"] == "1@kafka-1:9093,2@kafka-2:9093,3@kafka-3:9093"
+        assert environment["KAFKA_MIN_INSYNC_REPLICAS"] == 2
+        assert environment["KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR"] == 3
+        assert len(base64.urlsafe_b64decode(environment["CLUSTER_ID"] + "==")) == 16
+    assert services["worker"]["environment"]["GOVBUS_REPLICATION"] == 3
+
+
+def test_every_lasting_service_has_a_health_check_and_comes_back(services: dict[str, Any]) -> None:
+    lasting = {name: service for name, service in services.items() if name != "init"}
+    assert all(service["healthcheck"]["test"] for service in lasting.values())
+    assert all(service["restart"] == "unless-stopped" for service in lasting.values())
+
+
+def test_data_lives_in_named_volumes(services: dict[str, Any]) -> None:
+    named = set(yaml.safe_load(COMPOSE.read_text())["volumes"])
+    keepers = (*KAFKAS, "postgres", "province-postgres", "province")
+    assert {services[name]["volumes"][0].split(":")[0] for name in keepers} == named
+
+
+def test_nothing_is_published_on_the_host_and_no_password_is_written_down(services: dict[str, Any]) -> None:
+    assert not any("ports" in service for service in services.values())
+    urls = [
+        services["worker"]["environment"]["GOVBUS_DATABASE_URL"],
+        services["postgres"]["environment"]["POSTGRES_PASSWORD"],
+    ]
+    assert all("${GOVBUS_DB_PASSWORD:?" in url for url in urls)
+
+
+def test_everything_that_the_image_copies_exists() -> None:
+    copies = [
+        line.split()[1:-1]
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY")
+    ]
+    sources = [source for parts in copies if not parts[0].startswith("--from") for source in parts]
+    assert "schemas" in sources
+    assert all((ROOT / source).exists() for source in sources)
