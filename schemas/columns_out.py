@@ -47,10 +47,14 @@ def write(topic: Topic, records: pl.DataFrame) -> Written:
     defaults.
     """
     ids = event_ids(topic, records)
-    parts = _parts(topic, records.with_columns(event_id=ids))
-    value = _joined(topic, parts)
-    content = _joined(topic, {**parts, "received_at": pl.repeat("00", records.height, eager=True)})
-    return Written(ids, value, digests_hex(value), digests_hex(content))
+    whole = _whole(topic, records.with_columns(event_id=ids))
+    parts = _parts(topic, whole)
+    start = pl.lit(frame(topic.schema_id).hex())
+    both = whole.select(
+        value=pl.concat_str([start, *parts.values()]),
+        content=pl.concat_str([start, *{**parts, "received_at": pl.lit("00")}.values()]),
+    )
+    return Written(ids, both["value"], digests_hex(both["value"]), digests_hex(both["content"]))
 
 
 def event_ids(topic: Topic, records: pl.DataFrame) -> pl.Series:
@@ -124,21 +128,35 @@ def _quoted(text: pl.Expr) -> pl.Expr:
     return pl.when(odd).then(pl.when(odd).then(slow)).otherwise(pl.format('"{}"', text))
 
 
-def _joined(topic: Topic, parts: dict[str, pl.Series]) -> pl.Series:
-    start = pl.lit(frame(topic.schema_id).hex())
-    table = pl.DataFrame(list(parts.values()))
-    return table.select(v=pl.concat_str([start, *[pl.nth(i) for i in range(len(parts))]], ignore_nulls=True))["v"]
+def _whole(topic: Topic, records: pl.DataFrame) -> pl.DataFrame:
+    """All fields of the contract in its order, absent ones with their defaults, days as numbers."""
+    absent = {
+        name: pl.lit(pl.Series([default], dtype=pl.List(pl.String)) if default == [] else default)
+        for name, _, default in _fields(topic)
+        if name not in records.columns
+    }
+    return records.with_columns(**absent).select(pl.col(name).to_physical() for name, _, _ in _fields(topic))
 
 
-def _parts(topic: Topic, records: pl.DataFrame) -> dict[str, pl.Series]:
+def _parts(topic: Topic, whole: pl.DataFrame) -> dict[str, pl.Expr]:
     """Hexadecimal bytes of every field, in the contract's order."""
-    return {name: _encoded(kind, _column(records, name, default)).alias(name) for name, kind, default in _fields(topic)}
+    most = _most(topic, whole)
+    return {name: _encoded(kind, whole[name], most[name]) for name, kind, _ in _fields(topic)}
 
 
-def _column(records: pl.DataFrame, name: str, default: Any) -> pl.Series:
-    if name in records.columns:
-        return records[name]
-    return pl.repeat(default, records.height, eager=True, dtype=pl.List(pl.String) if default == [] else None)
+def _most(topic: Topic, whole: pl.DataFrame) -> dict[str, int]:
+    """The largest number, zigzag, that each field writes: itself, or its length. One pass over the frame."""
+    numbers = {}
+    for name, kind, _ in _fields(topic):
+        column = pl.col(name)
+        inner = kind[2] if isinstance(kind, tuple) else kind
+        if inner == "string":
+            numbers[name] = column.str.len_bytes().max().cast(pl.Int64) * 2
+        elif inner in ("int", "long"):
+            numbers[name] = _zigzag(column.cast(pl.Int64)).max()
+        else:
+            numbers[name] = pl.lit(0, pl.Int64)
+    return {name: value or 0 for name, value in whole.select(**numbers).row(0, named=True).items()}
 
 
 @cache
@@ -153,36 +171,38 @@ def _kind(schema: Any) -> Any:
     return schema["type"] if isinstance(schema, dict) else schema
 
 
-def _encoded(kind: Any, values: pl.Series) -> pl.Series:
+def _encoded(kind: Any, values: pl.Series, most: int) -> pl.Expr:
+    column = pl.col(values.name)
     if isinstance(kind, tuple):
-        return _nullable(kind[1], kind[2], values)
+        return _nullable(kind[1], kind[2], values, most)
     if values.null_count():
         raise ValueError(f"column {values.name} of type {kind} holds an absent value")
-    if kind == "string":
-        return _strings(values)
-    if kind == "boolean":
-        return HEX.gather(values.cast(pl.UInt32))
     if kind == "array":
-        return _lists(values)
+        return pl.lit(_lists(values))
+    return _present(kind, column, most)
+
+
+def _present(kind: Any, column: pl.Expr, most: int) -> pl.Expr:
+    if kind == "string":
+        return _strings(column, most)
+    if kind == "boolean":
+        return _hex(column)
     if kind in ("int", "long"):
-        return varints(values.to_physical())
+        return varints(column, most)
     raise TypeError(f"cannot encode {kind} by column")
 
 
-def _nullable(null_at: int, kind: Any, values: pl.Series) -> pl.Series:
+def _nullable(null_at: int, kind: Any, values: pl.Series, most: int) -> pl.Expr:
     none, some = HEX[2 * null_at], HEX[2 - 2 * null_at]
     if values.null_count() == len(values):
-        return pl.repeat(none, len(values), eager=True)
-    filled = _encoded(kind, values.fill_null(0 if values.dtype.is_numeric() else ""))
-    return pl.select(
-        pl.when(pl.lit(values.is_null())).then(pl.lit(none)).otherwise(pl.format("{}{}", pl.lit(some), pl.lit(filled)))
-    ).to_series()
+        return pl.lit(none)
+    column = pl.col(values.name)
+    filled = _present(kind, column.fill_null(0 if values.dtype.is_numeric() else ""), most)
+    return pl.when(column.is_null()).then(pl.lit(none)).otherwise(pl.concat_str([pl.lit(some), filled]))
 
 
-def _strings(values: pl.Series) -> pl.Series:
-    return pl.select(
-        pl.concat_str([pl.lit(varints(values.str.len_bytes())), pl.lit(values.cast(pl.Binary).bin.encode("hex"))])
-    ).to_series()
+def _strings(text: pl.Expr, most: int) -> pl.Expr:
+    return pl.concat_str([varints(text.str.len_bytes(), most), text.cast(pl.Binary).bin.encode("hex")])
 
 
 def _lists(values: pl.Series) -> pl.Series:
@@ -193,30 +213,32 @@ def _lists(values: pl.Series) -> pl.Series:
     rows = (
         pl.DataFrame({"row": range(len(values)), "item": values}).filter(pl.col("item").list.len() > 0).explode("item")
     )
-    blocks = (
-        rows.with_columns(hex=_strings(rows["item"])).group_by("row", maintain_order=True).agg(pl.col("hex").str.join())
-    )
-    table = pl.DataFrame({"row": range(len(values)), "count": varints(counts)}).join(
+    most = 2 * int(rows["item"].str.len_bytes().max() or 0)  # type: ignore[arg-type]
+    blocks = rows.group_by("row", maintain_order=True).agg(_strings(pl.col("item"), most).str.join().alias("hex"))
+    table = pl.DataFrame({"row": range(len(values)), "count": counts}).join(
         blocks, on="row", how="left", maintain_order="left"
     )
-    whole = pl.when(pl.col("hex").is_null()).then(pl.lit("00")).otherwise(pl.format("{}{}00", "count", "hex"))
+    count = varints(pl.col("count"), 2 * int(counts.max()))  # type: ignore[arg-type]
+    whole = pl.when(pl.col("hex").is_null()).then(pl.lit("00")).otherwise(pl.format("{}{}00", count, "hex"))
     return table.select(v=whole)["v"]
 
 
-def varints(values: pl.Series) -> pl.Series:
-    """Zigzag varints as hexadecimal text."""
-    numbers = values.cast(pl.Int64)
-    rest = pl.select(
-        pl.when(pl.lit(numbers) < 0).then(-2 * pl.lit(numbers) - 1).otherwise(2 * pl.lit(numbers))
-    ).to_series()
-    most = int(rest.max() or 0)  # type: ignore[arg-type]
+def varints(numbers: pl.Expr, most: int) -> pl.Expr:
+    """Zigzag varints as hexadecimal text; ``most`` is the largest zigzag form among them."""
+    rest = _zigzag(numbers.cast(pl.Int64))
     if most < 128:
-        return HEX.gather(rest.cast(pl.UInt32))
-    pieces: list[pl.Series] = []
-    for place in range(0, most.bit_length(), 7):
-        scale, low = 1 << place, (rest // (1 << place)) % 128
-        index = low + 128 * (rest // scale >= 128).cast(pl.Int64)
-        if place:
-            index = index.set(rest < scale, None)
-        pieces.append(HEX.gather(index.cast(pl.UInt32)).alias(str(place)))
-    return pl.DataFrame(pieces).select(v=pl.concat_str(pl.all(), ignore_nulls=True))["v"]
+        return _hex(rest)
+    pieces = [_hex(rest % 128 + 128 * (rest >= 128).cast(pl.Int64))]
+    for place in range(7, most.bit_length(), 7):
+        above = rest // (1 << place)
+        piece = _hex(above % 128 + 128 * (above >= 128).cast(pl.Int64))
+        pieces.append(pl.when(above > 0).then(piece).otherwise(pl.lit("")))
+    return pl.concat_str(pieces)
+
+
+def _zigzag(numbers: pl.Expr) -> pl.Expr:
+    return pl.when(numbers < 0).then(-2 * numbers - 1).otherwise(2 * numbers)
+
+
+def _hex(byte: pl.Expr) -> pl.Expr:
+    return pl.lit(HEX).gather(byte.cast(pl.UInt32))

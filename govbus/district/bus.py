@@ -106,10 +106,11 @@ class Settling:
 
 
 def _dirty(tx: sa.Connection) -> int:
-    """Rollups that changed and were not said yet."""
+    """Changes of rollups that were not merged or not said yet."""
     if tx.execute(sa.text("SELECT to_regclass('rollup_dirty')")).scalar_one() is None:
         return 0
-    return int(tx.execute(sa.text("SELECT count(*) FROM rollup_dirty")).scalar_one())
+    query = "SELECT (SELECT count(*) FROM rollup_dirty) + (SELECT count(*) FROM rating_cell_change)"
+    return int(tx.execute(sa.text(query)).scalar_one())
 
 
 # --- latency ---

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 from uuid import UUID
 
@@ -250,23 +251,53 @@ def amends(later: Rating, earlier: Rating) -> bool:
     return same and not later.is_default and later.revision > earlier.revision
 
 
-def alert(bad: Rating) -> dict[str, Any]:
-    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in; a function of ``bad``
-    alone.
+def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
+    """Records of oversight.alert.v1 (without ids) that say that the bad ones of ``ratings`` (accepted) came in; each a
+    function of its rating alone, whose id is its evidence.
     """
-    rule = data()["bad_rating"]
-    text = rule["issued"].format(
-        department=_department(bad.department),
-        case_no=bad.case_no,
-        level=codesets.name("platform.satisfaction", str(bad.score)),
+    text = _filled(
+        data()["bad_rating"]["issued"],
+        department=pl.col("department").replace_strict(_department_names(), return_dtype=pl.String),
+        case_no=pl.col("case_no"),
+        level=pl.col("score").cast(pl.String).replace_strict(_level_names(), return_dtype=pl.String),
     )
-    return {
-        **_alert(bad, bad),
-        "event_type": "alert.issued",
-        "alert_seq": 1,
-        "summary": text,
-        "evidence": [str(bad.event_id)],
-    }
+    return ratings.filter(_bad()).select(
+        "region",
+        "department",
+        "occurred_at",
+        "received_at",
+        *(pl.lit(value).alias(name) for name, value in _rule().items()),
+        "case_no",
+        "item_code",
+        issued_at="received_at",
+        event_type=pl.lit("alert.issued"),
+        alert_seq=pl.lit(1),
+        revoked_reason_code=pl.lit(""),
+        summary=text,
+        evidence=pl.concat_list("event_id"),
+    )
+
+
+def _bad() -> pl.Expr:
+    """``is_bad`` by column."""
+    bad = pl.col("score").is_in(data()["bad_rating"]["scores"])
+    return bad & (pl.col("operation") != WITHDRAWAL) & ~pl.col("is_default")
+
+
+def _filled(template: str, **values: pl.Expr) -> pl.Expr:
+    """``template.format(**values)`` by column."""
+    parts = [(pl.lit(text), values.get(name or "", pl.lit(""))) for text, name, _, _ in Formatter().parse(template)]
+    return pl.concat_str([part for pair in parts for part in pair])
+
+
+@lru_cache(maxsize=1)
+def _department_names() -> Mapping[str, str]:
+    return {code: _department(code) for code in codesets.departments()}
+
+
+@lru_cache(maxsize=1)
+def _level_names() -> Mapping[str, str]:
+    return {str(s): codesets.name("platform.satisfaction", str(s)) for s in data()["bad_rating"]["scores"]}
 
 
 def revocation(bad: Rating, later: Rating) -> dict[str, Any]:
@@ -277,7 +308,14 @@ def revocation(bad: Rating, later: Rating) -> dict[str, Any]:
     reason, change = rule["revocation"][later.operation]
     text = rule["revoked"].format(department=_department(bad.department), case_no=bad.case_no, change=change)
     return {
-        **_alert(bad, later),
+        **_rule(),
+        "region": bad.region,
+        "department": bad.department,
+        "occurred_at": later.occurred_at,
+        "received_at": max(bad.received_at, later.received_at),
+        "case_no": bad.case_no,
+        "item_code": bad.item_code,
+        "issued_at": bad.received_at,
         "event_type": "alert.revoked",
         "alert_seq": 1 + later.revision,
         "summary": text,
@@ -286,23 +324,13 @@ def revocation(bad: Rating, later: Rating) -> dict[str, Any]:
     }
 
 
-def _alert(bad: Rating, by: Rating) -> dict[str, Any]:
+def _rule() -> Mapping[str, str]:
     rule = data()["bad_rating"]
     return {
-        "region": bad.region,
-        "department": bad.department,
-        "occurred_at": by.occurred_at,
-        "received_at": max(bad.received_at, by.received_at),
         "kind_code": "BAD_RATING",
         "colour_code": rule["colour"],
         "rule_id": rule["rule_id"],
         "rule_version": rule["rule_version"],
-        "case_no": bad.case_no,
-        "item_code": bad.item_code,
-        "issued_at": bad.received_at,
-        "alert_seq": 1,
-        "revoked_reason_code": "",
-        "evidence": [str(bad.event_id)],
     }
 
 

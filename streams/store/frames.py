@@ -18,12 +18,13 @@ from typing import Any
 import polars as pl
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 from schemas import columns, columns_out, envelope
 from schemas.columns import ColumnsRefused
 from schemas.contracts import contract
 from schemas.topics import Topic
-from streams.store import outbox, steps
+from streams.store import outbox, steps, tables
 from streams.store.bulk import driver
 from streams.store.lot import Lot
 from streams.store.outbox import CHANNEL
@@ -93,30 +94,26 @@ def copy(tx: sa.Connection, table: str, frame: pl.DataFrame) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """Outbox rows, encoded; ``ready`` is None where an id comes twice, so that COPY cannot take them."""
+    """Outbox rows, encoded; ``ready`` is None where COPY cannot take them, or need not: an id comes twice, or there
+    are few.
+    """
 
     frame: pl.DataFrame
     ready: Rows | None
 
 
-def spoken(topic: Topic, records: pl.DataFrame) -> Spoken:
-    """Records of an outbound topic (without ``event_id``) as outbox rows; needs no database."""
-    if records.is_empty():
-        return Spoken(records, None)
-    encoded = _outbox_rows(topic, records)
-    unique = encoded["event_id"].n_unique() == encoded.height
-    return Spoken(encoded, rows("outbox", encoded) if unique else None)
-
-
-def say(tx: sa.Connection, topic: Topic, records: pl.DataFrame) -> None:
-    """Put the records into the outbox in their order, as ``steps.say`` does; what was said before is not
-    said again.
-    """
-    put(tx, spoken(topic, records))
+def spoken(said: Sequence[tuple[Topic, pl.DataFrame]]) -> Spoken:
+    """Records of outbound topics (without ``event_id``) as outbox rows; needs no database."""
+    encoded = [_outbox_rows(topic, records) for topic, records in said if records.height]
+    if not encoded:
+        return Spoken(pl.DataFrame(), None)
+    whole = pl.concat(encoded)
+    ready = rows("outbox", whole) if whole.height > FEW and not whole["event_id"].is_duplicated().any() else None
+    return Spoken(whole, ready)
 
 
 def put(tx: sa.Connection, said: Spoken) -> None:
-    """``say`` for what was encoded before."""
+    """Put the rows into the outbox in their order; what was said before is not said again."""
     if said.frame.is_empty():
         return
     if said.ready is None or not _write_unless_known(tx, said.ready):
@@ -182,15 +179,18 @@ def _encoded_by_column(topic: Topic, records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _insert_unknown(tx: sa.Connection, encoded: pl.DataFrame) -> None:
-    names = ", ".join(f'"{c}"' for c in encoded.columns)
-    tx.execute(sa.text("CREATE TEMP TABLE IF NOT EXISTS outbox_stage (LIKE outbox) ON COMMIT DELETE ROWS"))
-    tx.execute(sa.text("ALTER TABLE outbox_stage ALTER seq DROP NOT NULL, ALTER queued_at DROP NOT NULL"))
-    tx.execute(sa.text("ALTER TABLE outbox_stage ADD COLUMN IF NOT EXISTS place integer"))
-    tx.execute(sa.text("TRUNCATE outbox_stage"))
-    copy(tx, "outbox_stage", encoded.with_row_index("place"))
-    tx.execute(
-        sa.text(f"INSERT INTO outbox ({names}) SELECT {names} FROM outbox_stage ORDER BY place ON CONFLICT DO NOTHING")
-    )
+    into, given = ", ".join(f'"{c}"' for c in encoded.columns), ", ".join(["%s::text[]"] * encoded.width)
+    cast = ", ".join(f'"{c}"::{_TYPES[c]}' for c in encoded.columns)
+    with driver(tx).cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO outbox ({into}) SELECT {cast} FROM unnest({given}) WITH ORDINALITY AS s({into}, place) "
+            "ORDER BY place ON CONFLICT DO NOTHING".encode(),
+            [encoded[c].cast(pl.String).to_list() for c in encoded.columns],
+        )
+
+
+_POSTGRESQL = postgresql.dialect()  # type: ignore[no-untyped-call]
+_TYPES = {c.name: c.type.compile(_POSTGRESQL) for c in tables.outbox.columns}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from streams.store import references
-from streams.store.tables import STATE_TABLES, cursor, dead_letter
+from streams.store.tables import STATE_TABLES, cursor, dead_letter, stored
 
 
 def forget(engine: sa.Engine, processors: Iterable[str]) -> None:
@@ -21,7 +21,7 @@ def forget(engine: sa.Engine, processors: Iterable[str]) -> None:
     Waits for the transactions under way. A worker that goes on finds its cursor gone, reads back to the start
     of the log and folds everything again; nothing else need be told.
     """
-    derived = ", ".join(f'"{table.name}"' for table in STATE_TABLES if table is not dead_letter)
+    derived = ", ".join(f'"{table.name}"' for table in stored(STATE_TABLES) if table is not dead_letter)
     with engine.begin() as tx:
         tx.execute(sa.text("LOCK TABLE cursor IN ACCESS EXCLUSIVE MODE"))
         for kind in references.KINDS:

@@ -6,6 +6,9 @@ the SHA-256 of the framed Avro value, stored as uuid; reconciliation compares it
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
@@ -203,21 +206,37 @@ rating_event = sa.Table(
     sa.PrimaryKeyConstraint("case_no", "event_id"),
 )
 
-rating_cell = sa.Table(  # department x item x channel x level x day
-    "rating_cell",
+
+
+def _cell_columns() -> tuple[sa.Column[Any], ...]:
+    """Where a rating is counted, and the counts."""
+    return (
+        sa.Column("region", TEXT, nullable=False),
+        sa.Column("department", TEXT, nullable=False),
+        sa.Column("item_code", TEXT, nullable=False),
+        sa.Column("channel", TEXT, nullable=False),
+        sa.Column("score", sa.SmallInteger, nullable=False),
+        sa.Column("rated_on", sa.Date, nullable=False),  # day in Asia/Shanghai
+        sa.Column("n", BIG, nullable=False),  # effective ratings
+        sa.Column("defaults", BIG, nullable=False),  # default ratings among them
+        sa.Column("events", BIG, nullable=False),  # events that could have moved the cell so far: the revision
+        sa.Column("received_at", BIG, nullable=False),  # of the latest of these events
+    )
+
+
+rating_cell = sa.Table("rating_cell", sa.MetaData(), *_cell_columns())
+"""Department x item x channel x level x day: a view, exact at any moment, over what is merged and what is not yet."""
+
+rating_cell_merged = sa.Table(
+    "rating_cell_merged",
     metadata,
-    sa.Column("region", TEXT, nullable=False),
-    sa.Column("department", TEXT, nullable=False),
-    sa.Column("item_code", TEXT, nullable=False),
-    sa.Column("channel", TEXT, nullable=False),
-    sa.Column("score", sa.SmallInteger, nullable=False),
-    sa.Column("rated_on", sa.Date, nullable=False),  # day in Asia/Shanghai
-    sa.Column("n", BIG, nullable=False),  # effective ratings
-    sa.Column("defaults", BIG, nullable=False),  # default ratings among them
-    sa.Column("events", BIG, nullable=False),  # events that could have moved the cell so far: the revision
-    sa.Column("received_at", BIG, nullable=False),  # of the latest of these events
+    *_cell_columns(),
     # the day first: cheapest to compare, parts best, and a day's writes lie together; the region last: mostly one
     sa.PrimaryKeyConstraint("rated_on", "department", "item_code", "channel", "score", "region"),
+)
+
+rating_cell_change = sa.Table(  # what must be added: appended with the events, for keyed writes are what costs
+    "rating_cell_change", metadata, *_cell_columns()
 )
 
 rollup_dirty = sa.Table(  # departments' days whose rollups must be said again; not state. Only ever appended to:
@@ -384,3 +403,11 @@ STATE_TABLES: tuple[sa.Table, ...] = (
     resource_event, directory_entry, handling_event, handling, behaviour_event, ticket_event, dead_letter,
 )  # fmt: skip
 """What a full replay must rebuild identically (columns ``partition`` and ``offset`` aside)."""
+
+VIEWS: Mapping[str, tuple[sa.Table, ...]] = {"rating_cell": (rating_cell_merged, rating_cell_change)}
+"""State that is read as a view: the tables behind it."""
+
+
+def stored(tables: Iterable[sa.Table]) -> list[sa.Table]:
+    """``tables`` with the tables behind the views instead of these."""
+    return [real for t in tables for real in VIEWS.get(t.name, (t,))]

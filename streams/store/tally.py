@@ -52,7 +52,9 @@ FOLDED = (
 )
 STORED = tuple(c.name for c in rating_event.columns)
 CELL_ORDER = ("rated_on", "department", "item_code", "channel", "score", "region")
-"""The primary key of rating_cell: all workers lock cells in this order."""
+"""The primary key of rating_cell_merged."""
+MERGED_AT_ONCE = 500_000
+"""Changes that one transaction merges: so many take some seconds, and all of them a key's order."""
 GUESS_ABOVE = 200
 """Ratings above which effects are worked out before it is known which cases are: in vain where one is."""
 DAYS_PER_TICK = 8
@@ -64,10 +66,8 @@ class Effects:
     """Everything that some new events write, ready to be sent."""
 
     events: frames.Rows
-    cells: frames.Rows
-    days: frames.Rows
-    alerts: frames.Spoken
-    uploads: frames.Spoken | None
+    changes: frames.Rows
+    said: frames.Spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class TallyProjection:
         )
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
-        """Fold ``carried`` (log order) into rating_event and rating_cell; say alerts and uploads."""
+        """Fold ``carried`` (log order) into rating_event and rating_cell_change; say alerts and uploads."""
         self.apply_prepared(tx, self.prepare(carried))
 
     def apply_prepared(self, tx: sa.Connection, prepared: Prepared) -> None:
@@ -137,15 +137,16 @@ class TallyProjection:
             _write(tx, effects)
 
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:  # noqa: ARG002
-        """Say the rollups of some days that changed; True if more may be left. Needs no clock: rollups
-        follow events.
+        """Merge cells that changed and say the rollups of some of their days; True if more may be left. Needs no
+        clock: rollups follow events.
 
         Days belong to no partition; it is asked beside the applying (``aside_s``).
         """
+        merged = _merge(tx)
         days = _take_days(tx)
         if days:
             _say_rollups(tx, days)
-        return bool(days)
+        return merged == MERGED_AT_ONCE or bool(days)
 
 
 # --- keep what is new -----------------------------------------------------------------------------
@@ -174,23 +175,19 @@ def _effects(new: pl.DataFrame, old: pl.DataFrame, upload: bool) -> Effects | No
     """What the new events change, given the stored events of their cases; None if there are none."""
     if new.is_empty():
         return None
-    counts, amended = _folded(new, old)
+    changes, amended = _folded(new, old)
+    said = [(ALERT, _alerts(new, amended)), *([(UPLOAD, uploads(new))] if upload else [])]
     return Effects(
         events=frames.rows("rating_event", new.select(STORED).sort("case_no", "event_id")),
-        cells=frames.rows("cell_stage", counts.select(*CELL, *COUNTS)),
-        days=frames.rows("rollup_dirty", counts.select(DAY).unique().sort(DAY)),
-        alerts=frames.spoken(ALERT, _alerts(new, amended)),
-        uploads=frames.spoken(UPLOAD, uploads(new)) if upload else None,
+        changes=frames.rows("rating_cell_change", changes.select(*CELL, *COUNTS)),
+        said=frames.spoken(said),
     )
 
 
 def _write(tx: sa.Connection, effects: Effects) -> None:
     frames.write(tx, effects.events)
-    _add(tx, effects.cells)
-    frames.write(tx, effects.days)  # to be said again
-    frames.put(tx, effects.alerts)
-    if effects.uploads:
-        frames.put(tx, effects.uploads)
+    frames.write(tx, effects.changes)
+    frames.put(tx, effects.said)
 
 
 def _stored(tx: sa.Connection, cases: str) -> pl.DataFrame:
@@ -209,7 +206,6 @@ def _stored(tx: sa.Connection, cases: str) -> pl.DataFrame:
             [cases],
         )
         rows = cursor.fetchall()
-        cursor.execute(b"SET LOCAL enable_seqscan = on")
     return pl.DataFrame(rows, schema=_OLD, orient="row")
 
 
@@ -314,19 +310,32 @@ def _summed(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return sums.sort(CELL_ORDER)
 
 
-def _add(tx: sa.Connection, counts: frames.Rows) -> None:
-    tx.execute(sa.text("CREATE TEMP TABLE IF NOT EXISTS cell_stage (LIKE rating_cell) ON COMMIT DELETE ROWS"))
-    frames.write(tx, counts)
-    columns = ", ".join((*CELL, *COUNTS))
-    tx.execute(
-        sa.text(
-            f"INSERT INTO rating_cell AS c ({columns}) SELECT {columns} FROM cell_stage "
-            f"ON CONFLICT ({', '.join(CELL)}) DO UPDATE SET n = c.n + excluded.n, "
-            "defaults = c.defaults + excluded.defaults, events = c.events + excluded.events, "
-            "received_at = greatest(c.received_at, excluded.received_at)"
-        )
-    )
-    tx.execute(sa.text("TRUNCATE cell_stage"))
+def _merge(tx: sa.Connection) -> int:
+    """Move changes into rating_cell_merged and mark their days; how many. One worker at a time.
+
+    Whoever reads the view rating_cell sees each change once: before, among the changes; after, in the sum.
+    """
+    return int(tx.execute(_MERGE, {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK}).scalar_one())
+
+
+MERGE_LOCK = 0x63656C6C  # "cell"
+_MERGE = sa.text(
+    f"""
+WITH taken AS (
+    DELETE FROM rating_cell_change WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM rating_cell_change WHERE pg_try_advisory_xact_lock(:lock) LIMIT :limit)) RETURNING *
+), days AS (
+    INSERT INTO rollup_dirty ({", ".join(DAY)}) SELECT DISTINCT {", ".join(DAY)} FROM taken
+), merged AS (
+    INSERT INTO rating_cell_merged AS c ({", ".join((*CELL, *COUNTS))})
+    SELECT {", ".join(CELL)}, sum(n), sum(defaults), sum(events), max(received_at) FROM taken
+    GROUP BY {", ".join(CELL)} ORDER BY {", ".join(CELL_ORDER)}
+    ON CONFLICT ({", ".join(CELL_ORDER)}) DO UPDATE SET n = c.n + excluded.n,
+        defaults = c.defaults + excluded.defaults, events = c.events + excluded.events,
+        received_at = greatest(c.received_at, excluded.received_at)
+)
+SELECT count(*) FROM taken"""
+)
 
 
 # --- bad ratings ----------------------------------------------------------------------------------
@@ -334,13 +343,15 @@ def _add(tx: sa.Connection, counts: frames.Rows) -> None:
 
 def _alerts(new: pl.DataFrame, amended: Amended) -> pl.DataFrame:
     """Records for oversight.alert.v1: every new bad rating, and every amendment that takes a bad one away."""
-    bad = new.filter(pl.col("score").is_in(rule.data()["bad_rating"]["scores"]))
-    issued = [(r, rule.alert(r)) for r in _ratings(bad) if rule.is_bad(r)]
+    issued = rule.alerts(new)
+    ids = derived_ids([pl.lit("BAD_RATING"), pl.col("evidence").list.first()], issued)
     revoked = [
-        (bad, rule.revocation(bad, later)) for old, fresh in amended.values() for bad, later in _amendments(old, fresh)
+        {**rule.revocation(bad, later), "alert_id": str(alert_id(bad))}
+        for old, fresh in amended.values()
+        for bad, later in _amendments(old, fresh)
     ]
-    records = [{**record, "alert_id": str(alert_id(r))} for r, record in issued + revoked]
-    return pl.DataFrame(records, schema_overrides={"evidence": pl.List(pl.String)}) if records else pl.DataFrame()
+    said = issued.with_columns(alert_id=ids)
+    return pl.concat([said, pl.DataFrame(revoked, schema=said.schema)]) if revoked else said
 
 
 def _amendments(old: Sequence[Rating], new: Sequence[Rating]) -> Iterable[tuple[Rating, Rating]]:
@@ -427,7 +438,7 @@ def _take_days(tx: sa.Connection) -> list[tuple[str, str, Any]]:
 
 _SUMS = """count(*) AS cells, {}
 coalesce(sum(n), 0) AS total, sum(defaults) AS defaults,
-sum(events) AS revision, max(received_at) AS received_at FROM rating_cell
+sum(events) AS revision, max(received_at) AS received_at FROM rating_cell_merged
 JOIN unnest(%s::text[], %s::text[], %s::date[]) AS wanted(region, department, rated_on)
 USING (region, department, rated_on)""".format(
     "".join(f"coalesce(sum(n) FILTER (WHERE score = {s}), 0) AS n{s}, " for s in range(1, 6))
@@ -468,7 +479,7 @@ def _say_rollups(tx: sa.Connection, days: Sequence[tuple[str, str, Any]]) -> Non
     grown = scopes.join(said, on="scope", how="left", maintain_order="left").filter(
         pl.col("said").is_null() | (pl.col("said") < pl.col("revision"))
     )
-    frames.say(tx, ROLLUP, grown.drop("said"))
+    frames.put(tx, frames.spoken([(ROLLUP, grown.drop("said"))]))
     _remember(tx, grown)
 
 

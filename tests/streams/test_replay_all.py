@@ -258,7 +258,7 @@ def play(engine: sa.Engine, seed: int, order: random.Random) -> None:
         way = order.choice(unfinished)
         way.apply(engine, order.choice((1, 8, 25, 60, 60)), order)
         if order.random() < 0.4:
-            order.choice(ways).tick(engine, order)
+            order.choice((way, order.choice(ways))).tick(engine, order)
     for way in ways:
         way.settle(engine)
 
@@ -352,16 +352,16 @@ def _keep_all(tx: sa.Connection, table: sa.Table, events: Sequence[Any], extra: 
     return list(events)
 
 
-def _count_all(tx: sa.Connection, counts: Any, real: Any = tally._add) -> None:
-    """A planted bug: the newest chunk replaces what a cell holds instead of adding to it."""
-    tx.execute(sa.text("UPDATE rating_cell SET n = 0"))
-    real(tx, counts)
+def _merge_anew(tx: sa.Connection, real: Any = tally._merge) -> int:
+    """A planted bug: what is merged replaces what the cells held instead of adding to it."""
+    tx.execute(sa.text("UPDATE rating_cell_merged SET n = 0 WHERE EXISTS (SELECT FROM rating_cell_change)"))
+    return int(real(tx))
 
 
 PLANTED: dict[str, tuple[Any, str, Any]] = {
     "a repeated case event counts again": (judge, "keep_new", _keep_all),
     "events of a case act in order of arrival": (lifecycle, "_order", lambda event: (event.known_at, 0, "")),
-    "a rollup holds only the last chunk": (tally, "_add", _count_all),
+    "a rollup holds only what was merged last": (tally, "_merge", _merge_anew),
     "a resource keeps what the last chunk told": (sets, "stored", None),
 }
 

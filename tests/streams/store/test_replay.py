@@ -19,7 +19,7 @@ from streams.store.follow import FollowProjection
 from streams.store.index import IndexProjection
 from streams.store.projection import Carried
 from streams.store.schedule import ScheduleProjection
-from streams.store.tables import STATE_TABLES
+from streams.store.tables import STATE_TABLES, stored
 
 pytestmark = pytest.mark.stack
 PROJECTIONS = {
@@ -107,7 +107,7 @@ def replay(
 ) -> None:
     """Into an empty database: ``told`` in this order, a new transaction wherever ``cuts`` says."""
     with engine.begin() as tx:
-        names = ", ".join(f'"{t.name}"' for t in STATE_TABLES)
+        names = ", ".join(f'"{t.name}"' for t in stored(STATE_TABLES))
         tx.execute(sa.text(f"TRUNCATE {names}, cursor, outbox"))
     offsets: dict[Any, int] = {}
     chunk: list[Carried] = []

@@ -7,7 +7,7 @@ import datetime as dt
 import sqlalchemy as sa
 
 from streams.store import rollups
-from streams.store.tables import rating_cell
+from streams.store.tables import rating_cell_change, rating_cell_merged
 
 
 def _cell(
@@ -28,7 +28,8 @@ def test_sums_go_up_to_department_and_district_and_leave_out_what_fell_to_nothin
         _cell("A", 2, 9, region="430902"),
     ]
     with engine.begin() as tx:
-        tx.execute(rating_cell.insert(), cells)
+        tx.execute(rating_cell_merged.insert(), cells[:3])
+        tx.execute(rating_cell_change.insert(), cells[3:])
         departments = rollups.sums(tx, ["department"], rollups.Filter(region="430903"))
         districts = rollups.sums(tx, ["region"])
         late = rollups.sums(tx, [], rollups.Filter(since=dt.date(2020, 9, 22)))

@@ -28,7 +28,16 @@ from streams.store.tally import TallyProjection
 ITEM = "11430903MBDEM0138T4000715002000"
 DAY1 = int(dt.datetime(2020, 9, 21, 3, tzinfo=dt.UTC).timestamp() * 1000)  # 11:00 in Shanghai
 DAY_MS = 86_400_000
-TABLES = ("rating_event", "rating_cell", "outbox", "dead_letter", "rollup_dirty", "rollup_emitted", "cursor")
+TABLES = (
+    "rating_event",
+    "rating_cell_merged",
+    "rating_cell_change",
+    "outbox",
+    "dead_letter",
+    "rollup_dirty",
+    "rollup_emitted",
+    "cursor",
+)
 
 
 def rating(**changes: Any) -> dict[str, Any]:
@@ -305,6 +314,19 @@ def test_a_rating_that_moves_to_another_day_revises_both_days(tally: sa.Engine) 
     settle(tally)
     totals = {s: r["total"] for s, r in last_rollups(tally).items() if s.startswith("430903////")}
     assert totals == {"430903////2020-09-21": 0, "430903////2020-09-22": 1}
+
+
+def test_cells_are_exact_whether_their_changes_are_merged_or_not(tally: sa.Engine) -> None:
+    first, second = carry([rating(case_no="A", satisfaction_code="1"), rating(case_no="B", satisfaction_code="1")])
+    apply_batch(tally, TallyProjection(), [first])
+    settle(tally)
+    apply_batch(tally, TallyProjection(), [second])
+    tables = ("rating_cell_merged", "rating_cell_change", "rating_cell")
+    assert [rows(tally, f"SELECT sum(n) FROM {t}") for t in tables] == [[(1,)], [(1,)], [(2,)]]
+    settle(tally)
+    assert rows(tally, "SELECT n, events FROM rating_cell_merged") == rows(tally, "SELECT n, events FROM rating_cell")
+    assert rows(tally, "SELECT n FROM rating_cell") == [(2,)]
+    assert rows(tally, "SELECT count(*) FROM rating_cell_change") == [(0,)]
 
 
 # --- any order, any cut, any repetition -----------------------------------------------------------

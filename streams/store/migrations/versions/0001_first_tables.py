@@ -11,6 +11,12 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+RATING_CELL = """CREATE VIEW rating_cell AS
+SELECT region, department, item_code, channel, score, rated_on, sum(n)::bigint AS n, sum(defaults)::bigint AS defaults,
+       sum(events)::bigint AS events, max(received_at) AS received_at
+FROM (SELECT * FROM rating_cell_merged UNION ALL SELECT * FROM rating_cell_change) AS parts
+GROUP BY region, department, item_code, channel, score, rated_on"""
+
 
 def upgrade() -> None:
     op.create_table(
@@ -28,6 +34,17 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("alert_id"),
     )
+    op.create_table(
+        "alert_said",
+        sa.Column("alert_id", sa.UUID(), nullable=False),
+        sa.Column("case_no", sa.Text(), nullable=False),
+        sa.Column("seq", sa.Integer(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("content", sa.Text(), nullable=False),
+        sa.Column("alert", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("alert_id"),
+    )
+    op.create_index("ix_alert_said_case", "alert_said", ["case_no"])
     op.create_table(
         "behaviour_event",
         sa.Column("event_id", sa.UUID(), nullable=False),
@@ -305,7 +322,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_outbox_unsent_received",
         "outbox",
-        ["received_at"],
+        ["topic", "received_at"],
         unique=False,
         postgresql_where=sa.text("sent_at IS NULL"),
     )
@@ -327,19 +344,34 @@ def upgrade() -> None:
     )
     op.create_index("ix_push_queue_batch", "push_queue", ["batch_id"], unique=False)
     op.create_index("ix_push_queue_seq", "push_queue", ["seq"], unique=False)
+    for name in ("rating_cell_merged", "rating_cell_change"):
+        op.create_table(
+            name,
+            sa.Column("region", sa.Text(), nullable=False),
+            sa.Column("department", sa.Text(), nullable=False),
+            sa.Column("item_code", sa.Text(), nullable=False),
+            sa.Column("channel", sa.Text(), nullable=False),
+            sa.Column("score", sa.SmallInteger(), nullable=False),
+            sa.Column("rated_on", sa.Date(), nullable=False),
+            sa.Column("n", sa.BigInteger(), nullable=False),
+            sa.Column("defaults", sa.BigInteger(), nullable=False),
+            sa.Column("events", sa.BigInteger(), nullable=False),
+            sa.Column("received_at", sa.BigInteger(), nullable=False),
+        )
+    op.create_primary_key(
+        "rating_cell_merged_pkey",
+        "rating_cell_merged",
+        ["rated_on", "department", "item_code", "channel", "score", "region"],
+    )
+    op.execute("ALTER TABLE rating_cell_merged SET (fillfactor = 80)")
+    op.execute(RATING_CELL)
     op.create_table(
-        "rating_cell",
+        "rollup_dirty",
         sa.Column("region", sa.Text(), nullable=False),
         sa.Column("department", sa.Text(), nullable=False),
-        sa.Column("item_code", sa.Text(), nullable=False),
-        sa.Column("channel", sa.Text(), nullable=False),
-        sa.Column("score", sa.SmallInteger(), nullable=False),
         sa.Column("rated_on", sa.Date(), nullable=False),
-        sa.Column("n", sa.BigInteger(), nullable=False),
-        sa.Column("defaults", sa.BigInteger(), nullable=False),
-        sa.Column("events", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("region", "department", "item_code", "channel", "score", "rated_on"),
     )
+    op.create_index("ix_rollup_dirty_day", "rollup_dirty", ["region", "department", "rated_on"])
     op.create_table(
         "rating_event",
         sa.Column("event_id", sa.UUID(), nullable=False),
@@ -361,7 +393,7 @@ def upgrade() -> None:
         sa.Column("channel", sa.Text(), nullable=False),
         sa.Column("score", sa.SmallInteger(), nullable=False),
         sa.Column("is_default", sa.Boolean(), nullable=False),
-        sa.PrimaryKeyConstraint("event_id"),
+        sa.PrimaryKeyConstraint("case_no", "event_id"),
     )
     op.create_table(
         "receipt",
