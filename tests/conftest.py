@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import shutil
 import tempfile
@@ -20,6 +21,7 @@ from govbus.settings import Settings
 
 TEMPLATE = "govbus_template"
 _numbers = itertools.count(1)
+logging.getLogger("kafka").setLevel(logging.CRITICAL)  # says every refused connection of a broker that is starting
 
 
 def make_schema(url: str) -> None:

@@ -24,8 +24,8 @@ READMES = ("README.md", "README.zh-CN.md")
 BLOCK = re.compile(r"```console\n(.*?)```", re.S)
 QUOTED = re.compile(r"`govbus ([a-z]+)(?: ([a-z]+))?[^`]*`")
 GOVBUS = ".venv/bin/govbus "
-SETTLE_S = 120.0
-ALERT_S = 15.0
+SETTLE_S = 300.0
+ALERT_S = 90.0
 
 
 def typed(readme: str) -> list[str]:
@@ -70,7 +70,7 @@ class Demo:
         end = time.monotonic() + seconds
         while True:
             done = subprocess.run(
-                shlex.split(command), cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=90
+                shlex.split(command), cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=180
             )
             if done.returncode == 0:
                 return done.stdout

@@ -51,7 +51,7 @@ def build(store: Store) -> Litestar:
         return {"status": "ok"}
 
     handlers = [batches, receipt, rollups, key, health]
-    return Litestar(handlers, openapi_config=None, request_max_body_size=LARGEST)
+    return Litestar(handlers, openapi_config=None, request_max_body_size=LARGEST, logging_config=None)
 
 
 async def _take(store: Store, content: bytes, key: str) -> Response[Any]:

@@ -28,7 +28,7 @@ def applied(own_kafka: str) -> Iterator[str]:
     yield own_kafka
     with topics_admin._admin(own_kafka) as admin:
         admin.delete_topics(_names(admin))
-        assert wait_until(lambda: not _names(admin), 10)
+        assert wait_until(lambda: not _names(admin), 60)
 
 
 def _names(admin: KafkaAdminClient) -> list[str]:
@@ -62,7 +62,7 @@ def test_a_changed_setting_is_reported_and_mended(applied: str) -> None:
     short = ConfigResource(ConfigResourceType.TOPIC, ALERT.name, configs={"retention.ms": "60000"})
     admin.alter_configs([short])
     assert wait_until(
-        lambda: topics_admin._configs(admin, [ALERT])[ALERT.name]["retention.ms"] == "60000", 10
+        lambda: topics_admin._configs(admin, [ALERT])[ALERT.name]["retention.ms"] == "60000", 60
     )
     admin.close()
     assert topics_admin.check(applied) == [f"{ALERT.name}: retention.ms is 60000, declared -1"]
@@ -73,7 +73,7 @@ def test_a_changed_setting_is_reported_and_mended(applied: str) -> None:
 def test_too_many_partitions_are_refused_because_none_can_be_taken_away(applied: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=applied)
     admin.create_partitions({CALENDAR.name: 2})
-    assert wait_until(lambda: topics_admin._describe(admin)[CALENDAR.name][0] == 2, 10)
+    assert wait_until(lambda: topics_admin._describe(admin)[CALENDAR.name][0] == 2, 60)
     admin.close()
     with pytest.raises(Misconfigured, match="2 partitions, declared 1"):
         topics_admin.apply(applied)
@@ -91,7 +91,7 @@ def test_a_topic_nobody_declared_is_drift(applied: str) -> None:
 def test_a_missing_topic_is_drift_and_is_made_again(applied: str) -> None:
     admin = KafkaAdminClient(bootstrap_servers=applied)
     admin.delete_topics([ALERT.name])
-    assert wait_until(lambda: ALERT.name not in admin.list_topics(), 10)
+    assert wait_until(lambda: ALERT.name not in admin.list_topics(), 60)
     admin.close()
     assert topics_admin.check(applied) == [f"{ALERT.name}: missing"]
     assert topics_admin.apply(applied) == [f"{ALERT.name}: created with 12 partitions"]

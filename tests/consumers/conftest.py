@@ -130,7 +130,7 @@ def _columns(event: Event) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
     """Return when ``true()``; fail after ``seconds``."""
     end = time.monotonic() + seconds
     while not true():

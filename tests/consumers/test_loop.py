@@ -132,7 +132,7 @@ def test_a_cursor_set_back_by_hand_is_followed(notes: Any, make_rating: Any, wai
     back = "UPDATE cursor c SET next_offset = o.sent_offset FROM outbox o WHERE o.key = 'a'"
     assert notes.run(f"{back} AND (o.topic, o.sent_partition) = (c.topic, c.partition)") == 1
     publish(notes, make_rating, ["a"] * 1 + [f"more-{i}" for i in range(60)])
-    wait_until(lambda: noted(notes)[0] >= 61, 10)
+    wait_until(lambda: noted(notes)[0] >= 61)
     stop.set()
     thread.join(10)
     assert noted(notes)[1] == 1

@@ -58,14 +58,14 @@ def test_what_is_published_reaches_the_province_and_reconcile_says_so_until_some
     line.publish(RATING, [make_rating(f"case-{i}") for i in range(20)])
     line.relay()
     line.apply()
-    wait_until((tmp_path / "province" / "address.json").exists, 60)
+    wait_until((tmp_path / "province" / "address.json").exists, 180)
     report = govbus("reconcile", "--json", "--wait", "60")
-    told = json.loads(report.communicate(timeout=120)[0])
+    told = json.loads(report.communicate(timeout=180)[0])
     assert (report.returncode, told["equal"]) == (0, True), told["differences"][:3]
     assert told["topics"]["rating.upload.v1"]["acknowledged"] == 20
     line.run("DELETE FROM rating_event WHERE case_no = 'case-7'")
     again = govbus("reconcile", "--json")
-    (lost,) = {d["event_id"] for d in json.loads(again.communicate(timeout=60)[0])["differences"]}
+    (lost,) = {d["event_id"] for d in json.loads(again.communicate(timeout=180)[0])["differences"]}
     assert again.returncode == 1
     assert uuid.UUID(lost)
 

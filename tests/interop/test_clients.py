@@ -30,7 +30,7 @@ from schemas.topics import BY_NAME, TOPICS, Topic
 
 pytestmark = pytest.mark.stack
 topics = pytest.mark.parametrize("topic", TOPICS, ids=lambda t: t.name)
-SECONDS = 60
+SECONDS = 180
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def test_kafkas_console_consumer_shows_keys_headers_and_framing_of_every_topic(
     shown += ["value.deserializer=org.apache.kafka.common.serialization.BytesDeserializer"]
     lines = run(java(
         jars.classpath(), "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", bus.kafka,
-        "--include", "|".join(t.name for t in TOPICS), "--from-beginning", "--timeout-ms", "30000",
+        "--include", "|".join(t.name for t in TOPICS), "--from-beginning", "--timeout-ms", "90000",
         "--max-messages", str(len(expected)),
         *(part for p in shown for part in ("--formatter-property", p)), logs=tmp_path,
     ))  # fmt: skip

@@ -98,13 +98,13 @@ def test_events_and_poison_reach_sql_once_though_workers_are_killed(
     poison.produce(TICKET.name, b"\x00\x00\x00\x00\x08\xff\xff", key=b"T1", partition=3)
     poison.flush(10)
     with workers(bus, 2, tmp_path) as running:
-        wait_until(lambda: count(store, ticket_event) > 0, 60, "the first events")
+        wait_until(lambda: count(store, ticket_event) > 0, 180, "the first events")
         running[0].send_signal(signal.SIGKILL)
         produce(bus.kafka, TICKET, [ticket(n) for n in range(total // 4, total)])
         running.append(launch(bus, tmp_path / "next"))
-        wait_until(lambda: count(store, ticket_event) == total, 60, "every event")
+        wait_until(lambda: count(store, ticket_event) == total, 180, "every event")
         in_log = total // 2 + 1 + total - total // 4
-        wait_until(lambda: reached(store, TICKET) == in_log, 20, "the cursors at the end of the log")
+        wait_until(lambda: reached(store, TICKET) == in_log, 180, "the cursors at the end of the log")
         assert count(store, ticket_event) == total
         assert count(store, dead_letter) == 1
         assert running[1].poll() is None
@@ -129,12 +129,12 @@ def test_a_worker_told_to_stop_ends_with_zero_and_the_next_one_goes_on_where_it_
     }  # fmt: skip
     with workers(bus, 1, tmp_path) as running:
         produce(bus.kafka, LICENCE, [record])
-        wait_until(lambda: count(store, licence) == 1, 60, "the licence")
+        wait_until(lambda: count(store, licence) == 1, 180, "the licence")
         os.kill(running[0].pid, signal.SIGTERM)
         assert running[0].wait(60) == 0
     with workers(bus, 1, tmp_path):
         produce(bus.kafka, LICENCE, [{**record, "event_type": "licence.revoked", "status_code": "03"}])
-        wait_until(lambda: statuses(store) == ["REVOKED"], 60, "the revocation")
+        wait_until(lambda: statuses(store) == ["REVOKED"], 180, "the revocation")
 
 
 def statuses(store: sa.Engine) -> list[str]:

@@ -129,4 +129,4 @@ def test_three_nodes_keep_acknowledged_records_when_one_is_killed(stack_director
         _send(cluster.bootstrap, b"meanwhile", topic="kept")
         assert _read(cluster.bootstrap, "kept") == [b"before", b"meanwhile"]
         cluster.start_node(victim)
-        assert wait_until(lambda: serves(cluster.bootstrap, 3), 30, every=0.2)
+        assert wait_until(lambda: serves(cluster.bootstrap, 3), 90, every=0.2)

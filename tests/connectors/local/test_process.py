@@ -24,7 +24,7 @@ def test_a_process_that_ended_is_not_alive_even_before_it_is_reaped() -> None:
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     identity = Identity.of(child.pid)
     child.kill()
-    assert process.wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE, 5)
+    assert process.wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE, 60)
     assert not identity.alive()
     child.wait()
 
@@ -88,4 +88,4 @@ def test_a_child_dies_with_its_parent() -> None:
     assert identity.alive()
     parent.kill()
     parent.wait()
-    assert process.wait_until(lambda: not identity.alive(), 5)
+    assert process.wait_until(lambda: not identity.alive(), 60)

@@ -74,7 +74,7 @@ def test_drift_makes_the_check_fail_and_apply_mends_it(home: Path) -> None:
     )
     admin.close()
     drift = [f"{ALERT.name}: retention.ms is 60000, declared -1"]
-    assert wait_until(lambda: topics_admin.check(Stack(home).kafka.bootstrap) == drift, 10)
+    assert wait_until(lambda: topics_admin.check(Stack(home).kafka.bootstrap) == drift, 60)
     code, out, _ = _done(_govbus(home, "topics", "check", "--json"))
     assert (code, json.loads(out)) == (1, {"equal": False, "drift": drift})
     code, out, _ = _done(_govbus(home, "topics", "apply", "--json"))
@@ -97,7 +97,7 @@ def test_up_after_kill_minus_nine_of_each_part_brings_it_back(home: Path) -> Non
         identity = identity_of(read_state(home / part / "state.json"))
         assert identity
         os.kill(identity.pid, signal.SIGKILL)
-        assert wait_until(lambda known=identity: not known.alive(), 5)  # type: ignore[misc]
+        assert wait_until(lambda known=identity: not known.alive(), 60)  # type: ignore[misc]
     code, _, _ = _done(_govbus(home, "status"))
     assert code == 1
     addresses = Stack(home).up()

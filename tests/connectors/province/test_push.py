@@ -132,9 +132,9 @@ def sender(engine: sa.Engine, province: Province) -> Sender:
     return new_sender(engine, province)
 
 
-def new_sender(engine: sa.Engine, province: Province) -> Sender:
+def new_sender(engine: sa.Engine, province: Province, seconds: float = 30.0) -> Sender:
     url = f"http://127.0.0.1:{province.server_port}"
-    client = httpx.Client(timeout=1.0, trust_env=False)
+    client = httpx.Client(timeout=seconds, trust_env=False)
     return Sender(engine, lambda: (url, HONEST.public_key), "430903", client, jitter=lambda: 1.0)
 
 
@@ -210,13 +210,15 @@ def test_an_answer_lost_after_storing_changes_nothing(
     engine: sa.Engine, sender: Sender, province: Province
 ) -> None:
     queue(engine, 2)
+    gone = threading.Event()
 
     def late(answer: dict[str, Any]) -> Answer:
-        time.sleep(1.5)
+        gone.wait(60)
         return 200, {}, answer
 
     province.script = [late]
-    assert isinstance(sender.step(), Again)
+    assert isinstance(new_sender(engine, province, seconds=0.5).step(), Again)
+    gone.set()
     done = sender.step()
     assert isinstance(done, Acknowledged)
     assert (count(province.store.engine, "province_record"), done.refused) == (2, 0)

@@ -42,6 +42,14 @@ def test_a_chunk_read_again_after_a_rebalance_begins_a_new_batch() -> None:
     assert [[c.since for c in batch] for batch in batches] == [[10], [0, 15]]
 
 
+async def soon(true: Callable[[], bool]) -> None:
+    """Return as soon as ``true()``; whoever called says what is wrong if it never is."""
+    for _ in range(6_000):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+
+
 async def drive(monkeypatch: pytest.MonkeyPatch, answers: list[Any], given: list[Chunk]) -> tuple[list[Any], list[Any]]:
     """Run a line over ``given`` until ``answers`` are used up; what was applied, where it sought back."""
     applied: list[Any] = []
@@ -68,7 +76,7 @@ async def drive(monkeypatch: pytest.MonkeyPatch, answers: list[Any], given: list
     task = asyncio.create_task(line.run(ends, seek_back))
     while answers and not task.done():
         await asyncio.sleep(0.002)
-    await asyncio.sleep(0.02)
+    await soon(lambda: line.idle or task.done())
     assert not task.done()
     task.cancel()
     return applied, sought
@@ -127,15 +135,17 @@ class Slow:
         raise AssertionError
 
 
-async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk]) -> list[tuple[str, Any]]:
-    """Apply one chunk, put ``later`` while it is in the database; what happened before that one was done."""
+async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk], ahead: int) -> list[tuple[str, Any]]:
+    """Apply one chunk, put ``later`` while it is in the database and ``ahead`` batches are prepared; what happened
+    before that one was done, and what was applied after it.
+    """
     free = threading.Event()
     slow = Slow(free)
     monkeypatch.setattr(lines, "AHEAD_RECORDS", 4)
 
     def apply_batch(_: Any, __: Any, lot: Any, ___: Any, prepared: Any) -> Applied:
         slow.told.append(("apply", prepared))
-        free.wait(5)
+        free.wait(60)
         return Applied({0: int(lot.offsets[-1]) + 1}, len(lot), 0)
 
     async def nothing(*_: Any) -> Any:
@@ -145,13 +155,14 @@ async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk]) -> list[t
     line = Line(None, slow)  # type: ignore[arg-type]
     task = asyncio.create_task(line.run(nothing, nothing))
     await line.put(chunk(0, 0, 1))
-    await asyncio.sleep(0.05)
+    await soon(lambda: bool(slow.told))
     for one in later:
         await line.put(one)
     await asyncio.sleep(0.1)
+    await soon(lambda: len(slow.told) > ahead)
     before = list(slow.told)
     free.set()
-    await asyncio.sleep(0.1)
+    await soon(lambda: line.committed == {0: later[-1].end} or task.done())
     assert not task.done()
     assert line.committed == {0: later[-1].end}
     task.cancel()
@@ -161,14 +172,14 @@ async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk]) -> list[t
 def test_with_much_waiting_the_next_batch_is_prepared_beside_the_one_in_the_database(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = asyncio.run(overlap(monkeypatch, [chunk(0, 1, 3), chunk(0, 4, 2)]))
+    told = asyncio.run(overlap(monkeypatch, [chunk(0, 1, 3), chunk(0, 4, 2)], 1))
     assert told == [("apply", None), ("prepare", 5), ("apply", 5)]
 
 
 def test_with_little_waiting_nothing_is_prepared_ahead_so_that_batches_can_grow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told = asyncio.run(overlap(monkeypatch, [chunk(0, 1, 3)]))
+    told = asyncio.run(overlap(monkeypatch, [chunk(0, 1, 3)], 0))
     assert told == [("apply", None), ("apply", None)]
 
 
@@ -179,7 +190,7 @@ def test_a_fault_while_applying_ends_the_line_as_itself(monkeypatch: pytest.Monk
     async def run() -> None:
         line = Line(None, Slow(threading.Event()))  # type: ignore[arg-type]
         await line.put(chunk(0, 0, 1))
-        await asyncio.wait_for(line.run(None, None), 2)  # type: ignore[arg-type]
+        await asyncio.wait_for(line.run(None, None), 60)  # type: ignore[arg-type]
 
     monkeypatch.setattr(lines, "apply_batch", broken)
     with pytest.raises(ZeroDivisionError):
@@ -203,7 +214,7 @@ def test_a_line_is_not_idle_while_a_batch_is_being_applied() -> None:
         await begun.wait()
         during = line.idle
         go_on.set()
-        await asyncio.sleep(0.05)
+        await soon(lambda: line.idle)
         running.cancel()
         return during, line.idle
 
