@@ -22,7 +22,7 @@ from connectors.refusals import RefusedRow
 from schemas import codec, envelope
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import Topic
-from streams.store import outbox
+from streams.store import failpoints, outbox
 from streams.store.engine import is_transient
 from streams.store.outbox import Enqueued, OutboxRow
 
@@ -148,11 +148,14 @@ def publish_together(engine: sa.Engine, rows: Iterable[tuple[Publisher, Topic, R
 def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
     try:
         with engine.begin() as tx:
-            return _write(tx, checked)
+            results = _write(tx, checked)
+            failpoints.reach("publish.before_commit")
     except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
         if is_transient(error):
             raise Retryable("the database is away") from error
         raise
+    failpoints.reach("publish.after_commit")
+    return results
 
 
 def _write(tx: sa.Connection, checked: Sequence[_Checked]) -> list[RowResult]:

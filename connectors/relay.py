@@ -20,7 +20,7 @@ import sqlalchemy as sa
 import structlog
 from confluent_kafka import KafkaException, Producer
 
-from streams.store import bulk
+from streams.store import bulk, failpoints
 from streams.store.engine import is_transient
 from streams.store.outbox import CHANNEL
 
@@ -146,6 +146,8 @@ class Sender:
                 return number + 1
             if number % 500 == 499:
                 self._poll(0, landed)
+            if number == len(rows) // 2:
+                failpoints.reach("relay.half_handed_over")
         return len(rows)
 
     def _poll(self, seconds: float, landed: Sequence[Landed]) -> None:
@@ -250,6 +252,7 @@ class Relay:
         rows = [Unsent(*row) for row in found.fetchall()]
         if not rows:
             return 0
+        failpoints.reach("relay.after_read")
         self._sender = self._sender or Sender(self._bootstrap)
         try:
             landed: Sequence[Landed] = self._sender.send(rows, stop.is_set)
@@ -258,7 +261,9 @@ class Relay:
             self._mark(raw, failure.landed)
             raise
         self._rows = min(self._rows * 2, self._batch_rows)
+        failpoints.reach("relay.after_send")
         self._mark(raw, landed)
+        failpoints.reach("relay.after_mark")
         return len(rows)
 
     def _mark(self, raw: Any, landed: Sequence[Landed]) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
+from streams.store import failpoints
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
 from streams.store.steps import bury, decode_rows
@@ -140,6 +141,7 @@ class Loop:
             chunks = self._poll(consumer)
             if not chunks:
                 continue
+            failpoints.reach("consume.after_poll")
             rewinds = self._patiently(stop, self._database, lambda c=chunks: self.commit(c))  # type: ignore[misc]
             for place, offset in (rewinds or {}).items():
                 log.info(
@@ -183,13 +185,17 @@ class Loop:
         """Effect of ``chunks`` and advance of their cursors, one transaction; returns where to seek back."""
         with self.engine.begin() as tx:
             cursors = self._lock(tx, sorted(chunks))
+            failpoints.reach("consume.after_lock")
             rewinds = {p: cursors[p] for p, c in chunks.items() if cursors[p] < c.start}
             live = {p: c for p, c in chunks.items() if p not in rewinds and c.end > cursors[p]}
             fresh = [r for p in sorted(live) for r in live[p].carried if r.offset >= cursors[p]]
             events, refused = decode_rows(fresh)
             refused = [*refused, *self._apply(tx, events)]
             bury(tx, refused)
+            failpoints.reach("consume.after_effect")
             self._advance(tx, live, events)
+            failpoints.reach("consume.after_cursor")
+        failpoints.reach("consume.after_commit")
         return rewinds
 
     def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> list[Refused]:

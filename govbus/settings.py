@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     """Hex Ed25519 public key that the province signs receipts with; empty: the local stack's."""
     replication: int = 1
     """Replication factor that ``topics apply`` asks for."""
+    failpoint: str = ""
+    """For the fault rig: the place (``streams.store.failpoints``), ``name[:n]``, at which the process dies."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

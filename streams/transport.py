@@ -26,6 +26,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from schemas.topics import BY_NAME
+from streams.store import failpoints
 from streams.store.projection import Carried
 
 FETCH_WAIT_MS = 50  # a fetch in flight holds back partitions whose records were taken meanwhile
@@ -92,6 +93,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             return False
         try:
             await self._ensure_consumer().commit(here)
+            failpoints.reach("worker.after_mirror")
         except (TimeoutError, KafkaError):
             return False
         return True
@@ -128,6 +130,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             return {}
         records = await super()._getmany(open_, SATURATED_PAUSE_S if full else timeout)
         kept = {tp: batch for tp, batch in records.items() if batch and tp not in self._wanted}
+        if kept:
+            failpoints.reach("worker.after_fetch")
         return {tp: self._chunk(tp, batch) for tp, batch in kept.items()}
 
     async def _seek_as_wanted(self) -> bool:

@@ -26,6 +26,7 @@ from connectors.province import format
 from schemas import receipts
 from schemas.errors import Retryable
 from schemas.topics import Topic
+from streams.store import failpoints
 from streams.store.engine import is_transient
 from streams.store.projection import Event
 from streams.store.tables import push_queue, receipt
@@ -157,9 +158,11 @@ class Sender:
         if not rows:
             return Idle()
         batch_id = rows[0]["batch_id"]
+        failpoints.reach("push.after_form")
         try:
             url, public_key = self.address()
             answer = self._post(url, batch_id, rows)
+            failpoints.reach("push.after_post")
             if isinstance(answer, Again):
                 return self._told(batch_id, answer)
             body = receipts.check(answer, batch_id, {r["event_id"]: r["digest"] for r in rows}, public_key)
@@ -168,7 +171,10 @@ class Sender:
         except receipts.NotAReceipt as error:
             return self._told(batch_id, Again(f"not a receipt: {error}"))
         with self.engine.begin() as tx:
-            return _keep(tx, batch_id, body, str(answer["signature"]), int(self.clock() * 1000))
+            done = _keep(tx, batch_id, body, str(answer["signature"]), int(self.clock() * 1000))
+            failpoints.reach("push.before_keep_commit")
+        failpoints.reach("push.after_keep")
+        return done
 
     def _told(self, batch_id: uuid.UUID, again: Again) -> Again:
         """Say why the batch goes again and count the attempt."""

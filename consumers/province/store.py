@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from consumers.province.keys import Signer
 from schemas import receipts
+from streams.store import failpoints
 
 PROTOCOL = "govbus-province/1"
 LOCK = 430_000_001
@@ -114,10 +115,14 @@ class Store:
             tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
             known = tx.execute(sa.select(batch).where(batch.c.batch_id == batch_id)).one_or_none()
             if known is None:
-                return self._judge(tx, batch_id, str(request["sender"]), records, content)
-            if known.request_sha256 != content:
+                answer = self._judge(tx, batch_id, str(request["sender"]), records, content)
+                failpoints.reach("province.before_commit")
+            elif known.request_sha256 != content:
                 raise OtherContent(f"batch {batch_id} was received before with another content")
-            return {"receipt": known.receipt, "signature": known.signature}
+            else:
+                answer = {"receipt": known.receipt, "signature": known.signature}
+        failpoints.reach("province.after_commit")
+        return answer
 
     def _judge(
         self, tx: sa.Connection, batch_id: uuid.UUID, sender: str, records: Sequence[Any], content: str

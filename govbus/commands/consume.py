@@ -23,11 +23,13 @@ def consume(
     from govbus.runtime import resolve
     from govbus.settings import load
     from schemas.errors import Misconfigured
+    from streams.store import failpoints
 
     effects = {effect.name: effect for effect in (Inbox(), View())}
     if only and only not in effects:
         raise Misconfigured(f"there is no consumer {only!r}; there are {', '.join(effects)}")
     settings = resolve(load())
+    failpoints.arm(settings.failpoint)
     configure(settings.log_level, only or "consume")
     chosen = [effects[only]] if only else list(effects.values())
     raise typer.Exit(run_all(settings.database_url, settings.kafka, chosen))

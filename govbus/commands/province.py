@@ -26,9 +26,11 @@ def province(
     from consumers.province.store import Store
     from govbus.runtime import resolve
     from govbus.settings import load
+    from streams.store import failpoints
     from streams.store.engine import connect
 
     given = load()
+    failpoints.arm(given.failpoint)
     home = given.home / "province"
     url = database_url or given.province_database_url or resolve(given).province_database_url
     signer = keys.load(home)

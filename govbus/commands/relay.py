@@ -17,9 +17,11 @@ def relay() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
+    from streams.store import failpoints
     from streams.store.engine import connect
 
     settings = resolve(load())
+    failpoints.arm(settings.failpoint)
     configure(settings.log_level, "relay")
     engine = connect(settings.database_url)
     try:

@@ -16,9 +16,11 @@ def worker() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
+    from streams.store import failpoints
     from streams.worker import run
 
     settings = resolve(load())
+    failpoints.arm(settings.failpoint)
     configure(settings.log_level, "worker")
     await_topics(settings.kafka)
     run(

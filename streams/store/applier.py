@@ -24,7 +24,7 @@ import structlog
 
 from schemas.errors import GovbusError, Retryable
 from schemas.topics import Topic
-from streams.store import steps
+from streams.store import failpoints, steps
 from streams.store.engine import is_transient
 from streams.store.lot import Ints, Lot
 from streams.store.projection import Carried, Preparing, Projection, Ticking
@@ -74,7 +74,9 @@ def apply_batch(
         return Applied({}, 0, 0)
     try:
         with engine.begin() as tx:
-            return _apply(tx, projection, Lot.of(projection.topic, carried), since or {}, prepared)
+            applied = _apply(tx, projection, Lot.of(projection.topic, carried), since or {}, prepared)
+        failpoints.reach("apply.after_commit")
+        return applied
     except Exception as error:
         if is_transient(error):
             raise Retryable(f"database: {type(error).__name__}") from error
@@ -95,7 +97,10 @@ def tick_aside(engine: sa.Engine, projection: Ticking) -> bool:
     """
     try:
         with engine.begin() as tx:
-            return projection.tick(tx, 0, 0)
+            more = projection.tick(tx, 0, 0)
+            failpoints.reach("aside.after_say")
+        failpoints.reach("aside.after_commit")
+        return more
     except Exception as error:
         if is_transient(error):
             raise Retryable(f"database: {type(error).__name__}") from error
@@ -109,7 +114,9 @@ def tick_all(engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int]
             _lock(tx, projection.name, projection.topic, horizons)
             more = {p for p, horizon in sorted(horizons.items()) if projection.tick(tx, p, horizon)}
             steps.take_watermarks(tx)
-            return more
+            failpoints.reach("tick.after_state")
+        failpoints.reach("tick.after_commit")
+        return more
     except Exception as error:
         if is_transient(error):
             raise Retryable(f"database: {type(error).__name__}") from error
@@ -133,12 +140,15 @@ def _apply(tx: sa.Connection, projection: Projection, lot: Lot, since: Mapping[i
     first = _first(lot)
     start = {p: min(since.get(p, offset), offset) for p, offset in first.items()}
     at = _lock(tx, projection.name, projection.topic, start)
+    failpoints.reach("apply.after_lock")
     _refuse_gaps(projection.topic, start, at)
     _tell_holes(projection, first, start, at)
     fresh = _above(lot, at)
     if len(fresh):
         _fold(tx, projection, fresh, prepared if fresh is lot else None)
+        failpoints.reach("apply.after_state")
         at = _advance(tx, projection, fresh, at)
+        failpoints.reach("apply.after_cursor")
     return Applied(at, len(fresh), len(lot) - len(fresh))
 
 
