@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -51,7 +52,7 @@ class Chunk:
     @property
     def size(self) -> int:
         """Bytes of the values."""
-        return sum(len(r.value or b"") for r in self.records)
+        return sum(len(r.value) for r in self.records if r.value)
 
     def carried(self) -> list[Carried]:
         """The records as the store takes them."""
@@ -75,12 +76,20 @@ class Intake(Protocol):
         """``next_offset`` by (topic, partition) as far as this worker knows; does not block."""
 
 
+class RawRecords(fetcher.PartitionRecords):  # type: ignore[misc]
+    """Yields records as they were parsed: a ``ConsumerRecord`` for each would cost more than reading it does."""
+
+    def _consumer_record(self, tp: TopicPartition, record: Any) -> Any:  # noqa: ARG002
+        return record
+
+
 class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """The thread that owns the aiokafka consumer; polls often enough that no partition waits for a quiet
     one.
     """
 
     def _create_worker_consumer(self, transport: Any) -> Any:
+        fetcher.PartitionRecords = RawRecords  # aiokafka offers no other place for it
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         return consumer

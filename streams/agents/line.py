@@ -240,23 +240,32 @@ class Line:
         return apply_batch(self._engine, self.projection, lot or self._lot(chunks), since, prepared)
 
     async def _tick(self, ends: Ends) -> None:
+        partitions = await self._patiently(self._due)
+        if not partitions:
+            return
         unsent = await self._patiently(self._oldest_unsent)
         try:
             end_offsets = await asyncio.wait_for(ends(self.projection.topic.name), END_OFFSETS_S)
         except TimeoutError:
             return
         if end_offsets:
-            await self._patiently(lambda: self._tick_now(end_offsets, unsent))
+            await self._patiently(lambda: self._tick_now(partitions, end_offsets, unsent))
+
+    def _due(self) -> set[int]:
+        """The partitions worth a look; horizons never pass the ceiling."""
+        projection: Any = self.projection
+        with self._engine.connect() as tx:
+            return set(projection.due(tx, horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())))
 
     def _oldest_unsent(self) -> int | None:
         with self._engine.connect() as tx:
             return horizon.oldest_unsent(tx)
 
-    def _tick_now(self, ends: Mapping[int, int], unsent: int | None) -> None:
+    def _tick_now(self, partitions: set[int], ends: Mapping[int, int], unsent: int | None) -> None:
         with self._engine.connect() as tx:
             at = horizon.places(tx, self.projection.name, self.projection.topic)
             top = horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())
-        due = horizon.horizons(at, ends, sorted(ends), top, unsent)
+        due = horizon.horizons(at, ends, sorted(partitions & ends.keys()), top, unsent)
         projection: Any = self.projection
         while due and not (self._waiting or self._batches):
             more = tick_all(self._engine, projection, due)

@@ -44,6 +44,10 @@ class JudgeProjection:
         new = keep_new(tx, case_event, events, lambda e: {"case_no": e.record["case_no"]})
         self._judge(tx, epochs, _by_case(new), 0)
 
+    def due(self, tx: sa.Connection, until: int) -> set[int]:
+        """The partitions that have cases to judge up to ``until`` (epoch ms)."""
+        return set(tx.execute(_PARTITIONS_DUE, {"processor": self.name, "topic": CASE.name, "until": until}).scalars())
+
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
         epochs = references.held(tx)
@@ -81,6 +85,10 @@ def _by_case(events: Sequence[Event]) -> dict[str, tuple[int, list[CaseEvent]]]:
     return cases
 
 
+_PARTITIONS_DUE = sa.text(
+    "SELECT partition FROM cursor AS at WHERE processor = :processor AND topic = :topic AND EXISTS "
+    "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until)"
+)
 _DUE = sa.text(
     "SELECT case_no FROM case_state c WHERE partition = :partition AND next_check_at <= :horizon "
     "AND NOT EXISTS (SELECT FROM outbox o "

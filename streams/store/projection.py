@@ -84,3 +84,12 @@ class Ticking(Protocol):
 
     def tick(self, tx: Connection, partition: int, horizon: int) -> bool:
         """Act on what became due up to ``horizon`` (epoch ms) in ``partition``; True if more is left to do."""
+
+
+class Timed(Ticking, Protocol):
+    """A projection whose timers follow the clock."""
+
+    def due(self, tx: Connection, until: int) -> set[int]:
+        """The partitions in which anything is due up to ``until`` (epoch ms); locks nothing, so that looking is
+        cheap.
+        """
