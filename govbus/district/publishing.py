@@ -49,15 +49,17 @@ class Departments:
         self._times: deque[int] = deque()
         self._publishers: dict[tuple[str, str], Publisher] = {}
 
-    def publish(self, rows: Sequence[Row], again: bool = False) -> None:
-        """Publish ``rows`` in order and in one transaction, whichever departments they are of.
+    def publish(self, rows: Sequence[Row], again: bool = False) -> list[RowResult]:
+        """Publish ``rows`` in order and in one transaction, whichever departments they are of; the answers.
 
         ``again``: the answer of an earlier attempt was lost, so they may be there. Raises ``Retryable``.
         """
         self._times.extend(row.received_at for row in rows)
         sent = [(self._publisher(row.department, row.region), row.topic, row.record) for row in rows]
-        for row, result in zip(rows, publish_together(self._engine, sent), strict=True):
+        results = publish_together(self._engine, sent)
+        for row, result in zip(rows, results, strict=True):
             self.tally.note(row, result, self._repeated or again)
+        return results
 
     def _publisher(self, department: str, region: str) -> Publisher:
         key = (department, region)
