@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from connectors.intake.calendar import calendar_row
 from govbus.district import cases, clock, faults, items, ratings, records
 from govbus.district.model import HESHAN, REGIONS, District, Item, Row, Span, Story, Told
 from govbus.district.ratings import Opinion
@@ -103,6 +102,8 @@ def _one(rng: random.Random, by_region: dict[str, dict[str, list[Item]]], number
 
 def _references(catalogue: Sequence[Item]) -> list[Row]:
     """Calendars as they were known in time, and all items, before the first case."""
+    from connectors.intake.calendar import calendar_row  # here: who only judges needs nothing of ours
+
     known = [calendar_row(y, occurred_at=KNOWN_BEFORE, department=EVERY_PUBLISHER) for y in YEARS]
     for row in known:
         if row["year"] == FIRST.year:
