@@ -1,97 +1,94 @@
-"""What this machine can do at most: read Kafka only, decode only, COPY with a primary key only. Events a
+"""What this machine can do at most: read Kafka only, decode only, COPY with and without a primary key. Events a
 second.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
-import polars as pl
 import sqlalchemy as sa
 
-from bench import load
+from bench import log
 from schemas import columns
-from schemas.columns_out import event_ids
-from schemas.topics import RATING
-from streams.rules import tally as rule
-from streams.store import frames
-from streams.store.engine import connect
-from streams.store.tally import STORED
+from schemas.topics import Topic
+from streams.store.bulk import driver
 
 CHUNK = 20_000
-Values = tuple[list[bytes], list[bytes]]
 
 
-def consume(kafka: str, count: int) -> float:
-    """Rate at which one confluent-kafka consumer reads ``count`` ratings, from the first batch on (from the start
-    if one batch held all).
-    """
+def upto(kafka: str, topic: Topic, count: int) -> dict[int, int]:
+    """About the first ``count`` records of ``topic``, as next offsets."""
+    ends = log.ends(kafka, topic)
+    share = min(1.0, count / max(1, sum(ends.values())))
+    return {p: int(end * share) for p, end in ends.items()}
+
+
+def consume(kafka: str, topic: Topic, ends: Mapping[int, int]) -> float:
+    """Rate at which one confluent-kafka consumer reads, from the first batch on (from the start if one held all)."""
     began = time.monotonic()
-    moments = [(time.monotonic(), len(values)) for values, _ in _batches(kafka, count)]
+    moments = [(time.monotonic(), len(batch.values)) for batch in log.batches(kafka, topic, ends)]
     first, read = moments[0]
     if len(moments) == 1:
         return read / (first - began)
     return sum(n for _, n in moments[1:]) / (moments[-1][0] - first)
 
 
-def decode(kafka: str, count: int) -> float:
-    """Rate of ``decode_columns`` alone over ratings that are already in memory."""
+def decode(kafka: str, topic: Topic, ends: Mapping[int, int]) -> float:
+    """Rate of ``decode_columns`` alone over records that are already in memory."""
     spent, read = 0.0, 0
-    for values, ids in _batches(kafka, count):
+    for batch in log.batches(kafka, topic, ends):
         began = time.monotonic()
-        columns.decode_columns(RATING, values, ids)
+        columns.decode_columns(topic, batch.values, batch.ids)
         spent += time.monotonic() - began
-        read += len(values)
+        read += len(batch.values)
     return read / spent
 
 
-def copy(database_url: str, count: int) -> float:
-    """Rate of COPY into a table like rating_event with its primary key and no other index, a commit a
-    chunk.
+def copy(engine: sa.Engine, table: sa.Table, count: int) -> dict[str, float]:
+    """Rates of COPY of rows that ``table`` holds into tables like it, a commit a chunk: with ``event_id`` as primary
+    key and no other index, and without any.
     """
-    engine = connect(database_url)
-    with engine.begin() as tx:
-        tx.execute(sa.text("DROP TABLE IF EXISTS bench_copy"))
-        tx.execute(sa.text("CREATE TABLE bench_copy (LIKE rating_event, PRIMARY KEY (event_id))"))
-    spent, done = 0.0, 0
-    for chunk in _rows(count):
-        began = time.monotonic()
+    rates = {}
+    for name, key in (("copy_with_primary_key", ", PRIMARY KEY (event_id)"), ("copy_without_key", "")):
         with engine.begin() as tx:
-            frames.copy(tx, "bench_copy", chunk)
+            tx.execute(sa.text(f"CREATE TABLE bench_copy (LIKE {table.name}{key})"))
+        rates[name] = _copied(engine, table, count)
+        with engine.begin() as tx:
+            tx.execute(sa.text("DROP TABLE bench_copy"))
+    return rates
+
+
+def _copied(engine: sa.Engine, table: sa.Table, count: int) -> float:
+    spent, done = 0.0, 0
+    for rows in _chunks(engine, table, count):
+        data = b"".join(rows)
+        began = time.monotonic()
+        with engine.begin() as tx, driver(tx).cursor() as cursor, cursor.copy("COPY bench_copy FROM STDIN") as into:
+            into.write(data)
         spent += time.monotonic() - began
-        done += chunk.height
-    engine.dispose()
+        done += len(rows)
     return done / spent
 
 
-def _rows(count: int) -> Iterator[pl.DataFrame]:
-    for section in load.ratings(count, seed=2):
-        whole = section.with_columns(
-            event_id=event_ids(RATING, section),
-            digest=event_ids(RATING, section),
-            entered_at=pl.lit(None, pl.Int64),
-            is_default=pl.lit(False),
-            partition=pl.lit(0, pl.Int32),
-            offset=pl.int_range(pl.len()),
-            row=pl.int_range(pl.len()),
-        )
-        rows = rule.judge(whole).accepted.select(STORED)
-        yield from rows.iter_slices(CHUNK)
+def _chunks(engine: sa.Engine, table: sa.Table, count: int) -> Iterator[list[bytes]]:
+    """Rows of ``table`` in COPY's text format, which writes one row at a time."""
+    query = f"COPY (SELECT * FROM {table.name} LIMIT {count}) TO STDOUT".encode()
+    chunk: list[bytes] = []
+    with engine.connect() as tx, driver(tx).cursor() as cursor, cursor.copy(query) as out:
+        for row in out:
+            chunk.append(bytes(row))
+            if len(chunk) == CHUNK:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk
 
 
-def _batches(kafka: str, count: int) -> Iterator[Values]:
-    """Values and ``ce_id`` headers of the first ``count`` ratings, in batches."""
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer: Any = Consumer({"bootstrap.servers": kafka, "group.id": "bench-limits", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(RATING.name, p, 0) for p in range(RATING.partitions)])
-    try:
-        read = 0
-        while read < count and (batch := consumer.consume(CHUNK, 5)):
-            fine = [m for m in batch if not m.error()]
-            read += len(fine)
-            yield [m.value() for m in fine], [dict(m.headers())["ce_id"] for m in fine]
-    finally:
-        consumer.close()
+def measure(kafka: str, topic: Topic, count: int) -> dict[str, float]:
+    """``consume`` and, where the contract can be read by column, ``decode``."""
+    ends = upto(kafka, topic, count)
+    found = {"consume": consume(kafka, topic, ends)}
+    if columns.readable(topic):
+        found["decode"] = decode(kafka, topic, ends)
+    return found

@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import polars as pl
 
 from schemas import codesets, columns_out
 from schemas.envelope import CONTENT_TYPE, Headers
-from schemas.errors import Misconfigured, Retryable
+from schemas.errors import Retryable
 from schemas.topics import Topic
 
 ITEMS, CHANNELS, DAYS = 405, 6, 250
@@ -22,6 +23,8 @@ WEIGHTS = {5: 0.80, 4: 0.10, 3: 0.06, 2: 0.02, 1: 0.02}
 START_MS = 1_577_808_000_000  # 2020-01-01T00:00+08:00
 DAY_MS = 86_400_000
 SECTION = 50_000
+Message = tuple[bytes, bytes, Headers]
+"""Key, framed value, CloudEvents headers."""
 TAGS = {5: "517", 4: "413", 3: "314", 2: "214", 1: "115"}
 
 
@@ -66,7 +69,7 @@ def _section(chance: random.Random, first: int, size: int) -> pl.DataFrame:
     )
 
 
-def messages(topic: Topic, records: pl.DataFrame) -> Iterator[tuple[bytes, bytes, Headers]]:
+def messages(topic: Topic, records: pl.DataFrame) -> Iterator[Message]:
     """Key, framed value and CloudEvents headers of every record."""
     written = columns_out.write(topic, records)
     time = records.select(t=pl.from_epoch("occurred_at", time_unit="ms").dt.strftime("%Y-%m-%dT%H:%M:%S%.3fZ"))["t"]
@@ -86,32 +89,35 @@ def messages(topic: Topic, records: pl.DataFrame) -> Iterator[tuple[bytes, bytes
 
 
 def fill(bootstrap: str, topic: Topic, count: int, seed: int = 1) -> Iterator[int]:
-    """Put ``count`` ratings into ``topic``; yields how many are in. Raises ``Retryable`` if the broker
+    """Put ``count`` ratings into ``topic``; yields how many are in. Raises ``Retryable`` if the broker refused any."""
+    return pour(bootstrap, topic, (m for section in ratings(count, seed) for m in messages(topic, section)))
+
+
+def pour(bootstrap: str, topic: Topic, load: Iterable[Message]) -> Iterator[int]:
+    """Put ``load`` into ``topic``; yields how many are in, section by section. Raises ``Retryable`` if the broker
     refused any.
     """
-    producer = _producer(bootstrap)
-    failed: list[str] = []
+    sender, failed = producer(bootstrap), list[str]()
 
     def told(error: Any, _: Any) -> None:
         if error is not None:
             failed.append(str(error.code()))
 
-    done = 0
-    for section in ratings(count, seed):
-        for key, value, headers in messages(topic, section):
-            producer.produce(topic.name, value, key, headers=headers, on_delivery=told)
-            producer.poll(0)
-        if producer.flush(120) or failed:
+    done, left = 0, iter(load)
+    while section := list(itertools.islice(left, SECTION)):
+        for key, value, headers in section:
+            sender.produce(topic.name, value, key, headers=headers, on_delivery=told)
+            sender.poll(0)
+        if sender.flush(120) or failed:
             raise Retryable(f"the broker did not take {len(failed) or 'all'} records of the load")
-        done += section.height
+        done += len(section)
         yield done
 
 
-def _producer(bootstrap: str) -> Any:
-    try:
-        from confluent_kafka import Producer
-    except ImportError:
-        raise Misconfigured("benchmarks need the development packages: pip install -r requirements-dev.txt") from None
+def producer(bootstrap: str) -> Any:
+    """An idempotent producer that puts a key where the relay would."""
+    from confluent_kafka import Producer
+
     return Producer(
         {
             "bootstrap.servers": bootstrap,
@@ -120,5 +126,7 @@ def _producer(bootstrap: str) -> Any:
             "linger.ms": 20,
             "queue.buffering.max.messages": 2 * SECTION,
             "compression.type": "none",
+            "partitioner": "murmur2_random",
+            "log_level": 3,
         }
     )

@@ -1,90 +1,159 @@
-"""Measures one real worker process: from ratings in Kafka to committed, deduplicated, rolled-up SQL."""
+"""Measures real worker processes: from records in Kafka to committed, deduplicated, folded SQL."""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import psutil
 import sqlalchemy as sa
 
-from bench.process import must_live, python
+from bench.process import must_live, python, running
+from bench.stand import Stand, cpu_of, spent
 from schemas.errors import GovbusError
-from schemas.topics import ALERT, RATING
-from streams.store import migrate
+from schemas.topics import Topic
 from streams.store.engine import connect
-from streams.store.tables import cursor, outbox, rating_cell, rating_event
+from streams.store.tables import cursor
 
 POLL_S = 0.05
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
+MB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """``count`` records of ``topics`` to be applied. ``unsettled``: SQL that is true while something that follows from
+    them is still to be done (empty: nothing is). ``check`` raises if the database does not hold what it must.
+    """
+
+    topics: Sequence[Topic]
+    count: int
+    check: Callable[[sa.Engine], None]
+    unsettled: str = ""
+    arguments: Sequence[str] = ()
+
+
+@dataclass
+class Workers:
+    """Running worker processes: whether they live, what they use."""
+
+    children: list[tuple[Any, Path]] = field(default_factory=list)
+    peak: int = 0
+
+    def must_live(self) -> None:
+        """Raise if one has ended; takes note of their memory."""
+        for child, log in self.children:
+            must_live(child, log)
+        self.peak = max(self.peak, sum(_memory(child.pid) for child, _ in self.children))
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        return sum(cpu_of(child.pid) for child, _ in self.children)
+
+
+def start(
+    stand: Stand, url: str, home: Path, stack: ExitStack, number: int = 1, arguments: Sequence[str] = ()
+) -> Workers:
+    """``number`` workers on ``url``, stopped when ``stack`` is closed."""
+    workers = Workers()
+    for n in range(1, number + 1):
+        place = home / f"worker-{n}"
+        place.mkdir(parents=True, exist_ok=True)
+        words = ["--kafka", stand.kafka, "--database-url", url, "--home", str(place), "--name", f"bench-{n}"]
+        log = place / "worker.log"
+        workers.children.append((stack.enter_context(running(python("streams", *words, *arguments), log)), log))
+    return workers
 
 
 def measure(
-    kafka: str, database_url: str, count: int, home: Path, uploads: bool, tell: Callable[[int], None]
-) -> Mapping[str, float]:
-    """Let a fresh worker fold ``count`` ratings into the empty database at ``database_url``.
+    stand: Stand, url: str, work: Work, home: Path, tell: Callable[[int], None], number: int = 1
+) -> dict[str, float]:
+    """Let ``number`` fresh workers apply ``work`` to the database at ``url``.
 
-    ``rate`` (events a second) is taken from the first commit that is seen to the last (the same as
-    ``rate_from_start`` if one commit took all); ``rate_from_start`` from the start of the process. Raises
-    ``GovbusError`` if SQL does not hold each rating once.
+    ``rate`` (events a second) is taken from the first commit that is seen to the last (the same as ``rate_from_start``
+    if one commit took all), ``rate_from_start`` from the start of the processes, ``rate_settled`` until nothing that
+    follows is left to do. CPU is in microseconds an event. Raises ``GovbusError`` if SQL does not hold what it must.
     """
-    migrate.upgrade(database_url)
-    engine = connect(database_url)
-    home.mkdir(parents=True, exist_ok=True)
-    arguments = ["--kafka", kafka, "--database-url", database_url, "--home", str(home)]
-    started = time.monotonic()
-    try:
-        with python("streams", [*arguments, *([] if uploads else ["--without-uploads"])], home / "worker.log") as child:
-            first, had = _wait(engine, 1, lambda: must_live(child, home / "worker.log"), tell)
-            last, _ = _wait(engine, count, lambda: must_live(child, home / "worker.log"), tell)
-        _verify(engine, count)
-        sizes = _sizes(engine)
-    finally:
-        engine.dispose()
-    from_start = count / (last - started)
-    rate = (count - had) / (last - first) if had < count else from_start
-    return {"rate": rate, "rate_from_start": from_start, **sizes}
+    engine = connect(url)
+    before = committed(engine, work.topics)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        started = time.monotonic()
+        workers = start(stand, url, home, stack, number, work.arguments)
+        first, had = wait(engine, work, before + 1, workers, tell, before)
+        used = {"worker": workers.cpu(), **stand.cpu()}
+        last, _ = wait(engine, work, before + work.count, workers, tell, before)
+        now = {"worker": workers.cpu(), **stand.cpu()}
+        settled = _settle(engine, work, workers) if work.unsettled else last
+        work.check(engine)
+        size = _size(engine)
+    had -= before
+    from_start = work.count / (last - started)
+    whole = had >= work.count
+    kept, since = (0, started) if whole else (had, first)
+    return {
+        "rate": (work.count - kept) / (last - since),
+        "rate_from_start": from_start,
+        **({"rate_settled": (work.count - kept) / (settled - since)} if work.unsettled else {}),
+        "worker_mb": workers.peak / MB,
+        "database_mb": size / MB,
+        **spent(used, now, max(1, work.count - had)),
+    }
 
 
-def _wait(engine: sa.Engine, wanted: int, alive: Callable[[], None], tell: Callable[[int], None]) -> tuple[float, int]:
-    """When at least ``wanted`` ratings are committed, and how many then; gives up if nothing moves for a
-    minute.
-    """
-    moved, before = time.monotonic(), -1
+def wait(
+    engine: sa.Engine, work: Work, wanted: int, workers: Workers, tell: Callable[[int], None], before: int = 0
+) -> tuple[float, int]:
+    """When at least ``wanted`` records are committed, and how many then; gives up if nothing moves for long."""
+    moved, seen = time.monotonic(), -1
     while True:
-        done = _committed(engine)
-        tell(done)
+        done = committed(engine, work.topics)
+        tell(done - before)
         if done >= wanted:
             return time.monotonic(), done
-        if done != before:
-            moved, before = time.monotonic(), done
+        if done != seen:
+            moved, seen = time.monotonic(), done
         if time.monotonic() - moved > PATIENCE_S:
-            raise GovbusError(f"the worker stands at {done} of {wanted} ratings")
-        alive()
+            raise GovbusError(f"the worker stands at {done} of {wanted} records")
+        workers.must_live()
         time.sleep(POLL_S)
 
 
-def _committed(engine: sa.Engine) -> int:
-    query = sa.select(sa.func.coalesce(sa.func.sum(cursor.c.next_offset), 0)).where(cursor.c.topic == RATING.name)
+def committed(engine: sa.Engine, topics: Sequence[Topic]) -> int:
+    """How many records of ``topics`` the cursors have passed."""
+    names = [t.name for t in topics]
+    query = sa.select(sa.func.coalesce(sa.func.sum(cursor.c.next_offset), 0)).where(cursor.c.topic.in_(names))
     with engine.connect() as tx:
         return int(tx.execute(query).scalar_one())
 
 
-def _verify(engine: sa.Engine, count: int) -> None:
-    with engine.connect() as tx:
-        events = tx.execute(sa.select(sa.func.count()).select_from(rating_event)).scalar_one()
-        counted = tx.execute(sa.select(sa.func.sum(rating_cell.c.n))).scalar_one()
-    if not events == counted == count:
-        raise GovbusError(f"{count} ratings gave {events} events and cells that sum up to {counted}")
+def _settle(engine: sa.Engine, work: Work, workers: Workers) -> float:
+    """When nothing that follows is left to do."""
+    deadline = time.monotonic() + 10 * PATIENCE_S
+    while ask(engine, work.unsettled):
+        if time.monotonic() > deadline:
+            raise GovbusError("the worker applied everything, but what follows from it does not end")
+        workers.must_live()
+        time.sleep(POLL_S)
+    return time.monotonic()
 
 
-def _sizes(engine: sa.Engine) -> dict[str, float]:
-    """How many cells there are, and how much was said: all, and bad ratings."""
-    rows = sa.func.count()
-    queries = {
-        "cells": sa.select(rows).select_from(rating_cell),
-        "outbox": sa.select(rows).select_from(outbox),
-        "alerts": sa.select(rows).where(outbox.c.topic == ALERT.name),
-    }
+def ask(engine: sa.Engine, query: str) -> Any:
+    """The single value of a query."""
     with engine.connect() as tx:
-        return {name: float(tx.execute(query).scalar_one()) for name, query in queries.items()}
+        return tx.execute(sa.text(query)).scalar_one()
+
+
+def _size(engine: sa.Engine) -> int:
+    return int(ask(engine, "SELECT pg_database_size(current_database())"))
+
+
+def _memory(pid: int) -> int:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return int(psutil.Process(pid).memory_info().rss)
+    return 0

@@ -1,88 +1,110 @@
-"""``govbus bench ratings``: Avro ratings in Kafka to deduplicated, rolled-up SQL, beside a stock Faust
-agent and the limits.
+"""``govbus bench ratings``: Avro ratings in Kafka to deduplicated, rolled-up SQL, beside five peers and the limits.
 
-Decides what is measured after what; every round measures all of them one after another on the same records.
+Decides what is measured and what is demanded; every round measures all of it one after another on the same records.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from bench import limits, load, ours
-from bench.measure import Round, Target, report
-from bench.peers import faust_process
-from connectors import topics_admin
-from connectors.local.broker import Broker
-from connectors.local.postgres import Postgres
-from schemas.topics import RATING
-from streams.store import migrate
+import polars as pl
+import sqlalchemy as sa
 
-DATABASE = "bench"
-HEAP_MB = 1024
-PEER_EVENTS = 60_000  # at its pace 20 s; ours takes that long for all
+from bench import counts, limits, load, ours
+from bench.contest import Contest
+from bench.given import Given
+from bench.measure import Figures, Target, report
+from bench.ours import Work
+from bench.peers import table
+from bench.peers.protocol import Task
+from bench.stand import Stand, stand
+from schemas.errors import GovbusError
+from schemas.topics import ALERT, RATING
+from streams.store.engine import connect
+from streams.store.tables import outbox, rating_event
+
 LIMIT_EVENTS = 300_000
+UNMERGED = "SELECT EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rollup_dirty)"
+"""Rollup changes are appended first; ``rate_settled`` ends when they are merged and the rollups said."""
 TARGETS = (
-    Target("ours >= 60,000 ev/s", "rate", 60_000),
-    Target("ours >= 15 x stock Faust with a table", "rate", 15, peer="stock_faust"),
+    Target("ours >= 2.5 x Kafka Streams exactly_once_v2", least=2.5, peer=table.EXACTLY_ONCE),
+    Target("ours >= 40 x stock Faust with a table", least=40, peer=table.FAUST),
+    Target("ours >= 40 % of COPY with a primary key", least=0.4, limit="copy_with_primary_key"),
 )
-Tell = Callable[[str, int, int], None]
 
 
-def run(count: int, rounds: int, tell: Tell) -> dict[str, Any]:
-    """The report of ``rounds`` rounds over ``count`` ratings. ``tell(step, done, of)`` is called as it
-    goes on.
+def run(given: Given) -> dict[str, Any]:
+    """The report of ``given.rounds`` rounds over ``given.events`` ratings.
 
-    ``rate`` is without single ratings for the province, ``rate_with_uploads`` with them (an outbox row each).
+    ``rate`` is without single ratings for the province; ``rate_with_uploads`` (first round only) with them, an
+    outbox row each.
     """
-    with tempfile.TemporaryDirectory(prefix="govbus-bench-") as directory:
-        home = Path(directory)
-        home.chmod(0o711)  # PostgreSQL's own user must be able to enter
-        with (
-            Broker(home / "kafka", heap_mb=HEAP_MB, tied=True) as kafka,
-            Postgres(home / "postgres", tied=True) as server,
-        ):
-            topics_admin.apply(kafka.bootstrap, replication=1)
-            for done in load.fill(kafka.bootstrap, RATING, count):
-                tell("fill Kafka", done, count)
-            measured = [_round(kafka.bootstrap, server, count, home, n, tell) for n in range(rounds)]
-    return report("ratings", measured, "rate", TARGETS, events=count, workers=1)
+    with stand() as place:
+        fill(place, given)
+        task = Task(RATING, counts.RATING_FIELDS, given.events)
+        contest = Contest(
+            place,
+            given,
+            task,
+            table.chosen(given),
+            lambda number: _ours(place, given, number),
+            lambda: limits.measure(place.kafka, RATING, min(given.events, LIMIT_EVENTS)),
+        )
+        return report("ratings", contest.rounds(), TARGETS, events=given.events, workers=1)
 
 
-def _round(kafka: str, server: Postgres, count: int, home: Path, number: int, tell: Tell) -> Round:
-    """Ours, the limits, the peer, one after another; with uploads too in the first round alone, for it is long."""
-    figures = _ours(kafka, server, count, home / f"ours_{number}", False, tell)
-    limits = _limits(kafka, server, min(count, LIMIT_EVENTS), tell)
-    if number == 0:
-        found = _ours(kafka, server, count, home / "uploads", True, tell)
-        figures |= {f"{k}_with_uploads": v for k, v in found.items()}
-    some = min(count, PEER_EVENTS)
-    tell("stock Faust", 0, some)
-    peer = faust_process.measure(kafka, some, home / f"faust_{number}")
-    tell("stock Faust", some, some)
-    return Round(figures, {"stock_faust": peer}, limits)
+def fill(place: Stand, given: Given) -> None:
+    """Put the ratings into Kafka."""
+    for done in load.fill(place.kafka, RATING, given.events):
+        given.tell("fill Kafka", done, given.events)
 
 
-def _ours(kafka: str, server: Postgres, count: int, home: Path, uploads: bool, tell: Tell) -> dict[str, float]:
-    step = "ours, with uploads" if uploads else "ours"
-    url = server.create(DATABASE)
-    try:
-        return dict(ours.measure(kafka, url, count, home, uploads, lambda n: tell(step, n, count)))
-    finally:
-        server.drop(DATABASE)
+def work(count: int, *arguments: str, settle: bool = False) -> Work:
+    """All ratings once each in SQL; ``settle``: wait until all rollups are merged and said."""
+    return Work((RATING,), count, lambda engine: verify(engine, count), UNMERGED if settle else "", arguments)
 
 
-def _limits(kafka: str, server: Postgres, count: int, tell: Tell) -> dict[str, float]:
-    url = server.create(DATABASE)
-    migrate.upgrade(url)
-    tell("limits", 0, 3)
-    found = {"consume": limits.consume(kafka, count)}
-    tell("limits", 1, 3)
-    found["decode"] = limits.decode(kafka, count)
-    tell("limits", 2, 3)
-    found["copy_with_primary_key"] = limits.copy(url, count)
-    tell("limits", 3, 3)
-    server.drop(DATABASE)
-    return found
+def verify(engine: sa.Engine, count: int) -> None:
+    """Raise unless SQL holds ``count`` ratings and cells that sum up to them."""
+    events = ours.ask(engine, "SELECT count(*) FROM rating_event")
+    counted = ours.ask(engine, "SELECT sum(n) FROM rating_cell")
+    if not events == counted == count:
+        raise GovbusError(f"{count} ratings gave {events} events and cells that sum up to {counted}")
+
+
+def _ours(place: Stand, given: Given, number: int) -> tuple[Figures, Figures, pl.DataFrame]:
+    with place.database() as url, place.directory(f"ours-{number}") as home:
+        task = work(given.events, "--without-uploads", settle=number == 0)
+        found = ours.measure(place, url, task, home, _teller(given, "ours"))
+        engine = connect(url)
+        found |= _sizes(engine)
+        copied = limits.copy(engine, rating_event, min(given.events, LIMIT_EVENTS))
+        cells = counts.of_sql(engine)
+        engine.dispose()
+    return (found | _with_uploads(place, given) if number == 0 else found), copied, cells
+
+
+def _with_uploads(place: Stand, given: Given) -> dict[str, float]:
+    """Once, for it is long: every rating is also said to the province."""
+    with place.database() as url, place.directory("uploads") as home:
+        found = ours.measure(place, url, work(given.events), home, _teller(given, "ours, with uploads"))
+        engine = connect(url)
+        found |= _sizes(engine)
+        engine.dispose()
+    return {f"{name}_with_uploads": value for name, value in found.items()}
+
+
+def _teller(given: Given, step: str) -> Callable[[int], None]:
+    return lambda done: given.tell(step, done, given.events)
+
+
+def _sizes(engine: sa.Engine) -> dict[str, float]:
+    """How many distinct cells (keys of the count) there are, and how much was said: all, and bad ratings."""
+    with engine.connect() as tx:
+        said = tx.execute(sa.select(sa.func.count(), sa.func.count().filter(outbox.c.topic == ALERT.name))).one()
+    return {
+        "cells": float(ours.ask(engine, "SELECT count(*) FROM rating_cell")),
+        "outbox": float(said[0]),
+        "alerts": float(said[1]),
+    }

@@ -1,1 +1,1 @@
-"""What others offer for the same work, each in its own process."""
+"""What others offer for the same work, each in its own process; the table of them is in ``bench.peers.table``."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from bench.given import Given
+    from bench.registry import Bench
+
+ALL = "all"
 
 
 def register(app: typer.Typer) -> None:
@@ -14,61 +21,129 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark: ratings.")] = "ratings",
-    events: Annotated[int, typer.Option(min=1000, help="Ratings to put into Kafka.")] = 1_000_000,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the report holds medians.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    name: Annotated[str, typer.Argument(help="Which benchmark, or all; --list names them.")] = "ratings",
+    events: Annotated[int, typer.Option(min=1000, help="Events to put into Kafka.")] = 1_000_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the report holds medians and spreads.")] = 5,
+    peers: Annotated[str, typer.Option(help="Peers that shall run, by commas; 'none'; all if empty.")] = "",
+    names: Annotated[bool, typer.Option("--list", help="Name the benchmarks and the peers, measure nothing.")] = False,
+    out: Annotated[Path, typer.Option(help="Where 'all' writes performance.md, its plots and results.")] = Path("docs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report (of 'all': the list) as JSON.")] = False,
 ) -> None:
     """Measure on a Kafka and a PostgreSQL of its own; exit code 0 only if every target is met."""
-    import json
+    if names:
+        _list()
+        return
+    chosen = _chosen(name)
+    given = _given(events, rounds, peers)
+    reports = [_measured(bench, _sized(given, bench, name)) for bench in chosen]
+    if name == ALL:
+        from bench import page
 
+        typer.echo(f"written: {page.write(reports, out)}", err=True)
+    _tell(reports, as_json, name == ALL)
+    raise typer.Exit(0 if all(met for r in reports for met in r["targets"].values()) else 1)
+
+
+def _chosen(name: str) -> Sequence[Bench]:
+    from bench.registry import BENCHES, BY_NAME
     from schemas.errors import Misconfigured
 
-    if name != "ratings":
-        raise Misconfigured(f"there is no benchmark {name!r}; there is: ratings")
-    found = _measured(events, rounds)
-    if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False))
-    else:
-        _show(found)
-    raise typer.Exit(0 if all(found["targets"].values()) else 1)
+    if name == ALL:
+        return BENCHES
+    if name not in BY_NAME:
+        raise Misconfigured(f"there is no benchmark {name!r}; there are: {', '.join(BY_NAME)}, {ALL}")
+    return [BY_NAME[name]]
 
 
-def _measured(events: int, rounds: int) -> dict[str, Any]:
+def _given(events: int, rounds: int, peers: str) -> Given:
+    from bench.given import Given
+    from bench.peers.table import NAMES
+    from govbus.settings import load
+    from schemas.errors import Misconfigured
+
+    wanted = frozenset(peers.split(",")) - {"none"} if peers else None
+    if unknown := (wanted or frozenset()) - set(NAMES):
+        raise Misconfigured(f"there is no peer {', '.join(sorted(unknown))}; there are: {', '.join(NAMES)}")
+    return Given(load().home.absolute() / "bench", events, rounds, wanted)
+
+
+def _sized(given: Given, bench: Bench, name: str) -> Given:
+    """One alone takes all of ``--events``; among all, its share."""
+    return given.scaled(bench.share) if name == ALL else given
+
+
+def _list() -> None:
+    from bench.peers.table import PEERS
+    from bench.registry import BENCHES
+
+    for word, rows in (("benchmark", BENCHES), ("peer", PEERS)):
+        for row in rows:
+            typer.echo(f"{word}\t{row.name}\t{row.says}")
+
+
+def _measured(bench: Bench, given: Given) -> dict[str, Any]:
     """Run with a progress bar on standard error."""
+    from dataclasses import replace
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from bench import ratings
-
-    parts = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    parts = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*parts, console=Console(stderr=True)) as progress:
-        task = progress.add_task("start Kafka, PostgreSQL", total=None)
+        task = progress.add_task(f"{bench.name}: start Kafka, PostgreSQL", total=None)
 
         def tell(step: str, done: int, of: int) -> None:
-            progress.update(task, description=step, completed=done, total=of)
+            progress.update(task, description=f"{bench.name}: {step}", completed=done, total=of)
 
-        return ratings.run(events, rounds, tell)
+        return bench.run(replace(given, tell=tell))
 
 
-def _show(found: Mapping[str, Any]) -> None:
+def _tell(reports: Sequence[Mapping[str, Any]], as_json: bool, several: bool) -> None:
+    import json
+
+    if as_json:
+        typer.echo(json.dumps(list(reports) if several else reports[0], ensure_ascii=False))
+        return
+    for report in reports:
+        _show(report)
+
+
+def _show(report: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "figure",
-        "events/s",
-        "compared",
-        title=f"{found['name']}: {found['events']:,} events",
-        title_justify="left",
-    )
-    for figure in ("rate", "rate_from_start", "rate_with_uploads"):
-        table.add_row(f"ours: {figure}", f"{found['ours'][figure]:,.0f}", "")
-    for peer, figures in found["peers"].items():
-        table.add_row(f"peer: {peer}", f"{figures['rate']:,.0f}", f"ours is {found['ratios'][peer]:.1f} x")
-    for limit, share in found["limits"].items():
-        table.add_row(f"limit: {limit}", f"{found['limit_rates'][limit]:,.0f}", f"ours reaches {share:.0%}")
+    title = f"{report['name']}: {report['events']:,} events, {report['rounds']} rounds"
+    table = Table("figure", "median", "least … greatest", "ours compared", title=title, title_justify="left")
+    for row in _rows(report):
+        table.add_row(*row)
     console = Console()
     console.print(table)
-    for text, met in found["targets"].items():
-        console.print(f"[green]met[/green]  {text}" if met else f"[red]missed[/red]  {text}")
+    for peer, why in report["not_run"].items():
+        console.print(f"[yellow]not run[/yellow] {peer}: {why}")
+    for text, met in report["targets"].items():
+        word = "[green]met[/green]   " if met else "[red]missed[/red]" if met is False else "[yellow]open[/yellow]  "
+        console.print(f"{word}  {text}")
+
+
+def _rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    spread, rows = report["spread"], []
+    for figure, value in report["ours"].items():
+        rows.append((f"ours: {figure}", number(value), _between(spread["ours"], figure), ""))
+    for peer, figures in report["peers"].items():
+        ratio = f"{report['ratios'][peer]:.2f} x ({_between(spread['ratios'], peer, '{:.2f}'.format)})"
+        rows.append((f"peer: {peer}", number(figures["rate"]), _between(spread["peers"][peer], "rate"), ratio))
+    for limit, share in report["limits"].items():
+        rate = report["limit_rates"][limit]
+        rows.append((f"limit: {limit}", number(rate), _between(spread["limits"], limit), f"{share:.0%}"))
+    return rows
+
+
+def _between(spread: Mapping[str, Sequence[float]], name: str, show: Callable[[float], str] | None = None) -> str:
+    if name not in spread:
+        return ""
+    return " … ".join((show or number)(value) for value in spread[name])
+
+
+def number(value: float) -> str:
+    """Short: no decimals from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"

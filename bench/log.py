@@ -1,0 +1,59 @@
+"""Reads a topic as it stands, without a group: for limits and for counting what the log holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.topics import Topic
+
+CHUNK = 20_000
+SILENT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Values and ``ce_id`` headers of some records."""
+
+    values: list[bytes]
+    ids: list[bytes]
+
+
+def ends(kafka: str, topic: Topic) -> dict[int, int]:
+    """The offset after the last record of every partition."""
+    consumer = _consumer(kafka)
+    try:
+        return {p: consumer.get_watermark_offsets(_place(topic, p), timeout=10)[1] for p in range(topic.partitions)}
+    finally:
+        consumer.close()
+
+
+def batches(kafka: str, topic: Topic, upto: Mapping[int, int]) -> Iterator[Batch]:
+    """All records of ``topic`` below ``upto`` (next offset by partition), in batches."""
+    consumer = _consumer(kafka)
+    consumer.assign([_place(topic, p) for p, end in upto.items() if end])
+    left = sum(upto.values())
+    try:
+        while left:
+            some = consumer.consume(CHUNK, SILENT_S)
+            if not some:
+                raise TimeoutError(f"{topic.name}: {left} records did not come")
+            fine = [m for m in some if not m.error() and m.offset() < upto[m.partition()]]
+            left -= len(fine)
+            if fine:
+                yield Batch([m.value() for m in fine], [dict(m.headers())["ce_id"] for m in fine])
+    finally:
+        consumer.close()
+
+
+def _consumer(kafka: str) -> Any:
+    from confluent_kafka import Consumer
+
+    return Consumer({"bootstrap.servers": kafka, "group.id": "bench-log", "enable.auto.commit": False})
+
+
+def _place(topic: Topic, partition: int) -> Any:
+    from confluent_kafka import TopicPartition
+
+    return TopicPartition(topic.name, partition, 0)
