@@ -150,7 +150,7 @@ def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
         with engine.begin() as tx:
             results = _write(tx, checked)
             failpoints.reach("publish.before_commit")
-    except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+    except Exception as error:  # bulk writes meet psycopg's own errors, not SQLAlchemy's
         if is_transient(error):
             raise Retryable("the database is away") from error
         raise
