@@ -18,7 +18,7 @@ from govbus.district.model import Row
 from govbus.district.publishing import whole
 from schemas import codec, envelope
 from schemas.envelope import Headers
-from schemas.topics import CALENDAR, CASE, ITEM, LICENCE, Topic
+from schemas.topics import CALENDAR, CASE, ITEM, Topic
 
 SEED = 430_903
 DIGITS = 5

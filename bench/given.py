@@ -27,9 +27,9 @@ class Given:
     peers: frozenset[str] | None = None
     tell: Tell = field(default=silent)
 
-    def scaled(self, share: float, least: int = 1_000) -> Given:
-        """The same with another number of events."""
-        return replace(self, events=max(least, int(self.events * share)))
+    def scaled(self, share: float, most_rounds: int) -> Given:
+        """The same with a share of the events and so many rounds at most."""
+        return replace(self, events=max(1_000, int(self.events * share)), rounds=min(self.rounds, most_rounds))
 
 
 Report = Mapping[str, Any]

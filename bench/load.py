@@ -28,13 +28,13 @@ Message = tuple[bytes, bytes, Headers]
 TAGS = {5: "517", 4: "413", 3: "314", 2: "214", 1: "115"}
 
 
-def ratings(count: int, seed: int = 1) -> Iterator[pl.DataFrame]:
-    """``count`` first ratings in frames of at most ``SECTION``, each of another case, with all fields of
-    the contract.
+def ratings(count: int, seed: int = 1, first: int = 0) -> Iterator[pl.DataFrame]:
+    """``count`` first ratings in frames of at most ``SECTION``, each of another case (numbered from ``first``), with
+    all fields of the contract.
     """
     chance = random.Random(seed)
-    for first in range(0, count, SECTION):
-        yield _section(chance, first, min(SECTION, count - first))
+    for start in range(0, count, SECTION):
+        yield _section(chance, first + start, min(SECTION, count - start))
 
 
 def _section(chance: random.Random, first: int, size: int) -> pl.DataFrame:
@@ -114,7 +114,7 @@ def pour(bootstrap: str, topic: Topic, load: Iterable[Message]) -> Iterator[int]
         yield done
 
 
-def producer(bootstrap: str) -> Any:
+def producer(bootstrap: str, linger_ms: int = 20) -> Any:
     """An idempotent producer that puts a key where the relay would."""
     from confluent_kafka import Producer
 
@@ -123,7 +123,7 @@ def producer(bootstrap: str) -> Any:
             "bootstrap.servers": bootstrap,
             "acks": "all",
             "enable.idempotence": True,
-            "linger.ms": 20,
+            "linger.ms": linger_ms,
             "queue.buffering.max.messages": 2 * SECTION,
             "compression.type": "none",
             "partitioner": "murmur2_random",

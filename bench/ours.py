@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +130,14 @@ def committed(engine: sa.Engine, topics: Sequence[Topic]) -> int:
     query = sa.select(sa.func.coalesce(sa.func.sum(cursor.c.next_offset), 0)).where(cursor.c.topic.in_(names))
     with engine.connect() as tx:
         return int(tx.execute(query).scalar_one())
+
+
+def behind(engine: sa.Engine, topic: Topic, ends: Mapping[int, int]) -> int:
+    """How many records below ``ends`` the cursors have not passed."""
+    query = sa.select(cursor.c.partition, cursor.c.next_offset).where(cursor.c.topic == topic.name)
+    with engine.connect() as tx:
+        at: dict[int, int] = dict(tx.execute(query).tuples().all())
+    return sum(max(0, end - at.get(partition, 0)) for partition, end in ends.items())
 
 
 def _settle(engine: sa.Engine, work: Work, workers: Workers) -> float:

@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,8 +18,12 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path, *, piped: bool = False) -> Iterator[subprocess.Popen[str]]:
-    """Run ``command``; its errors go to ``log``, its output there too or, if ``piped``, to us."""
+def running(
+    command: Sequence[str], log: Path, *, piped: bool = False, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run ``command`` (in our environment or in ``env``); its errors go to ``log``, its output there too or, if
+    ``piped``, to us.
+    """
     with log.open("w") as errors:
         out: int | IO[str] = subprocess.PIPE if piped else errors
         child = subprocess.Popen(
@@ -29,6 +33,7 @@ def running(command: Sequence[str], log: Path, *, piped: bool = False) -> Iterat
             stderr=errors,
             text=True,
             cwd=ROOT,
+            env=env,
             preexec_fn=die_with_parent,
         )
         try:

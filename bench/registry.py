@@ -11,11 +11,14 @@ from bench.given import Given
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """``module`` has ``run(given)``; ``share``: how many of ``--events`` it takes in ``bench all``."""
+    """``module`` has ``run(given)``; ``share`` and ``most_rounds``: how many of ``--events`` it
+    takes, and how many rounds at most, in ``bench all``.
+    """
 
     name: str
     says: str
     share: float = 1.0
+    most_rounds: int = 5
 
     def run(self, given: Given) -> dict[str, Any]:
         """Its report."""
@@ -25,5 +28,14 @@ class Bench:
 
 BENCHES = (
     Bench("ratings", "Ratings to counted SQL, against five peers and the limits"),
+    Bench("cases", "Cases through the state machine and the clocks"),
+    Bench("licences", "Backfill of a stock of licences"),
+    Bench("publishing", "Rows validated and stored with a receipt, then carried to Kafka", 0.1),
+    Bench("replay", "Everything in the log into an empty database", 1.0, 3),
+    Bench("timers", "The sweep over open clocks", 1.0, 3),
+    Bench("latency", "From Kafka's acknowledgement of a bad rating to its alert", 0.3, 3),
+    Bench("recovery", "kill -9 of the worker until lag 0", 0.1, 3),
+    Bench("growth", "Ten times the events against a tenth of them", 10.0, 2),
+    Bench("workers", "Two workers against one, and a plan for eight", 1.0),
 )
 BY_NAME = {bench.name: bench for bench in BENCHES}

@@ -1,8 +1,8 @@
 """How a peer is run and what it says: JSON lines on its standard output.
 
 ``{"began": 0.5}`` it begins to read; ``{"n": 1200, "at": 1.5}`` counted so far and when (epoch seconds);
-``{"durable": 9.1}`` since when all of it is durable; ``{"dumped": true, "offsets": {"0": 17}}`` once its counts are in the dump (offsets only if it did not count
-the whole topic). Other lines are ignored. Then it is stopped.
+``{"durable": 9.1}`` since when all of it is durable; ``{"dumped": true, "offsets": {"0": 17}}`` once its counts are in
+the dump (offsets only if it did not count the whole topic). Other lines are ignored. Then it is stopped.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ def _given(events: int, rounds: int, peers: str) -> Given:
 
 def _sized(given: Given, bench: Bench, name: str) -> Given:
     """One alone takes all of ``--events``; among all, its share."""
-    return given.scaled(bench.share) if name == ALL else given
+    return given.scaled(bench.share, bench.most_rounds) if name == ALL else given
 
 
 def _list() -> None:

@@ -1,0 +1,183 @@
+"""``govbus bench latency``: from Kafka's acknowledgement of a bad rating to its alert at a consumer, at 500 ratings a
+second and at 10, 50 and 80 % of what the chain of worker and relay was measured to carry in the same run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from bench import load, log, ours
+from bench.chain import relay
+from bench.given import Given
+from bench.load import Message
+from bench.measure import Round, Target, percentile, report
+from bench.stand import Stand, stand
+from schemas import codec
+from schemas.errors import GovbusError
+from schemas.topics import ALERT, RATING
+from streams.store.engine import connect
+
+STEADY = 500
+SHARES = (10, 50, 80)
+FIRST_S = 3.0
+"""Left out: the beginning of each load."""
+LOAD_S = 10.0
+DRAIN_S = 60.0
+BAD = "1", "2"
+TARGETS = (
+    Target("p99 under 60 ms at 500 ev/s", figure="p99_ms_at_500", most=60),
+    Target("p99 under 150 ms at 50 % load", figure="p99_ms_at_50_percent", most=150),
+)
+
+
+def run(given: Given) -> dict[str, Any]:
+    """The report of ``given.rounds`` rounds; ``events`` is the backlog by which the capacity is measured.
+
+    ``rate`` is that capacity: ratings a second through worker and relay until the last alert is in its topic. The
+    worker says no single ratings for the province, as in ``bench ratings``.
+    """
+    with stand() as place:
+        for done in load.fill(place.kafka, RATING, given.events):
+            given.tell("fill Kafka", done, given.events)
+        rounds = [_round(place, given, number) for number in range(given.rounds)]
+        return report("latency", rounds, TARGETS, events=given.events, seconds=LOAD_S)
+
+
+def _round(place: Stand, given: Given, number: int) -> Round:
+    with place.database() as url, place.directory(f"latency-{number}") as home, ExitStack() as stack:
+        engine = connect(url)
+        stack.callback(engine.dispose)
+        relay(place, url, home, stack).wait_leading(engine)
+        given.tell("capacity", 0, given.events)
+        workers = ours.start(place, url, home, stack, 1, ("--without-uploads",))
+        capacity = _capacity(place, engine, workers, given)
+        watch = stack.enter_context(watching(place.kafka))
+        figures = {"rate": capacity}
+        loads = {f"{STEADY}": float(STEADY), **{f"{s}_percent": capacity * s / 100 for s in SHARES}}
+        for step, (name, rate) in enumerate(loads.items()):
+            given.tell(f"{rate:,.0f} ratings a second", step, len(loads))
+            first = 10_000_000 * (1 + number * len(loads) + step)
+            figures |= {f"{k}_at_{name}": v for k, v in _measured(place, rate, first, watch).items()}
+            _quiet(place, engine, workers)
+    return Round(figures)
+
+
+def _capacity(place: Stand, engine: sa.Engine, workers: ours.Workers, given: Given) -> float:
+    """Ratings a second from the first commit until all are applied and all that was said for them is sent."""
+    ends, first = log.ends(place.kafka, RATING), 0.0
+    while (left := ours.behind(engine, RATING, ends)) or ours.ask(engine, UNSENT_ALERTS):
+        done = sum(ends.values()) - left
+        first = first or (time.monotonic() if done else 0.0)
+        given.tell("capacity", done, sum(ends.values()))
+        workers.must_live()
+        time.sleep(0.05)
+    rate = sum(ends.values()) / max(time.monotonic() - first, 1e-3) if first else 0.0
+    _quiet(place, engine, workers)
+    return rate
+
+
+UNSENT_ALERTS = f"SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND topic = '{ALERT.name}')"
+UNSENT = "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL)"
+UNMERGED = "SELECT EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rollup_dirty)"
+
+
+def _quiet(place: Stand, engine: sa.Engine, workers: ours.Workers) -> None:
+    """Return when nothing is under way, rollups included."""
+    while ours.behind(engine, RATING, log.ends(place.kafka, RATING)) or any(
+        ours.ask(engine, open_) for open_ in (UNSENT, UNMERGED)
+    ):
+        workers.must_live()
+        time.sleep(0.2)
+
+
+@dataclass
+class Watch:
+    """When each alert came, by the event id of its rating (epoch seconds)."""
+
+    seen: dict[str, float]
+
+
+@contextmanager
+def watching(kafka: str) -> Iterator[Watch]:
+    """Reads alerts from now on, from a thread, as a supervisor's desk would."""
+    watch, stop, ready = Watch({}), threading.Event(), threading.Event()
+    thread = threading.Thread(target=_watch, args=(kafka, watch, stop, ready), daemon=True)
+    thread.start()
+    try:
+        if not ready.wait(30):
+            raise GovbusError("the alerts cannot be read")
+        yield watch
+    finally:
+        stop.set()
+        thread.join(10)
+
+
+def _watch(kafka: str, watch: Watch, stop: threading.Event, ready: threading.Event) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer: Any = Consumer({"bootstrap.servers": kafka, "group.id": "bench-alerts", "enable.auto.commit": False,
+                              "fetch.wait.max.ms": 100})  # fmt: skip
+    ends = log.ends(kafka, ALERT)
+    consumer.assign([TopicPartition(ALERT.name, p, end) for p, end in ends.items()])
+    ready.set()
+    while not stop.is_set():
+        message = consumer.poll(0.1)
+        if message is not None and not message.error():
+            for rating in codec.decode(message.value(), ALERT)["evidence"]:
+                watch.seen.setdefault(rating, time.time())
+    consumer.close()
+
+
+def _measured(place: Stand, rate: float, first: int, watch: Watch) -> dict[str, float]:
+    """Latencies of the bad ratings among ``rate`` a second for some seconds; raises if an alert does not come."""
+    acked = _load(place.kafka, rate, first)
+    deadline = time.monotonic() + DRAIN_S
+    while missing := acked.keys() - watch.seen.keys():
+        if time.monotonic() > deadline:
+            raise GovbusError(f"{len(missing)} of {len(acked)} alerts did not come within {DRAIN_S:.0f} s")
+        time.sleep(0.1)
+    waits = [1000 * (watch.seen[rating] - at) for rating, at in acked.items()]
+    return {"p50_ms": percentile(waits, 0.5), "p99_ms": percentile(waits, 0.99), "alerts": float(len(waits))}
+
+
+def _load(kafka: str, rate: float, first: int) -> dict[str, float]:
+    """Send ratings at ``rate``; when each bad one was acknowledged (epoch seconds), the beginning left out."""
+    made = _made(int(rate * (FIRST_S + LOAD_S)), first)
+    sender: Any = load.producer(kafka, linger_ms=1)
+    acked: dict[str, float] = {}
+    began = time.monotonic()
+    for number, (message, bad) in enumerate(made):
+        while number > (time.monotonic() - began) * rate:
+            sender.poll(0.001)
+        key, value, headers = message
+        told = _recorder(acked, bad) if bad and number > rate * FIRST_S else None
+        sender.produce(RATING.name, value, key, headers=headers, on_delivery=told)
+        sender.poll(0)
+    if sender.flush(60):
+        raise GovbusError("the broker did not take the load")
+    return acked
+
+
+def _recorder(acked: dict[str, float], rating: str) -> Any:
+    def told(error: Any, _: Any) -> None:
+        if error is None:
+            acked[rating] = time.time()
+
+    return told
+
+
+def _made(count: int, first: int) -> Sequence[tuple[Message, str]]:
+    """Messages, each with its event id if the rating is bad, else with nothing."""
+    made = []
+    for section in load.ratings(count, seed=first, first=first):
+        bad = section["satisfaction_code"].is_in(BAD).to_list()
+        for message, is_bad in zip(load.messages(RATING, section), bad, strict=True):
+            made.append((message, dict(message[2])["ce_id"].decode() if is_bad else ""))
+    return made

@@ -1,0 +1,56 @@
+"""``govbus bench workers``: two workers against one on the same machine, and, from the costs measured for one event,
+what four brokers and eight workers would carry on paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench import ours, ratings
+from bench.given import Given
+from bench.measure import Round, Target, report
+from bench.stand import Stand, stand
+
+BROKERS, WORKERS = 4, 8
+POSTGRES_CORES = (8, 16, 32)
+BUSY = 0.7
+"""Share of a core that may be used in a plan; the rest is for what is not measured here."""
+TARGETS = (Target("two workers no slower than one", figure="two_to_one", least=1.0),)
+
+
+def run(given: Given) -> dict[str, Any]:
+    """The report of ``given.rounds`` rounds over ``given.events`` ratings, one worker and two in turn."""
+    with stand() as place:
+        ratings.fill(place, given)
+        rounds = [_round(place, given, number) for number in range(given.rounds)]
+        found = report("workers", rounds, TARGETS, events=given.events)
+    return {**found, "paper": paper(found["ours"])}
+
+
+def _round(place: Stand, given: Given, number: int) -> Round:
+    order = (1, 2) if number % 2 == 0 else (2, 1)
+    found = {n: _measured(place, given, n, number) for n in order}
+    two = {f"{name}_two_workers": value for name, value in found[2].items()}
+    ratio = {"two_to_one": found[2]["rate"] / found[1]["rate"]}
+    return Round({**found[1], **two, **ratio})
+
+
+def _measured(place: Stand, given: Given, workers: int, number: int) -> dict[str, float]:
+    with place.database() as url, place.directory(f"workers-{workers}-{number}") as home:
+        work = ratings.work(given.events, "--without-uploads")
+        step = f"{workers} worker{'s' if workers > 1 else ''}"
+        return ours.measure(place, url, work, home, lambda n: given.tell(step, n, given.events), workers)
+
+
+def paper(costs: Mapping[str, float]) -> dict[str, float]:
+    """Events a second that each part would carry at 70 % of its cores, a core for each worker and two for each broker;
+    the least of them is what the whole carries. Replication is counted as three times the broker's cost.
+    """
+    parts = {
+        f"{WORKERS}_workers": WORKERS * BUSY / costs["worker_cpu_us"] * 1e6,
+        f"{BROKERS}_brokers": BROKERS * 2 * BUSY / (3 * costs["kafka_cpu_us"]) * 1e6,
+    }
+    for cores in POSTGRES_CORES:
+        parts[f"postgres_{cores}_cores"] = cores * BUSY / costs["postgres_cpu_us"] * 1e6
+    return parts
