@@ -231,6 +231,7 @@ class Relay:
                     self.leads.set()
                     self._pump(raw, stop)
             except BaseException:
+                raw.close()  # at once: the lock must not wait for the garbage collector
                 connection.invalidate()  # it may be dead: nothing to roll back
                 raise
             finally:
