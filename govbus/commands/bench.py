@@ -37,9 +37,9 @@ def bench(
     given = _given(events, rounds, peers)
     reports = [_measured(bench, _sized(given, bench, name)) for bench in chosen]
     if name == ALL:
-        from bench import page
+        from bench.page import write
 
-        typer.echo(f"written: {page.write(reports, out)}", err=True)
+        typer.echo(f"written: {write(reports, out)}", err=True)
     _tell(reports, as_json, name == ALL)
     raise typer.Exit(0 if all(met for r in reports for met in r["targets"].values()) else 1)
 

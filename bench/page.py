@@ -1,0 +1,97 @@
+"""Writes ``performance.md``, its plots and the results it was made from. Says what was measured, judges nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from bench import plots
+from bench.plots import short
+from bench.registry import BY_NAME
+
+PLACE = "performance"
+WORDS = {True: "met", False: "**missed**", None: "not judged"}
+INTRODUCTION = """# Performance
+
+Written by `govbus bench all`; the same results as JSON are in [performance/results.json]({place}/results.json). What
+is measured, what is equal and what is not: [bench/README.md](../bench/README.md). Every figure is the median of its
+rounds, with the least and the greatest beside it; ratios and shares are taken round by round.
+"""
+
+
+def write(reports: Sequence[Mapping[str, Any]], out: Path) -> Path:
+    """Write everything below ``out``; returns the page's path."""
+    place = out / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    found = {"machine": machine(), "reports": list(reports)}
+    (place / "results.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
+    for report in reports:
+        plots.draw(report, place / f"{report['name']}.svg")
+    page = out / f"{PLACE}.md"
+    page.write_text("\n".join(_page(reports, found["machine"])) + "\n")
+    return page
+
+
+def machine() -> dict[str, str]:
+    """What it was measured on, and when."""
+    return {
+        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "architecture": platform.machine(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+    }
+
+
+def _page(reports: Sequence[Mapping[str, Any]], about: Any) -> Iterator[str]:
+    yield INTRODUCTION.format(place=PLACE)
+    yield "Measured on " + ", ".join(f"{name}: {value}" for name, value in about.items()) + "."
+    yield from _targets(reports)
+    for report in reports:
+        yield from _section(report)
+
+
+def _targets(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield "\n## Targets\n\n| Benchmark | Target | |\n|---|---|---|"
+    for report in reports:
+        for text, met in report["targets"].items():
+            yield f"| {report['name']} | {text} | {WORDS[met]} |"
+
+
+def _section(report: Mapping[str, Any]) -> Iterator[str]:
+    name = report["name"]
+    yield f"\n## {name}\n"
+    says = BY_NAME[name].says if name in BY_NAME else ""
+    yield f"{says}. {report['events']:,} events, {report['rounds']} rounds.\n\n![{name}]({PLACE}/{name}.svg)\n"
+    yield "| Figure | Median | Least | Greatest | Ours compared |\n|---|---|---|---|---|"
+    yield from _rows(report)
+    yield from (f"\nNot run: {peer}: {why.splitlines()[-1]}" for peer, why in report["not_run"].items())
+    if "paper" in report:
+        yield "\nOn paper, from the CPU measured for one event, events a second that each part would carry:\n"
+        yield "| Part | Events a second |\n|---|---|"
+        yield from (f"| {part} | {short(value)} |" for part, value in report["paper"].items())
+
+
+def _rows(report: Mapping[str, Any]) -> Iterator[str]:
+    spread = report["spread"]
+    for figure, value in report["ours"].items():
+        yield _row(f"govbus: {figure}", value, spread["ours"].get(figure), "")
+    for peer, figures in report["peers"].items():
+        low, high = spread["ratios"][peer]
+        ratio = f"{report['ratios'][peer]:.2f} × ({low:.2f} to {high:.2f})"
+        yield _row(f"peer: {peer}", figures["rate"], spread["peers"][peer]["rate"], ratio)
+    for limit, share in report["limits"].items():
+        yield _row(f"limit: {limit}", report["limit_rates"][limit], spread["limits"].get(limit), f"{share:.0%} of it")
+
+
+def _row(name: str, value: float, between: Sequence[float] | None, compared: str) -> str:
+    low, high = (short(v) for v in between) if between else ("", "")
+    return f"| {name} | {short(value)} | {low} | {high} | {compared} |"
