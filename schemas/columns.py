@@ -120,7 +120,7 @@ def _block(plan: Plan, values: Sequence[bytes]) -> Block:
         bool(sizes.min() > FRAME_BYTES and sizes.max() <= MAX_BYTES), "a value is too large or has no body"
     )
     total = int(sizes.sum())
-    head = plan.header + _varint(len(values)) + _varint(total)
+    head = plan.header + varint(len(values)) + varint(total)
     whole = b"".join((head, *values, SYNC))
     data = np.frombuffer(whole, dtype=np.uint8, offset=len(head), count=total)
     starts = np.cumsum(sizes) - sizes
@@ -183,8 +183,8 @@ def _check_bytes(plan: Plan, read: pl.DataFrame, block: Block) -> None:
 def _measured(plan: Plan, read: pl.DataFrame) -> dict[str, pl.Series]:
     """Lengths in bytes of all texts that are never null, in one pass: each polars call has its price."""
     texts = [c.name for c in plan.columns if c.kind == "string" and c.null_at is None]
-    lengths = read.select(pl.col(texts).str.len_bytes())
-    return {series.name: series for series in lengths}
+    measured = read.select(pl.col(texts).str.len_bytes())
+    return {series.name: series for series in measured}
 
 
 def _sizes(column: Column, values: pl.Series) -> Ints:
@@ -201,14 +201,14 @@ def _plain_sizes(kind: Kind, values: pl.Series) -> Ints:
     if kind in FIXED:
         return np.full(len(values), FIXED[kind], dtype=np.int64)
     if kind in ("int", "long", "date"):
-        return _varint_sizes(values.to_physical().to_numpy().astype(np.int64))
+        return varint_sizes(values.to_physical().to_numpy().astype(np.int64))
     if kind == "strings":
         return _list_sizes(values)
-    lengths = _lengths(values)
-    return lengths + _varint_sizes(lengths)
+    long = lengths(values)
+    return long + varint_sizes(long)
 
 
-def _lengths(values: pl.Series) -> Ints:
+def lengths(values: pl.Series) -> Ints:
     """Lengths in bytes of texts or bytes; numbers are lengths that were measured already."""
     if values.dtype.is_integer():
         return values.to_numpy().astype(np.int64)
@@ -222,15 +222,15 @@ def _list_sizes(values: pl.Series) -> Ints:
     sizes = np.ones(len(values), dtype=np.int64)
     filled = counts > 0
     if filled.any():
-        lengths = _lengths(values.filter(pl.Series(filled)).explode())
+        long = lengths(values.filter(pl.Series(filled)).explode())
         firsts = np.cumsum(counts[filled]) - counts[filled]
-        sizes[filled] += np.add.reduceat(lengths + _varint_sizes(lengths), firsts) + _varint_sizes(
+        sizes[filled] += np.add.reduceat(long + varint_sizes(long), firsts) + varint_sizes(
             counts[filled]
         )
     return sizes
 
 
-def _varint_sizes(numbers: Ints) -> Ints:
+def varint_sizes(numbers: Ints) -> Ints:
     """Length of each number as a zigzag varint."""
     magnitudes = numbers ^ (numbers >> 63)
     if not len(magnitudes):
@@ -310,10 +310,10 @@ def _header(schema: dict[str, Any]) -> bytes:
     fields = [framed, *({"name": f["name"], "type": f["type"]} for f in schema["fields"])]
     text = json.dumps({"type": "record", "name": "row", "fields": fields}).encode()
     entries = (b"avro.schema", text, b"avro.codec", b"null")
-    return b"Obj\x01" + _varint(2) + b"".join(_varint(len(e)) + e for e in entries) + _varint(0) + SYNC
+    return b"Obj\x01" + varint(2) + b"".join(varint(len(e)) + e for e in entries) + varint(0) + SYNC
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     """Zigzag varint of a number that is not negative."""
     rest, out = number << 1, bytearray()
     while rest > 0x7F:

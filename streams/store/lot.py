@@ -7,11 +7,13 @@ reads by column takes the raw records and the two arrays.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from schemas.topics import Topic
 from streams.store.projection import Carried
@@ -32,6 +34,78 @@ class Raw(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record that was read by column."""
+
+    offset: int
+    timestamp: int
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_type: int = 0
+
+
+HEADER = "header "
+"""Before a header's name in the name of its column."""
+
+
+class Columns(Sequence[Record]):
+    """Records as columns: offset, timestamp (epoch ms), key, value, and one for each header, all of them bytes.
+
+    All records have these headers, each once; no key and no value is absent.
+    """
+
+    __slots__ = ("frame",)
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.frame = frame
+
+    def __len__(self) -> int:
+        return self.frame.height
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Columns: ...
+    def __getitem__(self, at: int | slice) -> Record | Columns:
+        if isinstance(at, slice):
+            return Columns(self.frame[at])
+        return self._record(self.frame.row(at))
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self._record, self.frame.iter_rows())
+
+    def since(self, offset: int) -> Columns:
+        """The records at ``offset`` and above."""
+        return self if self.frame["offset"][0] >= offset else Columns(self.frame.filter(pl.col("offset") >= offset))
+
+    def header(self, name: str) -> pl.Series | None:
+        """Values of one header; None if the records have none of this name."""
+        return self.frame[HEADER + name] if HEADER + name in self.frame.columns else None
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        offset, timestamp, key, value, *heads = row
+        names = (c.removeprefix(HEADER) for c in self.frame.columns[4:])
+        return Record(offset, timestamp, key, value, tuple(zip(names, heads, strict=True)))
+
+
+def size(records: Sequence[Any]) -> int:
+    """Bytes of the values."""
+    if isinstance(records, Columns):
+        return int(records.frame["value"].bin.size().sum())
+    return sum(len(r.value) for r in records if r.value)
+
+
+def gathered(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
+    """The records of all ``parts``: as columns if all of them are, with the same headers."""
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(p, Columns) and p.frame.columns == parts[0].frame.columns for p in parts):  # type: ignore[attr-defined]
+        return Columns(pl.concat([p.frame for p in parts], rechunk=False))  # type: ignore[attr-defined]
+    return [record for part in parts for record in part]
+
+
 class Lot(Sequence[Carried]):
     """Records of one topic; ``partitions`` and ``offsets`` say where each lies in the log."""
 
@@ -47,7 +121,7 @@ class Lot(Sequence[Carried]):
     def joined(cls, topic: Topic, runs: Iterable[tuple[int, Sequence[Raw]]]) -> Lot:
         """``runs`` are consecutive records of one partition each, as ``(partition, records)``."""
         runs = list(runs)
-        raws = [raw for _, records in runs for raw in records]
+        raws = gathered([records for _, records in runs])
         sizes = [len(records) for _, records in runs]
         partitions = np.repeat(np.array([p for p, _ in runs], dtype=np.int64), sizes)
         return cls(topic, raws, partitions, _offsets(raws))
@@ -79,8 +153,21 @@ class Lot(Sequence[Carried]):
         """The records where ``mask`` is true, in their order; itself if it is true everywhere."""
         if mask.all():
             return self
-        raws = list(compress(self.raws, mask.tolist()))
-        return Lot(self.topic, raws, self.partitions[mask], self.offsets[mask])
+        raws = self.raws
+        left = Columns(raws.frame.filter(mask)) if isinstance(raws, Columns) else list(compress(raws, mask.tolist()))
+        return Lot(self.topic, left, self.partitions[mask], self.offsets[mask])
+
+    def values(self) -> list[bytes]:
+        """Values of all records; an absent one is empty."""
+        if isinstance(self.raws, Columns):
+            return self.raws.frame["value"].to_list()
+        return [raw.value or b"" for raw in self.raws]
+
+    def keys(self) -> pl.Series:
+        """Keys of all records; an absent one is what no text can be."""
+        if isinstance(self.raws, Columns):
+            return self.raws.frame["key"]
+        return pl.Series([r.key if r.key is not None else b"\xff" for r in self.raws], dtype=pl.Binary)
 
     def _carried(self, raw: Any, partition: int) -> Carried:
         if isinstance(raw, Carried):
@@ -89,4 +176,6 @@ class Lot(Sequence[Carried]):
 
 
 def _offsets(raws: Sequence[Raw]) -> Ints:
+    if isinstance(raws, Columns):
+        return raws.frame["offset"].to_numpy().astype(np.int64)
     return np.fromiter((r.offset for r in raws), dtype=np.int64, count=len(raws))
