@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from typing import Any
 
 from bench.load import Message
-from govbus.district import cases, generator, items, records
+from govbus.district import cases, clock, generator, items, records
 from govbus.district.model import Row
 from govbus.district.publishing import whole
 from schemas import codec, envelope
@@ -21,6 +22,11 @@ from schemas.envelope import Headers
 from schemas.topics import CALENDAR, CASE, ITEM, Topic
 
 SEED = 430_903
+LONG = 10
+"""Working days that a case may take at least, to be surely open for a week."""
+WEEK_MS = clock.at(date(2020, 9, 7), 0)
+MINUTES_MS = 5 * 60_000
+OPENING = ["case.submitted", "case.accepted"]
 DIGITS = 5
 """Digits of a key's number that clones exchange: up to 100,000 clones of one template."""
 
@@ -70,11 +76,35 @@ def case_templates(stories: int = 200) -> list[Template]:
 
 
 def open_case_templates(stories: int = 200) -> list[Template]:
-    """The acceptance, and nothing after it, of cases that are nowhere near their yellow line."""
-    rows = [r for r in generator.make(SEED, 4 * stories, 0).district.rows if r.topic is CASE and r.outcome == "new"]
-    accepted = [r for r in _one_a_prefix(rows) if r.record["event_type"] == "case.accepted"][:stories]
-    last = max(r.received_at for r in accepted)
-    return [Template.of(replace(r, received_at=last), lambda key: key) for r in accepted]
+    """Submission and acceptance, and nothing after them, of some cases: two events each, and an open clock.
+
+    All are accepted in one week and have ten working days or more, so none is due before the last is accepted.
+    """
+    rows = generator.make(SEED, 16 * stories, 0).district.rows
+    long = {r.record["item_code"] for r in rows if r.topic is ITEM and r.record.get("promise_limit", 0) >= LONG}
+    lives: dict[str, list[Row]] = {}
+    for row in _one_a_prefix([r for r in rows if r.topic is CASE and r.outcome == "new"]):
+        lives.setdefault(row.record["case_no"], []).append(row)
+    plain = [life[:2] for life in lives.values() if _opens(life[:2]) and life[0].record["item_code"] in long]
+    moved = [row for life in plain[:stories] for row in _moved(life)]
+    return [Template.of(row, lambda key: key) for row in sorted(moved, key=lambda r: r.received_at)]
+
+
+def _opens(life: Sequence[Row]) -> bool:
+    """Whether it is submitted and accepted, both told in numbers and at once."""
+    at = [r.record["occurred_at"] for r in life]
+    return [r.record["event_type"] for r in life] == OPENING and all(
+        isinstance(t, int) and r.received_at - t < MINUTES_MS for t, r in zip(at, life, strict=True)
+    )
+
+
+def _moved(life: Sequence[Row]) -> list[Row]:
+    """The same by whole weeks later or earlier, accepted in the week of ``WEEK_MS``."""
+    by = (WEEK_MS - life[-1].received_at) // (7 * cases.DAY_MS) * 7 * cases.DAY_MS + 7 * cases.DAY_MS
+    return [
+        replace(r, received_at=r.received_at + by, record={**r.record, "occurred_at": r.record["occurred_at"] + by})
+        for r in life
+    ]
 
 
 def stock_templates(number: int = 200) -> list[Template]:

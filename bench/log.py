@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from schemas.topics import Topic
 
 CHUNK = 20_000
-SILENT_S = 10.0
+WAIT_S, SILENT_S = 0.2, 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +34,12 @@ def batches(kafka: str, topic: Topic, upto: Mapping[int, int]) -> Iterator[Batch
     """All records of ``topic`` below ``upto`` (next offset by partition), in batches."""
     consumer = _consumer(kafka)
     consumer.assign([_place(topic, p) for p, end in upto.items() if end])
-    left = sum(upto.values())
+    left, heard = sum(upto.values()), time.monotonic()
     try:
         while left:
-            some = consumer.consume(CHUNK, SILENT_S)
-            if not some:
+            some = consumer.consume(min(CHUNK, left), WAIT_S)  # it waits until it has as many as it was asked for
+            heard = time.monotonic() if some else heard
+            if time.monotonic() - heard > SILENT_S:
                 raise TimeoutError(f"{topic.name}: {left} records did not come")
             fine = [m for m in some if not m.error() and m.offset() < upto[m.partition()]]
             left -= len(fine)

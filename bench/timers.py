@@ -33,16 +33,17 @@ DUE = (
 
 
 def run(given: Given) -> dict[str, Any]:
-    """The report over about ``given.events`` cases that are accepted and not decided.
+    """The report over about ``given.events`` cases that are accepted and not decided (two events each).
 
     ``quiet_ms_*``: one look at all partitions while no clock is due. ``rate``: cases a second once all are due (years
     later by the wall clock), from the first judged to the last. Limit: one UPDATE of the same rows.
     """
     templates = clones.open_case_templates()
-    count = clones.copies(templates, given.events) * len(templates)
+    events = clones.copies(templates, 2 * given.events) * len(templates)
+    count = events // 2
     with stand() as place, known(place, given) as template:
-        for done in load.pour(place.kafka, CASE, clones.messages(templates, given.events)):
-            given.tell("fill Kafka", done, count)
+        for done in load.pour(place.kafka, CASE, clones.messages(templates, events)):
+            given.tell("fill Kafka", done, events)
         with place.database(template, CLOCKS) as url:
             _open(place, url, given, count)
             rounds = [_round(place, given, count, number) for number in range(given.rounds)]
@@ -51,13 +52,13 @@ def run(given: Given) -> dict[str, Any]:
 
 def _open(place: Stand, url: str, given: Given, count: int) -> None:
     """Let a worker accept the cases; its time is that of the events, so no clock becomes due."""
-    work = Work((CASE,), count, lambda engine: _verify(engine, count), "", ("--clock", "watermark"))
+    work = Work((CASE,), 2 * count, lambda engine: _verify(engine, count), "", ("--clock", "watermark"))
     with place.directory("open") as home:
-        ours.measure(place, url, work, home, lambda n: given.tell("open clocks", n, count))
+        ours.measure(place, url, work, home, lambda n: given.tell("open clocks", n, 2 * count))
 
 
 def _verify(engine: sa.Engine, count: int) -> None:
-    cases.verify(engine, count)
+    cases.verify(engine, 2 * count)
     if (found := ours.ask(engine, OPEN)) != count:
         raise GovbusError(f"{count} accepted cases gave {found} open clocks")
 
