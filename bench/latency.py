@@ -32,7 +32,7 @@ FIRST_S = 3.0
 """Left out: the beginning of each load."""
 LOAD_S = 10.0
 DRAIN_S = 60.0
-QUIET_S = 10.0
+QUIET_S = 120.0
 BAD = "1", "2"
 UNSENT_ALERTS = f"SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND topic = '{ALERT.name}')"
 TARGETS = (
@@ -45,10 +45,12 @@ def run(given: Given) -> dict[str, Any]:
     """The report of ``given.rounds`` rounds; ``events`` is the backlog by which the capacity is measured.
 
     ``rate`` is that capacity: ratings a second through worker and relay until the last alert is in its topic. The
-    worker says no single ratings for the province, as in ``bench ratings``.
+    worker says no single ratings for the province, as in ``bench ratings``; all ratings are of one day, as live ones
+    are.
     """
     with stand() as place:
-        for done in load.fill(place.kafka, RATING, given.events):
+        backlog = (m for section in load.ratings(given.events, days=1) for m in load.messages(RATING, section))
+        for done in load.pour(place.kafka, RATING, backlog):
             given.tell("fill Kafka", done, given.events)
         rounds = [_round(place, given, number) for number in range(given.rounds)]
         return report("latency", rounds, TARGETS, events=given.events, seconds=LOAD_S)
@@ -88,7 +90,7 @@ def _capacity(place: Stand, engine: sa.Engine, workers: ours.Workers, given: Giv
 
 
 def _quiet(place: Stand, engine: sa.Engine, workers: ours.Workers) -> None:
-    """Return when nothing is under way; rollups are given some seconds, for in real life they go on as well."""
+    """Return when nothing is under way, rollups included (those are given two minutes)."""
     deadline = time.monotonic() + QUIET_S
     while ours.behind(engine, RATING, log.ends(place.kafka, RATING)) or (
         time.monotonic() < deadline and any(ours.ask(engine, open_) for open_ in (UNSENT, UNMERGED))
@@ -176,7 +178,7 @@ def _recorder(acked: dict[str, float], rating: str) -> Any:
 def _made(count: int, first: int) -> Sequence[tuple[Message, str]]:
     """Messages, each with its event id if the rating is bad, else with nothing."""
     made = []
-    for section in load.ratings(count, seed=first, first=first):
+    for section in load.ratings(count, seed=first, first=first, days=1):
         bad = section["satisfaction_code"].is_in(BAD).to_list()
         for message, is_bad in zip(load.messages(RATING, section), bad, strict=True):
             made.append((message, dict(message[2])["ce_id"].decode() if is_bad else ""))

@@ -28,20 +28,20 @@ Message = tuple[bytes, bytes, Headers]
 TAGS = {5: "517", 4: "413", 3: "314", 2: "214", 1: "115"}
 
 
-def ratings(count: int, seed: int = 1, first: int = 0) -> Iterator[pl.DataFrame]:
+def ratings(count: int, seed: int = 1, first: int = 0, days: int = DAYS) -> Iterator[pl.DataFrame]:
     """``count`` first ratings in frames of at most ``SECTION``, each of another case (numbered from ``first``), with
-    all fields of the contract.
+    all fields of the contract, spread over ``days`` days (live ones are all of today).
     """
     chance = random.Random(seed)
     for start in range(0, count, SECTION):
-        yield _section(chance, first + start, min(SECTION, count - start))
+        yield _section(chance, first + start, min(SECTION, count - start), days)
 
 
-def _section(chance: random.Random, first: int, size: int) -> pl.DataFrame:
+def _section(chance: random.Random, first: int, size: int, span: int) -> pl.DataFrame:
     departments = list(codesets.departments().values())
     items = [chance.randrange(ITEMS) for _ in range(size)]
     owners = [departments[i % len(departments)] for i in items]
-    days = [chance.randrange(DAYS) for _ in range(size)]
+    days = [chance.randrange(span) for _ in range(size)]
     levels = chance.choices(list(WEIGHTS), list(WEIGHTS.values()), k=size)
     at = [START_MS + d * DAY_MS + chance.randrange(9 * 3_600_000, 17 * 3_600_000) for d in days]
     return pl.DataFrame(

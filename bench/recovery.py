@@ -109,7 +109,7 @@ class Flow:
         try:
             sender: Any = load.producer(self._kafka)
             began, sent = time.monotonic(), 0
-            for section in load.ratings(100_000_000, seed=self._first, first=self._first):
+            for section in load.ratings(100_000_000, seed=self._first, first=self._first, days=1):
                 for key, value, headers in load.messages(RATING, section):
                     while sent > (time.monotonic() - began) * self._rate:
                         sender.poll(0.005)

@@ -5,7 +5,6 @@ judged once they are.
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,7 +22,7 @@ from streams.store.engine import connect
 from streams.store.judge import JudgeProjection
 
 CLOCKS = "clocks"
-TICKS = 40
+LOOKS = 100
 OPEN = "SELECT count(*) FROM case_state WHERE next_check_at IS NOT NULL"
 FIRST_DUE = "SELECT min(next_check_at) FROM case_state"
 DUE = (
@@ -35,8 +34,8 @@ DUE = (
 def run(given: Given) -> dict[str, Any]:
     """The report over about ``given.events`` cases that are accepted and not decided (two events each).
 
-    ``quiet_ms_*``: one look at all partitions while no clock is due. ``rate``: cases a second once all are due (years
-    later by the wall clock), from the first judged to the last. Limit: one UPDATE of the same rows.
+    ``quiet_ms_*``: one look while no clock is due. ``rate``: cases a second once all are due, years later by the wall
+    clock, judged as a worker's line judges them but in this process. Limit: one UPDATE of the same rows.
     """
     templates = clones.open_case_templates()
     events = clones.copies(templates, 2 * given.events) * len(templates)
@@ -64,11 +63,11 @@ def _verify(engine: sa.Engine, count: int) -> None:
 
 
 def _round(place: Stand, given: Given, count: int, number: int) -> Round:
-    with place.database(CLOCKS) as url, place.directory(f"timers-{number}") as home:
+    with place.database(CLOCKS, f"sweep_{number}") as url:
         engine = connect(url)
-        figures = {"clocks": float(count), **_quiet(engine, given), **_sweep(place, url, engine, given, count, home)}
+        figures = {"clocks": float(count), **_quiet(engine, given), **_sweep(engine, given, count)}
         engine.dispose()
-    with place.database(CLOCKS) as url:
+    with place.database(CLOCKS, f"update_{number}") as url:
         engine = connect(url)
         updated = _updated(engine, count)
         engine.dispose()
@@ -76,34 +75,34 @@ def _round(place: Stand, given: Given, count: int, number: int) -> Round:
 
 
 def _quiet(engine: sa.Engine, given: Given) -> dict[str, float]:
-    """How long a look takes at a moment when nothing is due."""
+    """How long the worker's look takes at a moment when nothing is due."""
     projection, before = JudgeProjection(), int(ours.ask(engine, FIRST_DUE)) - 1
     spans = []
-    for tick in range(TICKS):
-        given.tell("look while nothing is due", tick, TICKS)
+    for look in range(LOOKS):
+        given.tell("look while nothing is due", look, LOOKS)
         began = time.monotonic()
-        tick_all(engine, projection, dict.fromkeys(range(CASE.partitions), before))
+        with engine.connect() as tx:
+            due = projection.due(tx, before)
         spans.append(1000 * (time.monotonic() - began))
+        if due:
+            raise GovbusError(f"{len(due)} partitions have something due before the first clock is")
     return {"quiet_ms_p50": percentile(spans, 0.5), "quiet_ms_p99": percentile(spans, 0.99)}
 
 
-def _sweep(place: Stand, url: str, engine: sa.Engine, given: Given, count: int, home: Any) -> dict[str, float]:
-    """Start a worker by the wall clock: all is due. How fast it judges, and how many cards that makes."""
-    with ExitStack() as stack:
-        workers = ours.start(place, url, home, stack)
-        first, had = _until(engine, workers, given, count, count - 1)
-        last, left = _until(engine, workers, given, count, 0)
-    judged = had - left or count
-    return {"rate": judged / max(last - first, 1e-3), "cards": float(ours.ask(engine, "SELECT count(*) FROM card"))}
-
-
-def _until(engine: sa.Engine, workers: ours.Workers, given: Given, count: int, wanted: int) -> tuple[float, int]:
-    """When at most ``wanted`` cases are due, and how many then."""
-    while (due := int(ours.ask(engine, DUE))) > wanted:
-        given.tell("sweep", count - due, count)
-        workers.must_live()
-        time.sleep(0.05)
-    return time.monotonic(), due
+def _sweep(engine: sa.Engine, given: Given, count: int) -> dict[str, float]:
+    """Judge all cases, all due by now, as a worker's line does; how many cards that makes."""
+    projection, now = JudgeProjection(), time.time_ns() // 1_000_000
+    due, began, longest = dict.fromkeys(range(CASE.partitions), now), time.monotonic(), 0.0
+    while due:
+        given.tell("sweep: partitions done", CASE.partitions - len(due), CASE.partitions)
+        before = time.monotonic()
+        due = dict.fromkeys(tick_all(engine, projection, due), now)
+        longest = max(longest, time.monotonic() - before)
+    seconds = time.monotonic() - began
+    if left := int(ours.ask(engine, DUE)):
+        raise GovbusError(f"the sweep left {left} cases due")
+    cards = float(ours.ask(engine, "SELECT count(*) FROM card"))
+    return {"rate": count / seconds, "longest_transaction_s": longest, "cards": cards}
 
 
 def _updated(engine: sa.Engine, count: int) -> float:

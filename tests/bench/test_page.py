@@ -1,0 +1,51 @@
+"""The page is made from the reports and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench import page
+from bench.measure import Round, Target, report
+from bench.workers import paper
+
+RATINGS = report(
+    "ratings",
+    [Round({"rate": 50_000.0}, {"stock_faust": {"rate": 2_500.0}}, {"consume": 100_000.0}, {"pathway": "no network"})],
+    [Target("twenty times", least=20, peer="stock_faust"), Target("all of it", least=1.0, limit="consume")],
+    events=1_000,
+)
+OPEN = [Target("open", peer="none", least=1)]
+LATENCY = report("latency", [Round({"rate": 1.0, "p99_ms_at_500": 22.0})], OPEN, events=9)
+
+
+def test_the_page_names_every_figure_ratio_target_and_absent_peer(tmp_path: Path) -> None:
+    text = page.write([RATINGS, LATENCY], tmp_path).read_text()
+    assert "| ratings | twenty times | met |" in text
+    assert "| ratings | all of it | **missed** |" in text
+    assert "| latency | open | not judged |" in text
+    assert "| peer: stock_faust | 2,500 | 2,500 | 2,500 | 20.00 × (20.00 to 20.00) |" in text
+    assert "| limit: consume | 100,000 | 100,000 | 100,000 | 50% of it |" in text
+    assert "Not run: pathway: no network" in text
+    assert "![latency](performance/latency.svg)" in text
+
+
+def test_the_results_beside_it_are_the_reports_and_each_has_a_plot(tmp_path: Path) -> None:
+    page.write([RATINGS, LATENCY], tmp_path)
+    assert json.loads((tmp_path / "performance" / "results.json").read_text())["reports"] == [RATINGS, LATENCY]
+    drawn = (tmp_path / "performance" / "ratings.svg").read_text()
+    assert "stock_faust" in drawn
+    assert "50,000" in drawn
+    assert "p99_ms_at_500" in (tmp_path / "performance" / "latency.svg").read_text()
+
+
+def test_the_same_results_give_the_same_plot(tmp_path: Path) -> None:
+    once, again = (page.write([RATINGS], tmp_path / name).parent / "performance/ratings.svg" for name in "ab")
+    assert once.read_bytes() == again.read_bytes()
+
+
+def test_the_plan_divides_seventy_per_cent_of_the_cores_by_the_cost_of_an_event() -> None:
+    plan = paper({"worker_cpu_us": 10.0, "kafka_cpu_us": 2.0, "postgres_cpu_us": 7.0})
+    assert round(plan["8_workers"]) == 560_000
+    assert round(plan["4_brokers"]) == 933_333
+    assert round(plan["postgres_8_cores"]) == 800_000
