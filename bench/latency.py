@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from schemas import codec
 from schemas.errors import GovbusError
 from schemas.topics import ALERT, RATING
 from streams.store.engine import connect
+from streams.store.tables import outbox
 
 STEADY = 500
 SHARES = (10, 50, 80)
@@ -70,7 +71,7 @@ def _round(place: Stand, given: Given, number: int) -> Round:
         for step, (name, rate) in enumerate(loads.items()):
             given.tell(f"{rate:,.0f} ratings a second", step, len(loads))
             first = 10_000_000 * (1 + number * len(loads) + step)
-            figures |= {f"{k}_at_{name}": v for k, v in _measured(place, rate, first, watch).items()}
+            figures |= {f"{k}_at_{name}": v for k, v in _measured(place, engine, rate, first, watch).items()}
             _quiet(place, engine, workers)
     return Round(figures)
 
@@ -101,9 +102,9 @@ def _quiet(place: Stand, engine: sa.Engine, workers: ours.Workers) -> None:
 
 @dataclass
 class Watch:
-    """When each alert came, by the event id of its rating (epoch seconds)."""
+    """When each alert came (epoch seconds), and its own event id, by the event id of its rating."""
 
-    seen: dict[str, float]
+    seen: dict[str, tuple[float, str]]
 
 
 @contextmanager
@@ -132,12 +133,13 @@ def _watch(kafka: str, watch: Watch, stop: threading.Event, ready: threading.Eve
     while not stop.is_set():
         message = consumer.poll(0.1)
         if message is not None and not message.error():
-            for rating in codec.decode(message.value(), ALERT)["evidence"]:
-                watch.seen.setdefault(rating, time.time())
+            alert = codec.decode(message.value(), ALERT)
+            for rating in alert["evidence"]:
+                watch.seen.setdefault(rating, (time.time(), alert["event_id"]))
     consumer.close()
 
 
-def _measured(place: Stand, rate: float, first: int, watch: Watch) -> dict[str, float]:
+def _measured(place: Stand, engine: sa.Engine, rate: float, first: int, watch: Watch) -> dict[str, float]:
     """Latencies of the bad ratings among ``rate`` a second for some seconds; raises if an alert does not come."""
     acked = _load(place.kafka, rate, first)
     deadline = time.monotonic() + DRAIN_S
@@ -145,8 +147,25 @@ def _measured(place: Stand, rate: float, first: int, watch: Watch) -> dict[str, 
         if time.monotonic() > deadline:
             raise GovbusError(f"{len(missing)} of {len(acked)} alerts did not come within {DRAIN_S:.0f} s")
         time.sleep(0.1)
-    waits = [1000 * (watch.seen[rating] - at) for rating, at in acked.items()]
-    return {"p50_ms": percentile(waits, 0.5), "p99_ms": percentile(waits, 0.99), "alerts": float(len(waits))}
+    waits = [1000 * (watch.seen[rating][0] - at) for rating, at in acked.items()]
+    found = {"p50_ms": percentile(waits, 0.5), "p99_ms": percentile(waits, 0.99), "alerts": float(len(waits))}
+    return found | _stages(engine, acked, watch)
+
+
+def _stages(engine: sa.Engine, acked: Mapping[str, float], watch: Watch) -> dict[str, float]:
+    """Medians of the parts of the way: until the alert stands in the outbox (but for its commit), until the relay has
+    marked it as sent, until the consumer has it since it was put into the outbox.
+    """
+    rating = {watch.seen[r][1]: r for r in acked}
+    query = sa.select(outbox.c.event_id, outbox.c.queued_at, outbox.c.sent_at).where(outbox.c.topic == ALERT.name)
+    with engine.connect() as tx:
+        rows = [(rating[str(i)], queued, sent) for i, queued, sent in tx.execute(query) if str(i) in rating]
+    parts = {
+        "to_outbox_p50_ms": [queued - 1000 * acked[r] for r, queued, _ in rows],
+        "outbox_to_marked_p50_ms": [float(sent - queued) for _, queued, sent in rows if sent],
+        "outbox_to_consumer_p50_ms": [1000 * watch.seen[r][0] - queued for r, queued, _ in rows],
+    }
+    return {name: percentile(values, 0.5) for name, values in parts.items()}
 
 
 def _load(kafka: str, rate: float, first: int) -> dict[str, float]:

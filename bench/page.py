@@ -20,23 +20,31 @@ PLACE = "performance"
 WORDS = {True: "met", False: "**missed**", None: "not judged"}
 INTRODUCTION = """# Performance
 
-Written by `govbus bench all`; the same results as JSON are in [performance/results.json]({place}/results.json). What
-is measured, what is equal and what is not: [bench/README.md](../bench/README.md). Every figure is the median of its
-rounds, with the least and the greatest beside it; ratios and shares are taken round by round.
+Written by `govbus bench all` (or `govbus bench NAME --write`, one section); the same results as JSON are in
+[performance/results.json]({place}/results.json). What is measured, what is equal and what is not:
+[bench/README.md](../bench/README.md). Every figure is the median of its rounds, with the least and the greatest beside
+it; ratios and shares are taken round by round.
 """
 
 
-def write(reports: Sequence[Mapping[str, Any]], out: Path) -> Path:
-    """Write everything below ``out``; returns the page's path."""
+def add(report: Mapping[str, Any], out: Path) -> Path:
+    """Put ``report`` in the place of the last one of its name, and write everything below ``out`` anew; returns the
+    page's path.
+    """
     place = out / PLACE
     place.mkdir(parents=True, exist_ok=True)
-    found = {"machine": machine(), "reports": list(reports)}
-    (place / "results.json").write_text(json.dumps(found, ensure_ascii=False, indent=1) + "\n")
-    for report in reports:
-        plots.draw(report, place / f"{report['name']}.svg")
+    results = place / "results.json"
+    known = json.loads(results.read_text()) if results.exists() else []
+    reports = sorted([r for r in known if r["name"] != report["name"]] + [{**report, "machine": machine()}], key=_order)
+    results.write_text(json.dumps(reports, ensure_ascii=False, indent=1) + "\n")
+    plots.draw(report, place / f"{report['name']}.svg")
     page = out / f"{PLACE}.md"
-    page.write_text("\n".join(_page(reports, found["machine"])) + "\n")
+    page.write_text("\n".join(_page(reports)) + "\n")
     return page
+
+
+def _order(report: Mapping[str, Any]) -> int:
+    return list(BY_NAME).index(report["name"])
 
 
 def machine() -> dict[str, str]:
@@ -51,9 +59,8 @@ def machine() -> dict[str, str]:
     }
 
 
-def _page(reports: Sequence[Mapping[str, Any]], about: Any) -> Iterator[str]:
+def _page(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield INTRODUCTION.format(place=PLACE)
-    yield "Measured on " + ", ".join(f"{name}: {value}" for name, value in about.items()) + "."
     yield from _targets(reports)
     for report in reports:
         yield from _section(report)
@@ -69,8 +76,9 @@ def _targets(reports: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 def _section(report: Mapping[str, Any]) -> Iterator[str]:
     name = report["name"]
     yield f"\n## {name}\n"
-    says = BY_NAME[name].says if name in BY_NAME else ""
-    yield f"{says}. {report['events']:,} events, {report['rounds']} rounds.\n\n![{name}]({PLACE}/{name}.svg)\n"
+    about = ", ".join(f"{name} {value}" for name, value in report["machine"].items())
+    yield f"{BY_NAME[name].says}. {report['events']:,} events, {report['rounds']} rounds; {about}.\n"
+    yield f"![{name}]({PLACE}/{name}.svg)\n"
     yield "| Figure | Median | Least | Greatest | Ours compared |\n|---|---|---|---|---|"
     yield from _rows(report)
     yield from (f"\nNot run: {peer}: {why.splitlines()[-1]}" for peer, why in report["not_run"].items())

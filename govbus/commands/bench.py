@@ -26,7 +26,8 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the report holds medians and spreads.")] = 5,
     peers: Annotated[str, typer.Option(help="Peers that shall run, by commas; 'none'; all if empty.")] = "",
     names: Annotated[bool, typer.Option("--list", help="Name the benchmarks and the peers, measure nothing.")] = False,
-    out: Annotated[Path, typer.Option(help="Where 'all' writes performance.md, its plots and results.")] = Path("docs"),
+    write: Annotated[bool, typer.Option("--write", help="Bring performance.md up to date; 'all' does.")] = False,
+    out: Annotated[Path, typer.Option(help="Where performance.md, its plots and results are written.")] = Path("docs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the report (of 'all': the list) as JSON.")] = False,
 ) -> None:
     """Measure on a Kafka and a PostgreSQL of its own; exit code 0 only if every target is met."""
@@ -35,11 +36,11 @@ def bench(
         return
     chosen = _chosen(name)
     given = _given(events, rounds, peers)
-    reports = [_measured(bench, _sized(given, bench, name)) for bench in chosen]
-    if name == ALL:
-        from bench.page import write
-
-        typer.echo(f"written: {write(reports, out)}", err=True)
+    reports = []
+    for each in chosen:
+        reports.append(_measured(each, _sized(given, each, name)))
+        if write or name == ALL:
+            _write(reports[-1], out)
     _tell(reports, as_json, name == ALL)
     raise typer.Exit(0 if all(met for r in reports for met in r["targets"].values()) else 1)
 
@@ -70,6 +71,12 @@ def _given(events: int, rounds: int, peers: str) -> Given:
 def _sized(given: Given, bench: Bench, name: str) -> Given:
     """One alone takes all of ``--events``; among all, its share."""
     return given.scaled(bench.share, bench.most_rounds) if name == ALL else given
+
+
+def _write(report: Mapping[str, Any], out: Path) -> None:
+    from bench.page import add
+
+    typer.echo(f"written: {add(report, out)}", err=True)
 
 
 def _list() -> None:

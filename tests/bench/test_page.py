@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from bench import page
 from bench.measure import Round, Target, report
@@ -19,8 +20,12 @@ OPEN = [Target("open", peer="none", least=1)]
 LATENCY = report("latency", [Round({"rate": 1.0, "p99_ms_at_500": 22.0})], OPEN, events=9)
 
 
+def written(out: Path, *reports: dict[str, Any]) -> Path:
+    return [page.add(r, out) for r in reports][-1]
+
+
 def test_the_page_names_every_figure_ratio_target_and_absent_peer(tmp_path: Path) -> None:
-    text = page.write([RATINGS, LATENCY], tmp_path).read_text()
+    text = written(tmp_path, RATINGS, LATENCY).read_text()
     assert "| ratings | twenty times | met |" in text
     assert "| ratings | all of it | **missed** |" in text
     assert "| latency | open | not judged |" in text
@@ -31,16 +36,25 @@ def test_the_page_names_every_figure_ratio_target_and_absent_peer(tmp_path: Path
 
 
 def test_the_results_beside_it_are_the_reports_and_each_has_a_plot(tmp_path: Path) -> None:
-    page.write([RATINGS, LATENCY], tmp_path)
-    assert json.loads((tmp_path / "performance" / "results.json").read_text())["reports"] == [RATINGS, LATENCY]
+    written(tmp_path, LATENCY, RATINGS)
+    found = json.loads((tmp_path / "performance" / "results.json").read_text())
+    assert [{k: v for k, v in r.items() if k != "machine"} for r in found] == [RATINGS, LATENCY]
     drawn = (tmp_path / "performance" / "ratings.svg").read_text()
     assert "stock_faust" in drawn
     assert "50,000" in drawn
     assert "p99_ms_at_500" in (tmp_path / "performance" / "latency.svg").read_text()
 
 
+def test_a_new_report_takes_the_place_of_the_last_one_of_its_name_and_of_no_other(tmp_path: Path) -> None:
+    again = report("latency", [Round({"rate": 1.0, "p99_ms_at_500": 33.0})], events=9)
+    text = written(tmp_path, LATENCY, RATINGS, again).read_text()
+    assert ("| govbus: p99_ms_at_500 | 33.00 |" in text, "22.00" in text, "| peer: stock_faust |" in text) == (
+        True, False, True
+    )  # fmt: skip
+
+
 def test_the_same_results_give_the_same_plot(tmp_path: Path) -> None:
-    once, again = (page.write([RATINGS], tmp_path / name).parent / "performance/ratings.svg" for name in "ab")
+    once, again = (written(tmp_path / name, RATINGS).parent / "performance/ratings.svg" for name in "ab")
     assert once.read_bytes() == again.read_bytes()
 
 
