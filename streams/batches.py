@@ -46,24 +46,54 @@ class Plan:
     fixed: tuple[bytes, ...]
 
 
-def read(batch: bytes, names: Sequence[str]) -> Columns | None:
-    """The records of one whole batch whose headers have ``names``; None if they must be read one by one."""
-    base, *_, attributes, last, first_ms, _, _, _, _, count = HEAD.unpack_from(batch)
-    if count < FEW or attributes & UNUSUAL or not names or len(set(names)) < len(names):
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What the head of a batch says; ``last`` is the highest offset in it, less ``base``."""
+
+    base: int
+    attributes: int
+    last: int
+    first_ms: int
+    count: int
+
+    @classmethod
+    def of(cls, batch: bytes) -> Head:
+        base, *_, attributes, last, first_ms, _, _, _, _, count = HEAD.unpack_from(batch)
+        return cls(base, attributes, last, first_ms, count)
+
+
+def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
+    """The records of whole batches of one partition whose headers have ``names``; None if they must be read one by
+    one.
+    """
+    heads = [Head.of(b) for b in batches]
+    count = sum(h.count for h in heads)
+    unusual = any(h.attributes & UNUSUAL or not h.count for h in heads)
+    if count < FEW or unusual or not names or len(set(names)) < len(names):
         return None
     plan = _plan(tuple(names))
-    body = batch[HEAD.size :]
+    bodies = [memoryview(b)[HEAD.size :] for b in batches]
+    total = sum(map(len, bodies))
     try:
-        frame = pl.read_avro(io.BytesIO(b"".join((plan.header, varint(count), varint(len(body)), body, SYNC))))
+        frame = pl.read_avro(io.BytesIO(b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))))
     except (Exception, PanicException):
         return None
-    if not _canonical(plan, frame, count, len(body)) or not frame["offset"].is_between(0, last).all():
+    counts = [h.count for h in heads]
+    if not _canonical(plan, frame, count, counts, list(map(len, bodies))):
         return None
-    heads = (pl.col(f"h{i}").alias(HEADER + name) for i, name in enumerate(plan.names))
-    return Columns(frame.select(pl.col("offset") + base, pl.col("timestamp") + first_ms, "key", "value", *heads))
+    base, last, first_ms = (
+        pl.Series(np.repeat(np.array(numbers, dtype=np.int64), counts))
+        for numbers in zip(*((h.base, h.last, h.first_ms) for h in heads), strict=True)
+    )
+    if not ((frame["offset"] >= 0) & (frame["offset"] <= last)).all():
+        return None
+    values = (pl.col(f"h{i}").alias(HEADER + name) for i, name in enumerate(plan.names))
+    return Columns(
+        frame.select(pl.col("offset") + pl.lit(base), pl.col("timestamp") + pl.lit(first_ms), "key", "value", *values)
+    )
 
 
-def _canonical(plan: Plan, frame: pl.DataFrame, count: int, size: int) -> bool:
+def _canonical(plan: Plan, frame: pl.DataFrame, count: int, counts: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether these are the only records that the bytes can be read as, with the plan's header names."""
     if frame.height != count:
         return False
@@ -78,7 +108,8 @@ def _canonical(plan: Plan, frame: pl.DataFrame, count: int, size: int) -> bool:
         long = lengths(text)
         total += long + varint_sizes(long)
     length = frame["length"].to_numpy().astype(np.int64)
-    return bool((length == total).all()) and int((length + varint_sizes(length)).sum()) == size
+    ends = np.add.reduceat(length + varint_sizes(length), np.cumsum(counts) - counts)
+    return bool((length == total).all()) and bool((ends == sizes).all())
 
 
 @cache

@@ -18,6 +18,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 from aiokafka.consumer import fetcher
@@ -60,10 +62,7 @@ class Chunk:
     def carried(self) -> list[Carried]:
         """The records as the store takes them."""
         topic = BY_NAME[self.topic]
-        return [
-            Carried(topic, self.partition, r.offset, r.key, r.value or b"", tuple(r.headers))
-            for r in self.records
-        ]
+        return [Carried(topic, self.partition, r.offset, r.key, r.value or b"", tuple(r.headers)) for r in self.records]
 
 
 class Intake(Protocol):
@@ -96,27 +95,37 @@ class Batches:
 
 
 class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Yields whole batches, by column where that is possible: a ``ConsumerRecord`` for each record costs more than all
-    that is done with it afterwards. Transactions are not read as such (DESIGN §2.8).
+    """Yields what was fetched in one piece, by column where that can be: a ``ConsumerRecord`` for each record costs
+    more than all that is done with it afterwards. Transactions are not read as such (DESIGN §2.8).
     """
 
     def _unpack_records(self) -> Iterator[Sequence[Any]]:
+        sound = list(self._sound())
+        wanted = [(raw, batch) for raw, batch in sound if not batch.is_control_batch]
+        if wanted and (records := self._records_of(wanted)):
+            yield records
+        self.next_fetch_offset = sound[-1][1].next_offset
+
+    def _sound(self) -> Iterator[tuple[bytes, Any]]:
+        """The batches up to one that is damaged; raises if that is the first."""
+        first = True
         while self._records.has_next():
             raw, batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-            if not batch.is_control_batch and (records := self._wanted(raw, batch)):
-                yield records
-            self.next_fetch_offset = batch.next_offset
+                if first:
+                    raise CorruptRecordException(f"Invalid CRC - {self._tp}")
+                return
+            yield raw, batch
+            first = False
 
-    def _wanted(self, raw: bytes, batch: Any) -> Sequence[Any]:
-        """The batch's records from the position on: a fetch may begin in the middle of a batch."""
-        if (first := next(batch, None)) is None:
-            return []
-        if (columns := batches.read(raw, [name for name, _ in first.headers])) is not None:
+    def _records_of(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
+        """The records from the position on: a fetch may begin in the middle of a batch."""
+        first = next(fetched[0][1], None)
+        names = [name for name, _ in first.headers] if first else []
+        if (columns := batches.read([raw for raw, _ in fetched], names)) is not None:
             return columns.since(self.next_fetch_offset)
-        rest = iter(lambda: next(batch, None), None)  # aiokafka's batch can be iterated from its start only
-        return [r for r in (first, *rest) if r.offset >= self.next_fetch_offset]
+        rest = (record for _, batch in fetched for record in iter(partial(next, batch, None), None))
+        return [r for r in chain([first] if first else [], rest) if r.offset >= self.next_fetch_offset]
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]

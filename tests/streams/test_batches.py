@@ -55,7 +55,7 @@ RECORDS = st.lists(
 @given(RECORDS, st.integers(0, 2**40))
 def test_records_read_by_column_are_those_read_one_by_one(records: list[Written], base: int) -> None:
     raw = batch(records, base=base)
-    columns = batches.read(raw, NAMES)
+    columns = batches.read([raw], NAMES)
     assert columns is not None
     assert by_column(columns) == one_by_one(raw)
     assert size(columns) == sum(len(value or b"") for _, _, value, _ in records)
@@ -67,7 +67,7 @@ def test_records_read_by_column_are_those_read_one_by_one(records: list[Written]
 def test_damaged_bytes_are_read_the_same_or_not_by_column(place: int, byte: int) -> None:
     raw = bytearray(batch(usual()))
     raw[batches.HEAD.size + place % (len(raw) - batches.HEAD.size)] = byte
-    columns = batches.read(bytes(raw), NAMES)
+    columns = batches.read([bytes(raw)], NAMES)
     if columns is not None:
         assert by_column(columns) == one_by_one(bytes(raw))
 
@@ -78,15 +78,25 @@ def test_few_mixed_absent_and_compressed_records_are_left_to_the_other_parser() 
     twice = [(at, key, value, [("ce_id", b"1"), ("ce_id", b"2")]) for at, key, value, _ in twice]
     no_key[3] = (no_key[3][0], None, *no_key[3][2:])
     no_value[5] = (*no_value[5][:2], None, no_value[5][3])
-    assert batches.read(batch(usual()), NAMES) is not None
-    assert [batches.read(batch(r), NAMES) for r in (few, mixed, no_key, no_value)] == [None] * 4
-    assert batches.read(batch(twice), ["ce_id", "ce_id"]) is None
-    assert batches.read(batch(usual(), compression=1), NAMES) is None
-    assert batches.read(batch(usual()), ["ce_id", "other", "类型"]) is None
+    assert batches.read([batch(usual())], NAMES) is not None
+    assert [batches.read([batch(r)], NAMES) for r in (few, mixed, no_key, no_value)] == [None] * 4
+    assert batches.read([batch(twice)], ["ce_id", "ce_id"]) is None
+    assert batches.read([batch(usual(), compression=1)], NAMES) is None
+    assert batches.read([batch(usual())], ["ce_id", "other", "类型"]) is None
+
+
+def test_several_batches_are_read_at_once_each_from_its_own_place() -> None:
+    raws = [batch(usual(3), base=b) for b in range(10, 10 + 3 * batches.FEW, 3)]
+    columns = batches.read(raws, NAMES)
+    assert columns is not None
+    assert by_column(columns) == [record for raw in raws for record in one_by_one(raw)]
+    assert batches.read([*raws, raws[0][:-1]], NAMES) is None
+    head, body = raws[1][: batches.HEAD.size], raws[1][batches.HEAD.size :]
+    assert batches.read([raws[0] + body, head, *raws[2:]], NAMES) is None
 
 
 def test_columns_of_several_batches_are_joined_cut_and_begin_where_they_are_wanted() -> None:
-    first, second = (batches.read(batch(usual(), base=b), NAMES) for b in (0, 100))
+    first, second = (batches.read([batch(usual(), base=b)], NAMES) for b in (0, 100))
     assert first is not None
     assert second is not None
     both = gathered([first, second])
