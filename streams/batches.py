@@ -2,7 +2,7 @@
 
 The fields of a record are zigzag varints, byte strings and fixed bytes, as Avro has them; so where all records of a
 batch carry the same header names, the batch is an Avro block of flat records and polars reads it. It decides nothing
-and is never looser than aiokafka's own parser: what is compressed, few, mixed, absent or not canonical is left to that
+and is never looser than aiokafka's own parser: what is few, mixed, absent or not canonical is left to that
 (``None``). The proof is the same as in ``schemas.columns``: every record has exactly its canonical length.
 
 Format: Apache Kafka, "Message Format" (v2 record batch); Avro 1.11 specification, "Binary Encoding".
@@ -13,12 +13,13 @@ from __future__ import annotations
 import io
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 import polars as pl
+from aiokafka import codec
 from polars.exceptions import PanicException
 
 from schemas.columns import SYNC, lengths, varint, varint_sizes
@@ -28,7 +29,11 @@ FEW = 32
 """Records below which reading them one by one is quicker."""
 HEAD = struct.Struct(">qiibIhiqqqhii")  # base offset … record count
 LENGTH, BASE_OFFSET_BYTES, LENGTH_ENDS = struct.Struct(">i"), 8, 12
-UNUSUAL = 0x2F  # bits of the attributes: compression codec, time of the log's append, control batch
+UNUSUAL = 0x28  # bits of the attributes: time of the log's append, control batch
+CODEC = 0x07
+DECODERS: Mapping[int, Callable[[bytes], bytes]] = {
+    0: bytes, 1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
+}  # fmt: skip
 
 
 def size(fetched: bytes, at: int) -> int:
@@ -72,9 +77,9 @@ def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
     if count < FEW or unusual or not names or len(set(names)) < len(names):
         return None
     plan = _plan(tuple(names))
-    bodies = [memoryview(b)[HEAD.size :] for b in batches]
-    total = sum(map(len, bodies))
     try:
+        bodies = [DECODERS[h.attributes & CODEC](b[HEAD.size :]) for h, b in zip(heads, batches, strict=True)]
+        total = sum(map(len, bodies))
         frame = pl.read_avro(io.BytesIO(b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))))
     except (Exception, PanicException):
         return None
@@ -108,7 +113,7 @@ def _canonical(plan: Plan, frame: pl.DataFrame, count: int, counts: Sequence[int
         long = lengths(text)
         total += long + varint_sizes(long)
     length = frame["length"].to_numpy().astype(np.int64)
-    ends = np.add.reduceat(length + varint_sizes(length), np.cumsum(counts) - counts)
+    ends = np.add.reduceat(length + varint_sizes(length), np.cumsum([0, *counts[:-1]]))
     return bool((length == total).all()) and bool((ends == sizes).all())
 
 

@@ -120,11 +120,14 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _records_of(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
         """The records from the position on: a fetch may begin in the middle of a batch."""
-        first = next(fetched[0][1], None)
+        each = [
+            iter(batch) for _, batch in fetched
+        ]  # aiokafka opens a batch where its iteration begins, and only there
+        first = next(each[0], None)
         names = [name for name, _ in first.headers] if first else []
         if (columns := batches.read([raw for raw, _ in fetched], names)) is not None:
             return columns.since(self.next_fetch_offset)
-        rest = (record for _, batch in fetched for record in iter(partial(next, batch, None), None))
+        rest = (record for batch in each for record in iter(partial(next, batch, None), None))
         return [r for r in chain([first] if first else [], rest) if r.offset >= self.next_fetch_offset]
 
 

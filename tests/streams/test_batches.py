@@ -6,6 +6,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given, settings
@@ -72,7 +73,7 @@ def test_damaged_bytes_are_read_the_same_or_not_by_column(place: int, byte: int)
         assert by_column(columns) == one_by_one(bytes(raw))
 
 
-def test_few_mixed_absent_and_compressed_records_are_left_to_the_other_parser() -> None:
+def test_few_mixed_and_absent_records_are_left_to_the_other_parser() -> None:
     few, mixed, twice, no_key, no_value = usual()[1:], usual(), usual(), usual(), usual()
     mixed[7] = (*mixed[7][:3], mixed[7][3][:2])
     twice = [(at, key, value, [("ce_id", b"1"), ("ce_id", b"2")]) for at, key, value, _ in twice]
@@ -81,8 +82,16 @@ def test_few_mixed_absent_and_compressed_records_are_left_to_the_other_parser() 
     assert batches.read([batch(usual())], NAMES) is not None
     assert [batches.read([batch(r)], NAMES) for r in (few, mixed, no_key, no_value)] == [None] * 4
     assert batches.read([batch(twice)], ["ce_id", "ce_id"]) is None
-    assert batches.read([batch(usual(), compression=1)], NAMES) is None
     assert batches.read([batch(usual())], ["ce_id", "other", "类型"]) is None
+
+
+@pytest.mark.parametrize("compression", [1, 2, 3, 4])
+def test_compressed_batches_are_read_by_column(compression: int) -> None:
+    raws = [batch(usual(), compression, base=b) for b in (0, 500)]
+    columns = batches.read(raws, NAMES)
+    assert columns is not None
+    assert by_column(columns) == [record for raw in raws for record in one_by_one(raw)]
+    assert batches.read([raws[0][:-9] + b"otherwise"], NAMES) is None
 
 
 def test_several_batches_are_read_at_once_each_from_its_own_place() -> None:

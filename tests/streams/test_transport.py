@@ -1,0 +1,51 @@
+"""What a fetch yields, whatever the producer: compressed, small, large, with and without headers; from any offset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+
+from streams.store.lot import gathered
+from streams.transport import Batches, ChunkRecords
+
+HEADERS = [("ce_id", b"1"), ("ce_type", b"x")]
+
+
+def batch(base: int, count: int, compression: int, headers: list[tuple[str, bytes]]) -> bytes:
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 10_000_000)
+    for i in range(count):
+        builder.append(i, 10**12, b"k", b"%d" % (base + i), headers)
+    return base.to_bytes(8, "big") + bytes(builder.build())[8:]
+
+
+def fetched(raw: bytes, position: int) -> tuple[list[int], int]:
+    """Offsets that a fetch from ``position`` yields (each with its value), and where the next one begins."""
+    given: list[Any] = [TopicPartition("t", 0), Batches(raw), None, position, None, None, True, READ_UNCOMMITTED]
+    records = ChunkRecords(*given)
+    found = gathered(list(records) or [[]])
+    assert [int(r.value) for r in found] == [r.offset for r in found]
+    return [r.offset for r in found], records.next_fetch_offset
+
+
+@pytest.mark.parametrize("compression", [0, 1, 3])
+@pytest.mark.parametrize("headers", [HEADERS, []])
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_every_record_from_the_position_on_is_yielded_once(
+    compression: int, headers: list[tuple[str, bytes]], count: int
+) -> None:
+    raw = batch(10, count, compression, headers) + batch(10 + count, 2, compression, headers)
+    assert fetched(raw, 10) == (list(range(10, 12 + count)), 12 + count)
+    assert fetched(raw, 9 + count) == ([9 + count, 10 + count, 11 + count], 12 + count)
+
+
+def test_what_is_before_a_damaged_batch_is_read_and_the_damaged_one_is_told() -> None:
+    sound, damaged = batch(0, 40, 0, HEADERS), bytearray(batch(40, 40, 0, HEADERS))
+    damaged[-1] ^= 1
+    assert fetched(sound + bytes(damaged), 0) == (list(range(40)), 40)
+    with pytest.raises(CorruptRecordException):
+        fetched(bytes(damaged), 40)
