@@ -14,7 +14,7 @@ import psutil
 import sqlalchemy as sa
 
 from bench.process import must_live, python, running
-from bench.stand import Stand, cpu_of, spent
+from bench.stand import Stand, cpu_of
 from schemas.errors import GovbusError
 from schemas.topics import Topic
 from streams.store.engine import connect
@@ -70,6 +70,19 @@ def start(
     return workers
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment (``time.monotonic``): how many records were committed by then, and what had been used."""
+
+    at: float
+    done: int
+    used: Mapping[str, float]
+
+    def since(self, before: Mark, count: int, suffix: str = "") -> dict[str, float]:
+        """What each of ``count`` events has cost since ``before``: microseconds of CPU by process, bytes of WAL."""
+        return {f"{name}{suffix}": (self.used[name] - before.used[name]) / count for name in self.used}
+
+
 def measure(
     stand: Stand, url: str, work: Work, home: Path, tell: Callable[[int], None], number: int = 1
 ) -> dict[str, float]:
@@ -77,33 +90,40 @@ def measure(
 
     ``rate`` (events a second) is taken from the first commit that is seen to the last (the same as ``rate_from_start``
     if one commit took all), ``rate_from_start`` from the start of the processes, ``rate_settled`` until nothing that
-    follows is left to do. CPU is in microseconds an event. Raises ``GovbusError`` if SQL does not hold what it must.
+    follows is left to do. CPU (microseconds) and write-ahead log (bytes) are those of one event between these moments.
+    Raises ``GovbusError`` if SQL does not hold what it must.
     """
     engine = connect(url)
-    before = committed(engine, work.topics)
     with ExitStack() as stack:
         stack.callback(engine.dispose)
-        started = time.monotonic()
+        before = committed(engine, work.topics)
         workers = start(stand, url, home, stack, number, work.arguments)
-        first, had = wait(engine, work, before + 1, workers, tell, before)
-        used = {"worker": workers.cpu(), **stand.cpu()}
-        last, _ = wait(engine, work, before + work.count, workers, tell, before)
-        now = {"worker": workers.cpu(), **stand.cpu()}
-        settled = _settle(engine, work, workers) if work.unsettled else last
+
+        def mark(at: float, done: int) -> Mark:
+            used = {f"{name}_cpu_us": 1e6 * s for name, s in {"worker": workers.cpu(), **stand.cpu()}.items()}
+            return Mark(at, done - before, {**used, "wal_bytes": _written(engine)})
+
+        started = mark(time.monotonic(), before)
+        first = mark(*wait(engine, work, before + 1, workers, tell, before))
+        last = mark(*wait(engine, work, before + work.count, workers, tell, before))
+        settled = mark(_settle(engine, work, workers), before + work.count) if work.unsettled else None
         work.check(engine)
-        size = _size(engine)
-    had -= before
-    from_start = work.count / (last - started)
-    whole = had >= work.count
-    kept, since = (0, started) if whole else (had, first)
-    return {
-        "rate": (work.count - kept) / (last - since),
-        "rate_from_start": from_start,
-        **({"rate_settled": (work.count - kept) / (settled - since)} if work.unsettled else {}),
-        "worker_mb": workers.peak / MB,
-        "database_mb": size / MB,
-        **spent(used, now, max(1, work.count - had)),
+        sizes = {"worker_mb": workers.peak / MB, "database_mb": _size(engine) / MB}
+    return {**_rates(work, started, first, last, settled), **sizes}
+
+
+def _rates(work: Work, started: Mark, first: Mark, last: Mark, settled: Mark | None) -> dict[str, float]:
+    since = started if first.done >= work.count else first
+    count = work.count - since.done
+    found = {
+        "rate": count / (last.at - since.at),
+        "rate_from_start": work.count / (last.at - started.at),
+        **last.since(since, count),
     }
+    if settled:
+        found["rate_settled"] = count / (settled.at - since.at)
+        found |= settled.since(since, count, "_settled")
+    return found
 
 
 def wait(
@@ -155,6 +175,11 @@ def ask(engine: sa.Engine, query: str) -> Any:
     """The single value of a query."""
     with engine.connect() as tx:
         return tx.execute(sa.text(query)).scalar_one()
+
+
+def _written(engine: sa.Engine) -> float:
+    """Bytes of write-ahead log so far: what PostgreSQL must bring to the disk."""
+    return float(ask(engine, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"))
 
 
 def _size(engine: sa.Engine) -> int:

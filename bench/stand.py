@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,3 @@ def _spent(process: psutil.Process) -> float:
     except psutil.NoSuchProcess:
         return 0.0
     return float(spent.user + spent.system + spent.children_user + spent.children_system)
-
-
-def spent(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
-    """Microseconds of CPU an event, as figures."""
-    return {f"{name}_cpu_us": (after[name] - before[name]) / count * 1e6 for name in before}

@@ -38,19 +38,25 @@ def _round(place: Stand, given: Given, number: int) -> Round:
 
 def _measured(place: Stand, given: Given, workers: int, number: int) -> dict[str, float]:
     with place.database() as url, place.directory(f"workers-{workers}-{number}") as home:
-        work = ratings.work(given.events, "--without-uploads")
+        settle = workers == 1 and number == 0  # once: what one event costs with all that follows from it
+        work = ratings.work(given.events, "--without-uploads", settle=settle)
         step = f"{workers} worker{'s' if workers > 1 else ''}"
         return ours.measure(place, url, work, home, lambda n: given.tell(step, n, given.events), workers)
 
 
 def paper(costs: Mapping[str, float]) -> dict[str, float]:
-    """Events a second that each part would carry at 70 % of its cores, a core for each worker and two for each broker;
-    the least of them is what the whole carries. Replication is counted as three times the broker's cost.
+    """Events a second that each part would carry at 70 % of its cores, and what the whole carries: the least of them.
+
+    A core for each worker, two for each broker; a broker's cost is counted three times for three replicas. Costs
+    are those with all that follows from an event, rollups merged and said, by one PostgreSQL server.
     """
     parts = {
-        f"{WORKERS}_workers": WORKERS * BUSY / costs["worker_cpu_us"] * 1e6,
-        f"{BROKERS}_brokers": BROKERS * 2 * BUSY / (3 * costs["kafka_cpu_us"]) * 1e6,
+        f"{WORKERS}_workers": WORKERS * BUSY / costs["worker_cpu_us_settled"] * 1e6,
+        f"{BROKERS}_brokers": BROKERS * 2 * BUSY / (3 * costs["kafka_cpu_us_settled"]) * 1e6,
     }
+    clients = min(parts.values())
     for cores in POSTGRES_CORES:
-        parts[f"postgres_{cores}_cores"] = cores * BUSY / costs["postgres_cpu_us"] * 1e6
+        parts[f"postgres_{cores}_cores"] = carried = cores * BUSY / costs["postgres_cpu_us_settled"] * 1e6
+        parts[f"whole_with_postgres_{cores}_cores"] = whole = min(clients, carried)
+        parts[f"wal_mb_a_second_with_postgres_{cores}_cores"] = whole * costs["wal_bytes_settled"] / 1e6
     return parts

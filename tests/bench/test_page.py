@@ -58,8 +58,13 @@ def test_the_same_results_give_the_same_plot(tmp_path: Path) -> None:
     assert once.read_bytes() == again.read_bytes()
 
 
-def test_the_plan_divides_seventy_per_cent_of_the_cores_by_the_cost_of_an_event() -> None:
-    plan = paper({"worker_cpu_us": 10.0, "kafka_cpu_us": 2.0, "postgres_cpu_us": 7.0})
+def test_the_plan_divides_seventy_per_cent_of_the_cores_by_the_cost_of_an_event_and_the_least_part_decides() -> None:
+    plan = paper(
+        {"worker_cpu_us_settled": 10.0, "kafka_cpu_us_settled": 2.0, "postgres_cpu_us_settled": 14.0,
+         "wal_bytes_settled": 500.0}
+    )  # fmt: skip
     assert round(plan["8_workers"]) == 560_000
     assert round(plan["4_brokers"]) == 933_333
-    assert round(plan["postgres_8_cores"]) == 800_000
+    assert [round(plan[f"postgres_{cores}_cores"]) for cores in (8, 16, 32)] == [400_000, 800_000, 1_600_000]
+    assert [round(plan[f"whole_with_postgres_{cores}_cores"]) for cores in (8, 16)] == [400_000, 560_000]
+    assert round(plan["wal_mb_a_second_with_postgres_8_cores"]) == 200
