@@ -39,7 +39,7 @@ def environment(tools: Path, name: str) -> Path:
 def jars(tools: Path, name: str) -> str:
     """The class path of the Maven project of the peer ``name``, built if need be; raises ``NotRun``."""
     project = HERE / name
-    place = (tools / f"{name}-{_fingerprint(p for p in project.rglob('*') if p.is_file())}").absolute()
+    place = (tools / f"{name}-{_fingerprint([project / 'pom.xml', *project.rglob('*.java')])}").absolute()
     if not (place / WHOLE).exists():
         maven = program("mvn")
         program("javac")
