@@ -83,5 +83,22 @@ def test_a_peer_that_counts_right_has_a_rate_and_one_that_does_not_has_a_reason(
     assert found["not_run"]["liar"].startswith("it counted wrong: 2 of ")
 
 
+def test_each_round_begins_with_another_and_measures_all(place: Stand, tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def ours(number: int) -> tuple[dict[str, float], dict[str, float], None]:
+        order.append(f"ours {number}")
+        return {"rate": 1.0}, {"copy": 2.0}, None
+
+    def limits() -> dict[str, float]:
+        order.append("limits")
+        return {"consume": 4.0}
+
+    task = Task(RATING, counts.RATING_FIELDS, EVENTS)
+    rounds = Contest(place, Given(tmp_path, EVENTS, 3), task, [], ours, limits).rounds()
+    assert order == ["ours 0", "limits", "limits", "ours 1", "ours 2", "limits"]
+    assert report("x", rounds)["limits"] == {"copy": 0.5, "consume": 0.25}
+
+
 def _not_there(_: Path) -> list[str]:
     raise NotRun("there is no such thing")
