@@ -83,9 +83,14 @@ def _section(report: Mapping[str, Any]) -> Iterator[str]:
     yield from _rows(report)
     yield from (f"\nNot run: {peer}: {why.splitlines()[-1]}" for peer, why in report["not_run"].items())
     if "paper" in report:
-        yield "\nOn paper, from the CPU measured for one event, events a second that each part would carry:\n"
-        yield "| Part | Events a second |\n|---|---|"
-        yield from (f"| {part} | {short(value)} |" for part, value in report["paper"].items())
+        yield from _paper(report["paper"])
+
+
+def _paper(paper: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    yield "\nOn paper, from the costs measured for one event, events a second that each part would carry:\n"
+    yield f"| Part | {' | '.join(paper)} |\n|{'---|' * (1 + len(paper))}"
+    for part in next(iter(paper.values())):
+        yield f"| {part} | {' | '.join(short(costs[part]) for costs in paper.values())} |"
 
 
 def _rows(report: Mapping[str, Any]) -> Iterator[str]:

@@ -25,7 +25,7 @@ def run(given: Given) -> dict[str, Any]:
         ratings.fill(place, given)
         rounds = [_round(place, given, number) for number in range(given.rounds)]
         found = report("workers", rounds, TARGETS, events=given.events)
-    return {**found, "paper": paper(found["ours"])}
+    return {**found, "paper": plan(found["ours"])}
 
 
 def _round(place: Stand, given: Given, number: int) -> Round:
@@ -44,19 +44,25 @@ def _measured(place: Stand, given: Given, workers: int, number: int) -> dict[str
         return ours.measure(place, url, work, home, lambda n: given.tell(step, n, given.events), workers)
 
 
-def paper(costs: Mapping[str, float]) -> dict[str, float]:
+def plan(costs: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """``paper`` by the cost of an event until it is committed, and by that with all that follows from it."""
+    return {"until committed": paper(costs), "with rollups merged and said": paper(costs, "_settled")}
+
+
+def paper(costs: Mapping[str, float], suffix: str = "") -> dict[str, float]:
     """Events a second that each part would carry at 70 % of its cores, and what the whole carries: the least of them.
 
-    A core for each worker, two for each broker; a broker's cost is counted three times for three replicas. Costs
-    are those with all that follows from an event, rollups merged and said, by one PostgreSQL server.
+    A core for each worker, two for each broker; a broker's cost is counted three times for three replicas; one
+    PostgreSQL server. ``suffix``: which of the measured costs.
     """
+    worker, broker, server = (costs[f"{name}_cpu_us{suffix}"] for name in ("worker", "kafka", "postgres"))
     parts = {
-        f"{WORKERS}_workers": WORKERS * BUSY / costs["worker_cpu_us_settled"] * 1e6,
-        f"{BROKERS}_brokers": BROKERS * 2 * BUSY / (3 * costs["kafka_cpu_us_settled"]) * 1e6,
+        f"{WORKERS} workers": WORKERS * BUSY / worker * 1e6,
+        f"{BROKERS} brokers": BROKERS * 2 * BUSY / (3 * broker) * 1e6,
     }
     clients = min(parts.values())
     for cores in POSTGRES_CORES:
-        parts[f"postgres_{cores}_cores"] = carried = cores * BUSY / costs["postgres_cpu_us_settled"] * 1e6
-        parts[f"whole_with_postgres_{cores}_cores"] = whole = min(clients, carried)
-        parts[f"wal_mb_a_second_with_postgres_{cores}_cores"] = whole * costs["wal_bytes_settled"] / 1e6
+        parts[f"PostgreSQL, {cores} cores"] = carried = cores * BUSY / server * 1e6
+        parts[f"the whole, {cores} cores"] = min(clients, carried)
+        parts[f"its write-ahead log, MB/s, {cores} cores"] = min(clients, carried) * costs[f"wal_bytes{suffix}"] / 1e6
     return parts

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import page
 from bench.measure import Round, Target, report
-from bench.workers import paper
+from bench.workers import paper, plan
 
 RATINGS = report(
     "ratings",
@@ -58,13 +58,21 @@ def test_the_same_results_give_the_same_plot(tmp_path: Path) -> None:
     assert once.read_bytes() == again.read_bytes()
 
 
+COSTS = {"worker_cpu_us": 10.0, "kafka_cpu_us": 2.0, "postgres_cpu_us": 14.0, "wal_bytes": 500.0}
+SETTLED = {f"{name}_settled": 10 * cost for name, cost in COSTS.items()}
+
+
 def test_the_plan_divides_seventy_per_cent_of_the_cores_by_the_cost_of_an_event_and_the_least_part_decides() -> None:
-    plan = paper(
-        {"worker_cpu_us_settled": 10.0, "kafka_cpu_us_settled": 2.0, "postgres_cpu_us_settled": 14.0,
-         "wal_bytes_settled": 500.0}
-    )  # fmt: skip
-    assert round(plan["8_workers"]) == 560_000
-    assert round(plan["4_brokers"]) == 933_333
-    assert [round(plan[f"postgres_{cores}_cores"]) for cores in (8, 16, 32)] == [400_000, 800_000, 1_600_000]
-    assert [round(plan[f"whole_with_postgres_{cores}_cores"]) for cores in (8, 16)] == [400_000, 560_000]
-    assert round(plan["wal_mb_a_second_with_postgres_8_cores"]) == 200
+    found = paper(COSTS)
+    assert round(found["8 workers"]) == 560_000
+    assert round(found["4 brokers"]) == 933_333
+    assert [round(found[f"PostgreSQL, {cores} cores"]) for cores in (8, 16, 32)] == [400_000, 800_000, 1_600_000]
+    assert [round(found[f"the whole, {cores} cores"]) for cores in (8, 16)] == [400_000, 560_000]
+    assert round(found["its write-ahead log, MB/s, 8 cores"]) == 200
+
+
+def test_the_page_shows_the_plan_with_and_without_what_follows_from_an_event(tmp_path: Path) -> None:
+    planned = report("workers", [Round({"rate": 1.0})], events=9, paper=plan({**COSTS, **SETTLED}))
+    text = written(tmp_path, planned).read_text()
+    assert "| Part | until committed | with rollups merged and said |" in text
+    assert "| 8 workers | 560,000 | 56,000 |" in text
