@@ -38,11 +38,13 @@ def bench(
     given = _given(events, rounds, peers)
     reports = []
     for each in chosen:
-        reports.append(_measured(each, _sized(given, each, name)))
-        if write or name == ALL:
-            _write(reports[-1], out)
+        if report := _measured_or_told(each, _sized(given, each, name), name):
+            reports.append(report)
+            if write or name == ALL:
+                _write(report, out)
     _tell(reports, as_json, name == ALL)
-    raise typer.Exit(0 if all(met for r in reports for met in r["targets"].values()) else 1)
+    true = len(reports) == len(chosen) and all(met for r in reports for met in r["targets"].values())
+    raise typer.Exit(0 if true else 1)
 
 
 def _chosen(name: str) -> Sequence[Bench]:
@@ -86,6 +88,19 @@ def _list() -> None:
     for word, rows in (("benchmark", BENCHES), ("peer", PEERS)):
         for row in rows:
             typer.echo(f"{word}\t{row.name}\t{row.says}")
+
+
+def _measured_or_told(bench: Bench, given: Given, name: str) -> dict[str, Any] | None:
+    """Among all, one that fails does not keep the others from being measured; it is told, and the exit code says so."""
+    from schemas.errors import GovbusError
+
+    try:
+        return _measured(bench, given)
+    except GovbusError as error:
+        if name != ALL:
+            raise
+        typer.echo(f"{bench.name} failed: {error}", err=True)
+        return None
 
 
 def _measured(bench: Bench, given: Given) -> dict[str, Any]:
