@@ -35,7 +35,9 @@ from streams.store import failpoints
 from streams.store.lot import gathered, size
 from streams.store.projection import Carried
 
-FETCH_WAIT_MS = 50  # a fetch in flight holds back partitions whose records were taken meanwhile
+FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 15, 64 * 1024
+"""The broker answers a fetch when it has so much, or after so long: each answer costs over a millisecond here, whether
+it brings one record or a thousand, and one for each record would starve the thread that applies them."""
 SATURATED_PAUSE_S = 0.005
 ASK_AGAIN_S = 2.0  # a chunk that was read again must have been applied by then
 
@@ -139,7 +141,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         fetcher.PartitionRecords, fetcher.MemoryRecords = ChunkRecords, Batches  # there is no other place for it
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = FETCH_WAIT_MS, FETCH_ENOUGH_BYTES
         return consumer
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:

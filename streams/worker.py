@@ -12,6 +12,9 @@ from typing import Any, Literal, get_args
 
 import faust
 
+SWITCH_S = 0.001
+"""How long one thread may keep the others waiting. At Python's 5 ms, the thread that applies waits that long after each
+of its some hundred calls into polars and PostgreSQL while the others fetch."""
 Clock = Literal["wall", "watermark"]
 
 
@@ -41,6 +44,7 @@ def run(
 
     (home / "worker").mkdir(parents=True, exist_ok=True)
     _collect_seldom()
+    sys.setswitchinterval(SWITCH_S)
     engine = connect(database_url, pool_size=12)
     app = create_app(bootstrap, engine, projections(uploads), home, clock, settle_ms, name)
     try:

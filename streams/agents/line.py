@@ -35,7 +35,7 @@ AHEAD_RECORDS = 10_000
 WAITING_BYTES = 32 * 1024 * 1024
 WAITING_RECORDS = 80_000
 ASIDE_AT_LEAST_S = 5.0
-GATHER_RECORDS, GATHER_S = 200, 0.02
+GATHER_RECORDS, GATHER_S = 200, 0.01
 """While little waits, gather for as long as the last transaction took, at most this long: a transaction costs nearly
 the same for one record as for a hundred, and the processors are needed elsewhere on the way to the alert."""
 TICK_S = 0.25
