@@ -32,13 +32,22 @@ _left = 0
 def arm(place: str) -> None:
     """Arm ``name`` or ``name:n`` (die there at the n-th time, by default the first); an empty text arms nothing.
 
-    Raises ``Misconfigured`` for a place that does not exist.
+    With ``@USR1`` behind it, it is armed when SIGUSR1 comes; call it from the main thread then. Raises
+    ``Misconfigured`` for a place that does not exist.
     """
-    global _armed, _left
-    name, _, count = place.partition(":")
-    if (name and name not in NAMES) or (count and not count.isdecimal()):
+    what, _, when = place.partition("@")
+    name, _, count = what.partition(":")
+    if (name and name not in NAMES) or (count and not count.isdecimal()) or when not in ("", "USR1"):
         raise Misconfigured(f"GOVBUS_FAILPOINT: there is no place {place!r}; there are {', '.join(NAMES)}")
-    _armed, _left = name, int(count or 1)
+    if when:
+        signal.signal(signal.SIGUSR1, lambda *_: _arm(name, int(count or 1)))
+    else:
+        _arm(name, int(count or 1))
+
+
+def _arm(name: str, times: int) -> None:
+    global _armed, _left
+    _armed, _left = name, times
 
 
 def reach(name: str) -> None:
