@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     replication: int = 1
     """Replication factor that ``topics apply`` asks for."""
     failpoint: str = ""
-    """For the fault rig: the place (``streams.store.failpoints``), ``name[:n][@USR1]``, at which the process dies."""
+    """For the fault rig: the place (``streams.store.failpoints``), ``name[:n][@later]``, at which the process dies."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

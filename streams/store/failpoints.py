@@ -25,6 +25,8 @@ NAMES = (
 )  # fmt: skip
 """Every place there is."""
 
+SIGNAL = signal.SIGRTMIN
+"""Arms what was to be armed later; Faust has taken the signals that are free for users."""
 _armed = ""
 _left = 0
 
@@ -32,15 +34,15 @@ _left = 0
 def arm(place: str) -> None:
     """Arm ``name`` or ``name:n`` (die there at the n-th time, by default the first); an empty text arms nothing.
 
-    With ``@USR1`` behind it, it is armed when SIGUSR1 comes; call it from the main thread then. Raises
+    With ``@later`` behind it, it is armed when ``SIGNAL`` comes; call it from the main thread then. Raises
     ``Misconfigured`` for a place that does not exist.
     """
     what, _, when = place.partition("@")
     name, _, count = what.partition(":")
-    if (name and name not in NAMES) or (count and not count.isdecimal()) or when not in ("", "USR1"):
+    if (name and name not in NAMES) or (count and not count.isdecimal()) or when not in ("", "later"):
         raise Misconfigured(f"GOVBUS_FAILPOINT: there is no place {place!r}; there are {', '.join(NAMES)}")
     if when:
-        signal.signal(signal.SIGUSR1, lambda *_: _arm(name, int(count or 1)))
+        signal.signal(SIGNAL, lambda *_: _arm(name, int(count or 1)))
     else:
         _arm(name, int(count or 1))
 

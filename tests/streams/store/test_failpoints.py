@@ -40,8 +40,8 @@ def test_a_process_dies_at_its_place_at_the_time_named_and_at_no_other() -> None
 
 
 def test_it_can_be_armed_by_a_signal_while_the_process_runs() -> None:
-    signalled = "    if n == 3:\n        import os, signal\n        os.kill(os.getpid(), signal.SIGUSR1)\n    print(n"
-    code = LIVES.format(place="apply.after_state:2@USR1").replace("    print(n", signalled)
+    signalled = "    if n == 3:\n        import os\n        os.kill(os.getpid(), failpoints.SIGNAL)\n    print(n"
+    code = LIVES.format(place="apply.after_state:2@later").replace("    print(n", signalled)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.replace("\n", "")) == (-9, "1234")
 
