@@ -45,7 +45,7 @@ def run(
     (home / "worker").mkdir(parents=True, exist_ok=True)
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)
-    engine = connect(database_url, pool_size=12)
+    engine = connect(database_url, pool_size=12, ping=False)
     app = create_app(bootstrap, engine, projections(uploads), home, clock, settle_ms, name)
     try:
         QuietWorker(app, quiet=True, redirect_stdouts=False, loglevel="WARN").execute_from_commandline()

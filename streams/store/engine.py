@@ -16,15 +16,16 @@ TRANSIENT_CLASSES = ("08", "40", "53", "57P", "58")
 TRANSIENT_CODES = frozenset({"25006", "55P03", "57014"})
 
 
-def connect(url: str, pool_size: int = 8) -> sa.Engine:
+def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
     """An engine on PostgreSQL, read committed, UTC, with bounded waits for locks and connections.
 
+    ``ping`` asks before every transaction whether the connection lives; who tries again anyway need not ask.
     ``url`` is a SQLAlchemy URL with the psycopg driver. Nothing is connected until the first use.
     """
     options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8"
     return sa.create_engine(
         url,
-        pool_pre_ping=True,
+        pool_pre_ping=ping,
         hide_parameters=True,  # errors reach logs, and parameters may be personal
         pool_size=pool_size,
         max_overflow=pool_size,

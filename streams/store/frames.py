@@ -120,7 +120,8 @@ def put(tx: sa.Connection, said: Spoken) -> None:
         return
     if said.ready is None or not _write_unless_known(tx, said.ready):
         _insert_unknown(tx, said.frame)
-    tx.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+    else:
+        tx.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
 
 
 def _write_unless_known(tx: sa.Connection, ready: Rows) -> bool:
@@ -181,12 +182,13 @@ def _encoded_by_column(topic: Topic, records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _insert_unknown(tx: sa.Connection, encoded: pl.DataFrame) -> None:
+    """Insert what is not known and wake the relay, in one statement."""
     into, given = ", ".join(f'"{c}"' for c in encoded.columns), ", ".join(["%s::text[]"] * encoded.width)
     cast = ", ".join(f'"{c}"::{_TYPES[c]}' for c in encoded.columns)
     with driver(tx).cursor() as cursor:
         cursor.execute(
-            f"INSERT INTO outbox ({into}) SELECT {cast} FROM unnest({given}) WITH ORDINALITY AS s({into}, place) "
-            "ORDER BY place ON CONFLICT DO NOTHING".encode(),
+            f"WITH put AS (INSERT INTO outbox ({into}) SELECT {cast} FROM unnest({given}) WITH ORDINALITY "
+            f"AS s({into}, place) ORDER BY place ON CONFLICT DO NOTHING) SELECT pg_notify('{CHANNEL}', '')".encode(),
             [encoded[c].cast(pl.String).to_list() for c in encoded.columns],
         )
 
