@@ -93,7 +93,7 @@ class TallyProjection:
 
     name = "tally"
     topic = RATING
-    aside_s = 0.3  # rollups may wait; alerts must not wait for rollups
+    aside_s = 1.0  # rollups may wait; alerts must not wait for rollups
 
     def __init__(self, upload: bool = True) -> None:
         self._upload = upload
