@@ -14,7 +14,7 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 # kcat's place when the machine has none and we are not root
 export PATH := $(CURDIR)/$(VENV)/kcat/bin:$(PATH)
 
-.PHONY: help demo test kills lint kcat lock kafka-lock clean
+.PHONY: help demo test chaos lint kcat lock kafka-lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -25,8 +25,8 @@ demo: $(RUNTIME) ## run the whole system with a simulated district; ARGS="--exit
 test: lint kcat ## everything: ruff, mypy, and every test on real Kafka and PostgreSQL; ARGS go to pytest
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --numprocesses 2 --dist loadfile $(ARGS)
 
-kills: $(DEV) ## the long form of tests/faults: 50 kills -9 of workers while more than 200,000 events flow (ten minutes)
-	@GOVBUS_TEST_KILLS=50 GOVBUS_TEST_CASES=31000 GOVBUS_TEST_RECOVERY_S=10 $(BIN)/pytest -q -s tests/faults
+chaos: $(RUNTIME) ## the fault rig, 1,000 kills and the planted bugs (an hour); writes docs/reliability.md; ARGS pass options on
+	@$(BIN)/govbus chaos --kills 1000 --planted --report docs $(ARGS)
 
 lint: $(DEV) ## ruff and mypy --strict
 	@$(BIN)/ruff check .

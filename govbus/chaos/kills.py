@@ -1,0 +1,167 @@
+"""kill -9 at every failpoint and at random moments, of every process, several of them in one cycle.
+
+A cycle chooses processes, lets each die (at its failpoint, armed by a signal, or from outside at a random moment),
+and waits until everything that stood to be done at the death is done: the recovery. A process that does not come
+to its failpoint within ``PATIENCE_S`` is killed from outside and the failpoint is tried again later.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from govbus.chaos.fleet import KINDS, Life
+from govbus.chaos.stage import Stage, by, percentile
+from govbus.chaos.watch import Stalled
+from streams.store import failpoints
+
+PATIENCE_S = 6.0
+TRIES = 5
+OWNERS = {
+    "publish": ("feed",), "relay": ("relay",), "worker": ("worker",), "apply": ("worker",), "tick": ("worker",),
+    "aside": ("worker",), "consume": ("consume", "push"), "push": ("push",), "province": ("province",),
+}  # fmt: skip
+"""Which kinds of process come to the failpoints of a group."""
+MOST_REACHES = {"apply": 8, "worker": 4, "tick": 4, "publish": 4}
+USUAL_REACHES = 2
+"""Before dying at a failpoint a process comes past it at most so often less one."""
+SHARE = 0.7
+"""The share of the processes that die in one cycle."""
+LATEST_S = 2.0
+"""When in a cycle a kill from outside comes at the latest."""
+GRACE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One kill to be made: at a failpoint, or (without one) from outside."""
+
+    place: str = ""
+    tries: int = TRIES
+
+
+@dataclass(slots=True)
+class Cycles:
+    """What each kind of process still has to die of, and what the present life of each name is armed with."""
+
+    stage: Stage
+    jobs: dict[str, deque[Job]]
+    armed: dict[str, Job] = field(default_factory=dict)
+
+    def arm(self, name: str) -> str:
+        """The failpoint for the next life of ``name``; it waits for the signal."""
+        jobs = self.jobs[KINDS[name]]
+        job = self.armed[name] = jobs.popleft() if jobs else Job()
+        if not job.place:
+            return ""
+        most = MOST_REACHES.get(job.place.partition(".")[0], USUAL_REACHES) if job.tries == TRIES else 1
+        return f"{job.place}:{self.stage.rng.randint(1, most)}@later"
+
+    def run(self, names: Sequence[str]) -> None:
+        """One cycle: ``names`` die, everything recovers."""
+        lives = {name: self.stage.fleet.lives[name] for name in names}
+        due = {name: time.monotonic() + self._begin(name) for name in names}
+        while any(life.process.poll() is None for life in lives.values()):
+            self.stage.look()
+            for name, life in lives.items():
+                if not life.killed and life.process.poll() is None and time.monotonic() > due[name]:
+                    self._again(name)
+                    self.stage.fleet.kill(name)
+        self.recover()
+
+    def recover(self) -> None:
+        """Look on until every process runs and every recovery is complete. Raises ``Stalled``."""
+        seen, since = self.stage.watch.moved(), time.monotonic()
+        while not self._calm():
+            self.stage.look()
+            moved = self.stage.watch.moved()
+            if moved != seen:
+                seen, since = moved, time.monotonic()
+            if time.monotonic() - since > self.stage.watch.patience:
+                raise Stalled("no recovery after a kill")
+
+    def _begin(self, name: str) -> float:
+        """Arm ``name`` now; the seconds after which it is killed from outside."""
+        if not self.armed[name].place:
+            return self.stage.rng.uniform(0.0, LATEST_S)
+        self.stage.fleet.signal(name, failpoints.SIGNAL)
+        return PATIENCE_S
+
+    def _again(self, name: str) -> None:
+        job = self.armed[name]
+        if job.place and job.tries > 1:
+            self.jobs[KINDS[name]].append(Job(job.place, job.tries - 1))
+
+    def _calm(self) -> bool:
+        lives = self.stage.fleet.lives
+        return (
+            not self.stage.fleet.missing()
+            and all(r.seconds is not None for r in self.stage.watch.recoveries)
+            and all(life.age > GRACE_S and listens(life) for life in lives.values())
+        )
+
+
+def listens(life: Life) -> bool:
+    """Whether a process has the handler that arms it, as the kernel says; one without a failpoint needs none."""
+    if not life.place:
+        return True
+    try:
+        lines = Path(f"/proc/{life.process.pid}/status").read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    caught = next((line.split("\t")[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (failpoints.SIGNAL - 1) & 1)
+
+
+def plan(rng: random.Random, count: int, times: int, places: Sequence[str] = failpoints.NAMES) -> dict[str, deque[Job]]:
+    """``times`` kills at every failpoint and as many from outside as make ``count``, by kind of process."""
+    jobs: dict[str, list[Job]] = {kind: [] for kind in KINDS.values()}
+    for place in places:
+        for number in range(times):
+            kinds = OWNERS[place.partition(".")[0]]
+            jobs[kinds[number % len(kinds)]].append(Job(place))
+    names = list(KINDS.values())
+    for number in range(count - times * len(places)):
+        jobs[names[number % len(names)]].append(Job())
+    for found in jobs.values():
+        rng.shuffle(found)
+    return {kind: deque(found) for kind, found in jobs.items()}
+
+
+def kills(stage: Stage, count: int, times: int, places: Sequence[str] = failpoints.NAMES) -> dict[str, Any]:
+    """Kill ``count`` times while the year is published in step; the figures of it."""
+    cycles = Cycles(stage, plan(stage.rng, count, times, places))
+    stage.plan = cycles.arm
+    for name in list(stage.fleet.lives):
+        stage.fleet.kill(name)  # the first life of each was without a failpoint
+    stage.wait(GRACE_S)
+    cycles.recover()
+    before = len(stage.fleet.deaths)
+    while any(cycles.jobs.values()) or any(job.place for job in cycles.armed.values()):
+        done = len(stage.fleet.deaths) - before
+        stage.publish_up_to(min(0.98, (done + 10) / (count + 10)))
+        cycles.run(_chosen(cycles))
+    return figures(stage, before)
+
+
+def figures(stage: Stage, before: int = 0) -> dict[str, Any]:
+    """How many died of what, and how long recoveries took, in seconds."""
+    deaths = [d for d in stage.fleet.deaths[before:] if d.by != "itself"]
+    seconds = [s for kind in stage.recoveries().values() for s in kind]
+    return {
+        "kills": len(deaths),
+        "by": by(deaths),
+        "recovery_s": {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "max": max(seconds)},
+    }
+
+
+def _chosen(cycles: Cycles) -> list[str]:
+    """Who dies in this cycle: some of those that still have something to die of."""
+    open_ = [n for n in cycles.stage.fleet.names if cycles.armed[n].place or cycles.jobs[KINDS[n]]]
+    chosen = [n for n in open_ if cycles.stage.rng.random() < SHARE]
+    return chosen or [cycles.stage.rng.choice(open_)]

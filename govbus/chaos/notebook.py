@@ -1,0 +1,76 @@
+"""The departments' notebook: what they asked of the bus and what they were answered; and the year they publish.
+
+Before a slice is published the file says so (``ask``); after it, what each row was answered (``got``). ``ALLOW``
+holds the share of the year that may have been published by now. Imports nothing of the product.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from govbus.district.generator import Made
+from schemas.topics import BY_NAME, Topic
+
+MADE, ANSWERS, ALLOW = "made.pickle", "answers.jsonl", "allow"
+
+
+def entries(home: Path) -> Iterator[dict[str, Any]]:
+    """What the file of answers says; a line cut off by a kill is not there."""
+    path = home / ANSWERS
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            continue
+
+
+class _Pickler(pickle.Pickler):
+    """Writes a topic as its name: a topic is one object, and code compares it as such."""
+
+    def reducer_override(self, value: Any) -> Any:
+        """How to make a topic again; everything else as usual."""
+        return (topic_named, (value.name,)) if isinstance(value, Topic) else NotImplemented
+
+
+def topic_named(name: str) -> Topic:
+    """The topic of that name."""
+    return BY_NAME[name]
+
+
+def store(home: Path, made: Made) -> None:
+    """Put the simulated district where departments and oracle find it."""
+    with (home / MADE).open("wb") as out:
+        _Pickler(out).dump(made)
+
+
+def load(home: Path) -> Made:
+    """The simulated district that the rig put there."""
+    made: Made = pickle.loads((home / MADE).read_bytes())
+    return made
+
+
+def allow(home: Path, share: float) -> None:
+    """Let the departments publish up to ``share`` of the year."""
+    draft = home / f"{ALLOW}.new"
+    draft.write_text(str(share))
+    draft.replace(home / ALLOW)
+
+
+@dataclass(slots=True)
+class Notebook:
+    """The file of answers, written line by line with single calls: what is written survives a kill."""
+
+    home: Path
+    handle: int = -1
+
+    def note(self, entry: dict[str, Any]) -> None:
+        """Write one line."""
+        if self.handle < 0:
+            self.handle = os.open(self.home / ANSWERS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(self.handle, b"\n" + json.dumps(entry).encode() + b"\n")

@@ -1,0 +1,328 @@
+"""Planted bugs: each the kind of mistake that loses, doubles or garbles events, put into a child process from outside.
+
+``python -m govbus.chaos.planted NAME … -- MODULE ARGUMENTS`` patches the product in memory and runs the module as
+``python -m`` would. The product itself knows nothing of it. A rig that does not catch every one of them proves
+nothing by finding the product clean.
+"""
+
+# mypy: disable-error-code="assignment,method-assign,arg-type,attr-defined"
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Patch = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bug:
+    """``text``: what the mistake is. ``kinds``: the processes it is put into. ``provoke``: what brings it to light:
+    failpoints to die at, or a word that ``govbus.chaos.bites`` knows.
+    """
+
+    text: str
+    kinds: tuple[str, ...]
+    patch: Patch
+    provoke: tuple[str, ...] = ()
+
+
+# --- worker ---
+
+
+def _cursor_before_effects() -> None:
+    from streams.store import applier, failpoints, steps
+    from streams.store.lot import Lot
+
+    def apply_batch(engine: Any, projection: Any, carried: Any, since: Any = None, _: Any = None) -> Any:
+        lot = Lot.of(projection.topic, carried)
+        with engine.begin() as tx:
+            first = applier._first(lot)
+            start = {p: min((since or {}).get(p, o), o) for p, o in first.items()}
+            at = applier._lock(tx, projection.name, projection.topic, start)
+            applier._refuse_gaps(projection.topic, start, at)
+            fresh = applier._above(lot, at)
+            at = applier._advance(tx, projection, fresh, at) if len(fresh) else at
+        failpoints.reach("apply.after_lock")
+        with engine.begin() as tx:
+            if len(fresh):
+                applier._fold(tx, projection, fresh, None)
+            steps.take_watermarks(tx)
+        return applier.Applied(at, len(fresh), 0)
+
+    applier.apply_batch = apply_batch
+
+
+def _decisions_after_commit() -> None:
+    from streams.store import applier, failpoints, outbox, steps
+
+    held: list[Any] = []
+
+    def say(_: Any, saids: Sequence[Any]) -> None:
+        held.extend(saids)
+
+    def later(applying: Callable[..., Any]) -> Callable[..., Any]:
+        def applied(engine: Any, *args: Any, **kwargs: Any) -> Any:
+            done = applying(engine, *args, **kwargs)
+            failpoints.reach("tick.after_state")
+            saids, held[:] = list(held), []
+            with engine.begin() as tx:
+                outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in saids])
+            return done
+
+        return applied
+
+    steps.say = say
+    applier.apply_batch, applier.tick_all = later(applier.apply_batch), later(applier.tick_all)
+
+
+def _poison_skipped() -> None:
+    from streams.store import steps
+
+    def bury(*_: Any) -> None:
+        """A refused record leaves no trace."""
+
+    steps.bury = bury
+
+
+def _ids_trusted() -> None:
+    from streams.store import frames, steps
+
+    def check(*_: Any) -> None:
+        """Whatever id the header claims is believed."""
+
+    steps._check_id = check
+    frames.steps._check_id = check
+
+
+def _reads_from_the_end() -> None:
+    from streams import transport
+    from streams.store import applier
+
+    async def seek_to_committed(self: Any) -> Any:
+        ends = await self.end_offsets(self.assignment())
+        self._asked.clear()
+        self._wanted.update(ends)
+        return ends
+
+    def refuse_gaps(*_: Any) -> None:
+        """Skipped records are not missed."""
+
+    transport.ChunkConsumer.seek_to_committed = seek_to_committed
+    applier._refuse_gaps = refuse_gaps
+
+
+def _ratings_not_deduplicated() -> None:
+    import uuid
+
+    import polars as pl
+
+    from streams.store import tally
+
+    stored, effects = tally._stored, tally._effects
+
+    def forgetful(tx: Any, cases: str) -> Any:
+        return stored(tx, cases).clear()
+
+    def under_new_ids(new: Any, old: Any, upload: bool) -> Any:
+        ids = pl.Series("event_id", [str(uuid.uuid4()) for _ in range(len(new))])
+        return effects(new.with_columns(ids), old, upload)
+
+    tally._stored, tally._effects = forgetful, under_new_ids
+
+
+# --- relay ---
+
+
+def _flush_not_awaited() -> None:
+    from connectors import relay
+
+    def send(self: Any, rows: Any, _: Any) -> Any:
+        self._hand_over(rows, [], [])
+        return [relay.Landed(row.seq, 0, 0) for row in rows]
+
+    relay.Sender.send = send
+
+
+def _newest_first() -> None:
+    from connectors import relay
+
+    relay._UNSENT = relay._UNSENT.replace("WHERE before < %s ORDER BY seq", "WHERE before < %s ORDER BY seq DESC")
+
+
+def _marked_before_sent() -> None:
+    from connectors import relay
+    from streams.store import failpoints
+
+    send = relay.Sender.send
+
+    def marked(self: Any, raw: Any, stop: Any) -> int:
+        found = raw.execute(relay._UNSENT, (self._rows, relay.BATCH_BYTES), binary=True)
+        rows = [relay.Unsent(*row) for row in found.fetchall()]
+        if not rows:
+            return 0
+        self._sender = self._sender or relay.Sender(self._bootstrap)
+        self._mark(raw, [relay.Landed(row.seq, 0, 0) for row in rows])
+        failpoints.reach("relay.after_read")
+        self._mark(raw, send(self._sender, rows, stop.is_set))
+        return len(rows)
+
+    relay.Relay._forward = marked
+
+
+# --- consumers and push ---
+
+
+def _position_before_effect() -> None:
+    from consumers import loop
+    from streams.store import failpoints
+
+    def commit(self: Any, chunks: Any) -> Any:
+        with self.engine.begin() as tx:
+            self._lock(tx, sorted(chunks))
+            self._advance(tx, chunks, [])
+        failpoints.reach("consume.after_lock")
+        fresh = [r for p in sorted(chunks) for r in chunks[p].carried]
+        with self.engine.begin() as tx:
+            self._apply(tx, loop.decode_rows(fresh)[0])
+        return {}
+
+    loop.Loop.commit = commit
+
+
+def _forgotten_before_the_receipt() -> None:
+    import sqlalchemy as sa
+
+    from connectors.province import push
+    from streams.store.tables import push_queue
+
+    post = push.Sender._post
+
+    def posted(self: Any, url: str, batch_id: Any, rows: Any) -> Any:
+        with self.engine.begin() as tx:
+            tx.execute(sa.delete(push_queue).where(push_queue.c.batch_id == batch_id))
+        push.failpoints.reach("push.after_form")
+        return post(self, url, batch_id, rows)
+
+    push.Sender._post = posted
+
+
+def _receipts_believed() -> None:
+    from schemas import receipts
+
+    def check(answer: Any, *_: Any) -> Any:
+        return answer["receipt"]
+
+    receipts.check = check
+
+
+def _liar() -> None:
+    from consumers.province import keys
+
+    sign = keys.Signer.sign
+
+    def forged(self: Any, content: bytes) -> str:
+        return sign(self, content + b"?")
+
+    keys.Signer.sign = forged
+
+
+def _answer_before_commit() -> None:
+    from consumers.province import store
+
+    judge = store.Store._judge
+
+    def judged(self: Any, tx: Any, batch_id: Any, sender: str, records: Any, content: str) -> Any:
+        answer = judge(self, tx, batch_id, sender, records, content)
+        tx.rollback()
+        return answer
+
+    store.Store._judge = judged
+
+
+# --- publisher ---
+
+
+def _failure_swallowed() -> None:
+    from connectors import publisher
+
+    store = publisher._store
+
+    def stored(engine: Any, checked: Any) -> Any:
+        try:
+            return store(engine, checked)
+        except Exception:
+            return [c.result if c.ready is None else publisher._answered(c.result, _fine(c)) for c in checked]
+
+    def _fine(checked: Any) -> Any:
+        return publisher.Enqueued(checked.result.event_id, "new", "")
+
+    publisher._store = stored
+
+
+LIAR = "liar"
+"""No bug of ours: a province whose receipts are forged."""
+
+BUGS: Mapping[str, Bug] = {
+    "cursor-before-effects": Bug(
+        "the worker commits its position before the effects",
+        ("worker",), _cursor_before_effects, ("apply.after_lock",),
+    ),
+    "decisions-after-commit": Bug(
+        "decisions are put into the outbox after the commit",
+        ("worker",), _decisions_after_commit, ("tick.after_state",),
+    ),
+    "poison-skipped": Bug("a refused record leaves no dead letter", ("worker",), _poison_skipped),
+    "ids-trusted": Bug("the id in the header is believed", ("worker",), _ids_trusted),
+    "reads-from-the-end": Bug(
+        "a worker starts at the end of the log and does not mind gaps",
+        ("worker",), _reads_from_the_end, ("kill",),
+    ),
+    "no-dedupe": Bug(
+        "ratings that were carried twice are counted twice",
+        ("worker",), _ratings_not_deduplicated, ("relay.after_send",),
+    ),
+    "flush-not-awaited": Bug(
+        "the relay marks as sent what Kafka has not acknowledged",
+        ("relay",), _flush_not_awaited, ("relay.after_mark",),
+    ),
+    "newest-first": Bug("the relay sends a batch in the wrong order", ("relay",), _newest_first),
+    "marked-before-sent": Bug(
+        "the relay marks before it sends", ("relay",), _marked_before_sent, ("relay.after_read",)
+    ),
+    "position-before-effect": Bug(
+        "a consumer commits its position before its effect",
+        ("consume", "push"), _position_before_effect, ("consume.after_lock",),
+    ),
+    "forgotten-before-the-receipt": Bug(
+        "the queue forgets a batch before its receipt is here",
+        ("push",), _forgotten_before_the_receipt, ("push.after_form",),
+    ),
+    "answer-before-commit": Bug("the province signs for what it has not stored", ("province",), _answer_before_commit),
+    "receipts-believed": Bug(
+        "a receipt is believed without looking at its signature", ("push",), _receipts_believed, ("liar",)
+    ),
+    "failure-swallowed": Bug(
+        "the publisher says new although the database was away", ("feed",), _failure_swallowed, ("disconnect",)
+    ),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Patch, then run the module that is named behind ``--``."""
+    names, module, *arguments = _split(sys.argv[1:])
+    for name in names:
+        (_liar if name == LIAR else BUGS[name].patch)()
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _split(words: Sequence[str]) -> list[Any]:
+    at = list(words).index("--")
+    return [words[:at], *words[at + 1 :]]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""``govbus chaos``: breaks a bus of its own on purpose and says what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to ``app``."""
+    app.command("chaos")(chaos)
+
+
+def chaos(
+    kills: Annotated[int, typer.Option(min=0, help="How many times kill -9, in all.")] = 100,
+    planted: Annotated[bool, typer.Option("--planted", help="Plant bugs and see that each is caught.")] = False,
+    seed: Annotated[int, typer.Option(help="The first round's seed; each further round takes the next.")] = 1,
+    report: Annotated[Path | None, typer.Option(help="Directory in which reliability.md is kept up.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Run the fault rig on a Kafka and a PostgreSQL of its own; exit code 0 only if nothing was lost or doubled and,
+    with --planted, every planted bug was caught.
+    """
+    import json
+
+    from govbus.chaos.planted import BUGS
+
+    wanted = {"kills": kills} if kills else {}
+    wanted |= {"planted": len(BUGS)} if planted else {}
+    results = _run(wanted, seed, report)
+    if as_json:
+        typer.echo(json.dumps(results, ensure_ascii=False))
+    else:
+        _show(results)
+    raise typer.Exit(0 if all(found["clean"] for found in results.values()) else 1)
+
+
+def _run(wanted: Mapping[str, int], seed: int, report: Path | None) -> dict[str, Any]:
+    """The parts wanted, with a progress bar on standard error; each is kept in the report as soon as it is there."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from govbus.chaos import report as page
+    from govbus.chaos.rig import PARTS
+
+    results: dict[str, Any] = {}
+    parts = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*parts, console=Console(stderr=True)) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def tell(step: str, done: int, of: int) -> None:
+            progress.update(task, description=step, completed=done, total=of)
+
+        for name, count in wanted.items():
+            part = PARTS[name]
+            results[name] = {"text": part.text, "target": part.target, **part.run(count, seed, tell)}
+            if report is not None:
+                page.merge(report, name, results[name])
+    return results
+
+
+def _show(results: Mapping[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for found in results.values():
+        colour, word = ("green", "clean") if found["clean"] else ("red", "not clean")
+        console.print(f"[{colour}]{word}[/{colour}]  {found['text']}  (target: {found['target']})")
+        for name, value in found.items():
+            if name not in ("text", "target", "clean"):
+                console.print(f"  {name}: {value}")
