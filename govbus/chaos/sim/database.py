@@ -7,8 +7,10 @@ A strand that holds a lock may be paused for long, so whoever wants the lock get
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, cast
 
 import psycopg
 import sqlalchemy as sa
@@ -25,6 +27,10 @@ SETTINGS = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "of
 TRUNCATE_EVERY = 100
 
 
+STIRS = {"outbox": "pg_notify", "push_queue": "INSERT INTO push_queue"}
+"""What a statement says that gives somebody something to do."""
+
+
 class Weather:
     """What the database does to its clients; ``rain`` is asked before each statement and commit."""
 
@@ -39,19 +45,24 @@ class Cursor(psycopg.Cursor[Any]):
     def execute(self, *args: Any, **kwargs: Any) -> Any:
         """As psycopg does, after a pause."""
         self._meet()
-        if "pg_try_advisory_lock" in str(args[0]):
-            self.connection.holds_lock = True  # type: ignore[attr-defined]
+        self._note(str(args[0]))
         return super().execute(*args, **kwargs)
 
     def executemany(self, *args: Any, **kwargs: Any) -> None:
         """As psycopg does, after a pause."""
         self._meet()
+        self._note(str(args[0]))
         super().executemany(*args, **kwargs)
 
     def copy(self, *args: Any, **kwargs: Any) -> Any:
         """As psycopg does, after a pause."""
         self._meet()
         return super().copy(*args, **kwargs)
+
+    def _note(self, query: str) -> None:
+        connection = cast(Connection, self.connection)
+        connection.holds_lock |= "pg_try_advisory_lock" in query
+        connection.stirs.update(what for what, words in STIRS.items() if words in query)
 
     def _meet(self) -> None:
         pause()
@@ -64,6 +75,8 @@ class Connection(psycopg.Connection[Any]):
 
     weather: ClassVar[Weather] = Weather()
     parked: ClassVar[list[Connection]] = []
+    commits: ClassVar[Counter[str]] = Counter()
+    """How often something was committed that gives somebody something to do, by ``STIRS``."""
     holds_lock = False
     """Whether a lock of the session may be held: the pool must not keep that."""
 
@@ -73,13 +86,26 @@ class Connection(psycopg.Connection[Any]):
         what = Connection.weather.rain() if schedule.current() else ""
         if what != "lost":
             super().commit()
+            Connection.commits.update(self.stirs)
+            self.stirs.clear()
         if what:
             raise psycopg.OperationalError("the simulated connection broke in a commit")
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Iterator[Any]:  # type: ignore[override]  # noqa: ARG002
-        """Wake-ups are hints: whoever waits for one looks again after a while."""
-        pause(timeout or 0.5)
+        """A commit of somebody who notified ends the wait."""
+        before = Connection.commits["outbox"]
+        pause(timeout or 0.0, lambda: Connection.commits["outbox"] != before)
         return iter(())
+
+    def rollback(self) -> None:
+        """Nothing was stirred."""
+        self.stirs.clear()
+        super().rollback()
+
+    @cached_property
+    def stirs(self) -> set[str]:
+        """What this transaction would give others to do."""
+        return set()
 
     def close(self) -> None:
         """What the server does when a client is gone: roll back, give up session locks."""

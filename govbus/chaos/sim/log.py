@@ -23,7 +23,7 @@ from kafka.structs import TopicPartition
 from govbus.chaos.sim.schedule import FOREVER, pause
 from schemas.topics import TOPICS, Topic
 
-PARTITIONS = 3
+PARTITIONS = 2
 POSITIVE = 0x7FFFFFFF
 Place = tuple[str, int]
 
@@ -76,7 +76,8 @@ class Log:
     def read(self, place: Place, offset: int, most: int) -> list[Record]:
         """Some of the records from ``offset`` on, at least one if there is one."""
         waiting = min(self.end(place) - offset, most)
-        return self.partitions[place][offset : offset + self.rng.randint(1, waiting)] if waiting > 0 else []
+        count = self.rng.choice((waiting, waiting, self.rng.randint(1, waiting))) if waiting > 0 else 0
+        return self.partitions[place][offset : offset + count]
 
     def places(self, topics: Iterable[Topic]) -> list[Place]:
         """All partitions of ``topics``."""
@@ -241,7 +242,7 @@ class Reader:
             raise KafkaConnectionError("the simulated broker is away")
         found = {}
         for place, offset in self.positions.items():
-            if self.log.rng.random() < 0.8 and (records := self.log.read(place, offset, max_records)):
+            if self.log.rng.random() < 0.9 and (records := self.log.read(place, offset, max_records)):
                 self.positions[place] = records[-1].offset + 1
                 found[TopicPartition(*place)] = records
         return found

@@ -32,6 +32,7 @@ from connectors.relay import Relay
 from consumers.alerts.inbox import Inbox
 from consumers.directory.view import View
 from consumers.province.keys import Signer
+from govbus.chaos.sim.database import Connection
 from govbus.chaos.sim.history import History, Stray
 from govbus.chaos.sim.log import Fetcher, Group, Log, Member, Producer, Reader
 from govbus.chaos.sim.loop import Loop
@@ -43,9 +44,12 @@ from schemas.errors import Retryable
 from streams.agents import projections
 from streams.agents.line import Line
 from streams.app import Lines
+from streams.store.tally import TallyProjection
 from streams.transport import Chunk, ChunkConsumer
 
 SETTLE_MS = 200
+TICK_S, ASIDE_S, POLL_S, STRETCHED = 1.0, 1.0, 5.0, 20.0
+"""Paces of those who look again though nothing stirred: slower than in the product, for each look costs time."""
 Dice = Callable[[], bool]
 
 
@@ -58,6 +62,9 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(streams.agents.line, "time", time),
         patch.object(streams.app, "time", time),
         patch.object(streams.transport, "time", time),
+        patch.object(connectors.relay, "POLL_SECONDS", POLL_S),
+        patch.object(streams.agents.line, "TICK_S", TICK_S),
+        patch.object(TallyProjection, "aside_s", ASIDE_S),
         patch.object(connectors.relay, "Producer", lambda *_, **__: Producer(log, fails)),
         patch.object(consumers.loop, "reader", lambda _: Reader(log, fails)),
         patch.object(consumers.loop, "random", schedule.rng),
@@ -84,7 +91,7 @@ class Department:
         departments = Departments(self.engine, repeated=True)
         again = True
         while self.rows:
-            some = list(self.rows)[: self.schedule.rng.choice((1, 2, 5, 9))]
+            some = list(self.rows)[: self.schedule.rng.choice((1, 3, 9, 20))]
             try:
                 departments.publish(some, again)
             except Retryable:
@@ -307,7 +314,7 @@ def push(engine: sa.Engine, province: Province) -> Callable[[], None]:
 
     def run() -> None:
         sender = Sender(engine, lambda: ("http://province", key), "430903", client, lambda: 0.0, lambda: 0.5)
-        sender.run(Stop())  # type: ignore[arg-type]
+        sender.run(Stop(lambda: Connection.commits["push_queue"], STRETCHED))  # type: ignore[arg-type]
 
     return run
 

@@ -91,16 +91,21 @@ class Schedule:
 
     def turn(self) -> bool:
         """Let one strand that can go on do so; False if there is none at this moment."""
-        ready = [s for s in self.strands if s.ready(self.now)]
-        if not ready:
+        strand = self._any_ready()
+        if strand is None:
             return False
         self.turns += 1
-        strand = self.rng.choice(ready)
         strand.wake_at, strand.until = 0.0, None
         strand.switch()
         if strand.dead:
             self._bury(strand)
         return True
+
+    def _any_ready(self) -> Strand | None:
+        """The first that can go on, looking from a random place: to ask all of them costs more."""
+        first = self.rng.randrange(len(self.strands)) if self.strands else 0
+        everybody = self.strands[first:] + self.strands[:first]
+        return next((s for s in everybody if s.ready(self.now)), None)
 
     def let_time_pass(self) -> bool:
         """Move the clock to the next strand that waits for it; False if nobody does."""
@@ -153,7 +158,14 @@ def current() -> Process | None:
 
 
 class Stop:
-    """What simulated processes get for ``threading.Event``: never set; waiting for it is a pause."""
+    """What simulated processes get for ``threading.Event``: never set; waiting for it is a pause.
+
+    ``woken``: what ends a wait early; then idle waits may be ``stretched``, for looking in vain costs time.
+    """
+
+    def __init__(self, woken: Callable[[], int] | None = None, stretched: float = 1.0) -> None:
+        self._woken = woken
+        self._stretched = stretched
 
     def is_set(self) -> bool:
         """Processes here end by kill -9 alone."""
@@ -161,7 +173,12 @@ class Stop:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Time passes."""
-        pause(FOREVER if timeout is None else timeout)
+        seconds = FOREVER if timeout is None else timeout * self._stretched
+        if self._woken is None:
+            pause(seconds)
+        else:
+            before = self._woken()
+            pause(seconds, lambda: self._woken() != before)  # type: ignore[misc]
         return False
 
 

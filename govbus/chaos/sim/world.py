@@ -25,7 +25,7 @@ from govbus.district.model import Row
 
 WORKERS = 2
 TURNS_BETWEEN_FAULTS = 60
-LONGEST_REST_S = 60.0
+LONGEST_REST_S = 300.0
 """Virtual seconds after the last fault within which everything must have settled."""
 _UNSETTLED = sa.text(
     "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL) OR EXISTS (SELECT FROM push_queue) "
@@ -109,7 +109,7 @@ class World:
             self._hire(f"worker-{number}")
         relays = self.rng.choice((1, 1, 2))
         for number in range(relays):
-            self._live(f"relay-{number}", members.relay(self._engine, self.rng.choice((1, 3, 50))))
+            self._live(f"relay-{number}", members.relay(self._engine, self.rng.choice((2, 7, 50))))
         for effect in EFFECTS:
             for number in range(self.rng.choice((1, 1, 2))):
                 self._live(f"{effect().name}-{number}", members.consumer(self._engine, effect()))
