@@ -16,6 +16,7 @@ from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import ground, scratch
 from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS
+from govbus.chaos.sim.seeds import simulated
 from govbus.chaos.stage import percentile, stage
 from govbus.chaos.watch import Stalled
 from streams.store import failpoints
@@ -95,5 +96,6 @@ PARTS: Mapping[str, Part] = {
         f"kill -9 at {len(failpoints.NAMES)} failpoints and at random moments of {len(KINDS)} processes",
         "0 lost, 0 doubled; recovery p95 under 10 s", killed,
     ),
+    "seeds": Part("deterministic simulation: one seed decides every turn", "0 lost, 0 doubled", simulated),
     "planted": Part("planted bugs, real processes", "every one caught", planted),
 }  # fmt: skip

@@ -15,7 +15,11 @@ def register(app: typer.Typer) -> None:
 
 
 def chaos(
-    kills: Annotated[int, typer.Option(min=0, help="How many times kill -9, in all.")] = 100,
+    kills: Annotated[
+        int | None, typer.Option(min=0, help="How many times kill -9, in all; 100 unless --seeds is given.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=0, help="How many seeds of the deterministic simulation.")] = 0,
+    first_seed: Annotated[int, typer.Option(min=0, help="The simulation's first seed.")] = 0,
     planted: Annotated[bool, typer.Option("--planted", help="Plant bugs and see that each is caught.")] = False,
     seed: Annotated[int, typer.Option(help="The first round's seed; each further round takes the next.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Directory in which reliability.md is kept up.")] = None,
@@ -28,9 +32,11 @@ def chaos(
 
     from govbus.chaos.planted import BUGS
 
-    wanted = {"kills": kills} if kills else {}
+    count = kills if kills is not None else 0 if seeds else 100
+    wanted = {"kills": count} if count else {}
+    wanted |= {"seeds": seeds} if seeds else {}
     wanted |= {"planted": len(BUGS)} if planted else {}
-    results = _run(wanted, seed, report)
+    results = _run(wanted, {"seeds": first_seed}, seed, report)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False))
     else:
@@ -38,7 +44,7 @@ def chaos(
     raise typer.Exit(0 if all(found["clean"] for found in results.values()) else 1)
 
 
-def _run(wanted: Mapping[str, int], seed: int, report: Path | None) -> dict[str, Any]:
+def _run(wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report: Path | None) -> dict[str, Any]:
     """The parts wanted, with a progress bar on standard error; each is kept in the report as soon as it is there."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -56,7 +62,7 @@ def _run(wanted: Mapping[str, int], seed: int, report: Path | None) -> dict[str,
 
         for name, count in wanted.items():
             part = PARTS[name]
-            results[name] = {"text": part.text, "target": part.target, **part.run(count, seed, tell)}
+            results[name] = {"text": part.text, "target": part.target, **part.run(count, first.get(name, seed), tell)}
             if report is not None:
                 page.merge(report, name, results[name])
     return results

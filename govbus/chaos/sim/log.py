@@ -266,20 +266,20 @@ class Fetcher:
 
         return frozenset(TP(*place) for place in self.member.assignment)
 
-    async def getmany(self, places: Iterable[Any], timeout: float) -> dict[Any, list[Record]]:
-        """Some records of some of ``places``; waits until there are some, at most ``timeout`` seconds."""
+    async def getmany(self, places: Iterable[Any], timeout: float) -> dict[Any, list[list[Record]]]:
+        """Some records of some of ``places``, in parts as they were fetched; waits until there are some, at most ``timeout`` seconds."""
         mine = sorted(places)
         loop: Any = asyncio.get_running_loop()
         await loop.until(lambda: any(self.positions[p] < self._log.end(p) for p in mine), timeout)
         return self.fetch(mine)
 
-    def fetch(self, places: Iterable[Any]) -> dict[Any, list[Record]]:
+    def fetch(self, places: Iterable[Any]) -> dict[Any, list[list[Record]]]:
         """Some records of some of ``places``, now."""
         found = {}
         for place in places:
             if not self._log.away and (records := self._log.read(place, self.positions[place], 50)):
                 self.positions[place] = records[-1].offset + 1
-                found[place] = records
+                found[place] = [records]
         return found
 
     def highwater(self, place: Place) -> int:

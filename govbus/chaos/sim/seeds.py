@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from connectors.local.postgres import Postgres
@@ -83,6 +84,27 @@ def run(first: int, count: int, heard: Heard, processes: int = 0) -> None:
             thread.start()
         for thread in work:
             thread.join()
+
+
+def simulated(count: int, seed: int, tell: Callable[[str, int, int], None]) -> dict[str, Any]:
+    """``count`` seeds from ``seed`` on all cores, as a part of ``govbus chaos``."""
+    result, began = Result(), monotonic()
+
+    def hear(line: dict[str, Any]) -> None:
+        result.hear(line)
+        tell("simulation", result.ran, count)
+
+    tell("simulation", 0, count)
+    run(seed, count, hear)
+    failed = sorted(result.failed)
+    return {
+        "seeds": result.ran, "first_seed": seed, "failed_seeds": failed,
+        "lost": result.count("lost"), "doubled": result.count("doubled"),
+        "faults": [f"seed {s}: {text}" for s in failed[:10] for text in result.failed[s][:3]],
+        "again": [f"govbus chaos --seeds 1 --first-seed {s}" for s in failed[:10]],
+        "happened": result.happened, "seconds": round(monotonic() - began, 1),
+        "clean": result.ran == count and not failed, "met": result.ran == count and not failed,
+    }  # fmt: skip
 
 
 def batch(

@@ -1,0 +1,40 @@
+"""The deterministic simulation: some seeds are clean, seeds that once failed stay clean, and planted bugs are caught."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from connectors.local.postgres import Postgres
+from govbus.chaos.sim import seeds
+from govbus.chaos.sim.planted import PLANTED
+
+pytestmark = pytest.mark.stack
+SEEDS = 40
+SEEDS_FOR_A_BUG = 60
+"""Within so many seeds every planted bug must be caught."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with seeds.server() as made:
+        yield made
+
+
+def test_nothing_is_lost_doubled_or_wrong_in_some_seeds(server: Postgres) -> None:
+    result = seeds.batch(server, "some", 0, SEEDS)
+    assert result.failed == {}
+    assert result.ran == SEEDS
+    assert {"kill", "rebalance", "freeze", "reset", "drop", "repeat"} <= result.happened.keys()
+
+
+@pytest.mark.parametrize("seed", [s for s in seeds.regressions() if s >= SEEDS])
+def test_a_seed_that_once_failed_is_clean(seed: int, server: Postgres) -> None:
+    assert seeds.batch(server, f"seed_{seed}", seed, 1).failed == {}
+
+
+@pytest.mark.parametrize("bug", [name for name in PLANTED if name != "nothing"])
+def test_a_planted_bug_is_caught(bug: str, server: Postgres) -> None:
+    result = seeds.batch(server, f"bug_{abs(hash(bug))}", 0, SEEDS_FOR_A_BUG, planted=bug)
+    assert len(result.failed) == 1, f"{bug}: not caught in {result.ran} seeds"
