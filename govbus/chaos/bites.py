@@ -17,7 +17,7 @@ from govbus.chaos.planted import BUGS, Bug
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 
-CASES = 40
+CASES = 60
 STALL_S = 30.0
 SHARE = 0.4
 AWAY_S = 6.0

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from connectors.publisher import RowResult
-from govbus.chaos.notebook import ALLOW, Notebook, entries, load
+from govbus.chaos.notebook import ALLOW, SLICE, Notebook, entries, load
 from govbus.district.model import Row
 from govbus.district.publishing import Departments
 from schemas.errors import Retryable
 
-SLICE = 40
 PAUSE_S = 0.05
 
 

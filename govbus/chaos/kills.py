@@ -62,11 +62,16 @@ class Cycles:
         most = MOST_REACHES.get(job.place.partition(".")[0], USUAL_REACHES) if job.tries == TRIES else 1
         return f"{job.place}:{self.stage.rng.randint(1, most)}@later"
 
+    def left(self) -> int:
+        """Kills still to be made."""
+        return sum(map(len, self.jobs.values())) + sum(bool(job.place) for job in self.armed.values())
+
     def run(self, names: Sequence[str]) -> None:
         """One cycle: ``names`` die, everything recovers."""
         lives = {name: self.stage.fleet.lives[name] for name in names}
         due = {name: time.monotonic() + self._begin(name) for name in names}
         while any(life.process.poll() is None for life in lives.values()):
+            self.stage.flow()
             self.stage.look()
             for name, life in lives.items():
                 if not life.killed and life.process.poll() is None and time.monotonic() > due[name]:
@@ -142,9 +147,7 @@ def kills(stage: Stage, count: int, times: int, places: Sequence[str] = failpoin
     stage.wait(GRACE_S)
     cycles.recover()
     before = len(stage.fleet.deaths)
-    while any(cycles.jobs.values()) or any(job.place for job in cycles.armed.values()):
-        done = len(stage.fleet.deaths) - before
-        stage.publish_up_to(min(0.98, (done + 10) / (count + 10)))
+    while cycles.left():
         cycles.run(_chosen(cycles))
     return figures(stage, before)
 

@@ -18,6 +18,8 @@ from govbus.district.generator import Made
 from schemas.topics import BY_NAME, Topic
 
 MADE, ANSWERS, ALLOW = "made.pickle", "answers.jsonl", "allow"
+SLICE = 10
+"""Rows that are published in one transaction."""
 
 
 def entries(home: Path) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ from confluent_kafka import Producer
 from govbus.chaos import notebook
 from govbus.chaos.fleet import KINDS, Death, Fleet
 from govbus.chaos.ground import Ground, command, environment
+from govbus.chaos.notebook import SLICE
 from govbus.chaos.watch import Watch
 from govbus.district.generator import make
 from govbus.district.publishing import raws
@@ -30,6 +31,8 @@ from govbus.district.publishing import raws
 LOOK_S = 0.1
 FIRST_S = 120.0
 JUDGE_S = 900.0
+MOST = 0.98
+"""The share of the year that may be published while something is being broken; the rest follows in peace."""
 AGAIN = 6
 """How often the oracle is asked anew while what it found may still be on its way."""
 Plan = Callable[[str], str | None]
@@ -50,6 +53,10 @@ class Stage:
     watch: Watch
     rng: random.Random
     plan: Plan = unarmed
+    rows: int = 1
+    """Rows of the whole year."""
+    published: float = 0.0
+    """The share of them that may have been published by now."""
     ends: list[Death] = field(default_factory=list)
     """Lives that ended though nothing was done to them."""
 
@@ -77,6 +84,11 @@ class Stage:
     def publish_up_to(self, share: float) -> None:
         """Let the departments publish this share of the year."""
         notebook.allow(self.ground.home, share)
+
+    def flow(self) -> None:
+        """Let one more slice be published: called at every look, events flow as long as something is going on."""
+        self.published = min(MOST, self.published + SLICE / self.rows)
+        self.publish_up_to(self.published)
 
     def finish(self) -> dict[str, Any]:
         """Everything published, poison too; all settled; the oracle's verdict."""
@@ -133,7 +145,8 @@ def stage(
     notebook.allow(ground.home, 0.0)
     with Watch(ground) as watch, Fleet(ground, extra=extra) as fleet:
         fleet.planted = planted or {}
-        made = Stage(ground, fleet, watch, random.Random(seed))
+        rows = len(notebook.load(ground.home).district.rows)
+        made = Stage(ground, fleet, watch, random.Random(seed), rows=rows)
         made.publish_up_to(0.001)
         end = time.monotonic() + FIRST_S
         while watch.moved()[0] is None and time.monotonic() < end:
