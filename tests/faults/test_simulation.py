@@ -1,4 +1,4 @@
-"""The deterministic simulation: some seeds are clean, seeds that once failed stay clean, and planted bugs are caught."""
+"""The deterministic simulation: some seeds are clean, seeds that failed once too, and planted bugs are caught."""
 
 from __future__ import annotations
 

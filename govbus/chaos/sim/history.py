@@ -150,7 +150,9 @@ def handling(rng: random.Random, told: Sequence[Story]) -> list[Row]:
     ]
 
 
-MIXTURES = ((opinions, handling), (opinions, licences), (opinions, resource), (licences, resource), (resource, handling))
+MIXTURES = (
+    (opinions, handling), (opinions, licences), (opinions, resource), (licences, resource), (resource, handling),
+)  # fmt: skip
 
 
 def strays(rng: random.Random, rows: Sequence[Row]) -> list[Stray]:

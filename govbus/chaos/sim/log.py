@@ -267,7 +267,10 @@ class Fetcher:
         return frozenset(TP(*place) for place in self.member.assignment)
 
     async def getmany(self, places: Iterable[Any], timeout: float) -> dict[Any, list[list[Record]]]:
-        """Some records of some of ``places``, in parts as they were fetched; waits until there are some, at most ``timeout`` seconds."""
+        """Some records of some of ``places``, in parts as they were fetched; waits until there are some.
+
+        At most ``timeout`` seconds.
+        """
         mine = sorted(places)
         loop: Any = asyncio.get_running_loop()
         await loop.until(lambda: any(self.positions[p] < self._log.end(p) for p in mine), timeout)
@@ -284,13 +287,13 @@ class Fetcher:
 
     def highwater(self, place: Place) -> int:
         """The end of the log."""
-        return self._log.end(tuple(place))
+        return self._log.end((place[0], place[1]))
 
     async def seek_wait(self, offsets: Mapping[Any, int]) -> None:
         """Read on from ``offsets``."""
         if self._log.away or not offsets.keys() <= self.assignment():
             raise FetchError("the simulated broker is away")
-        self.positions.update({tuple(tp): offset for tp, offset in offsets.items()})  # type: ignore[misc]
+        self.positions.update({(tp[0], tp[1]): offset for tp, offset in offsets.items()})
 
     async def highwaters(self, *places: Any) -> dict[Any, int]:
         """The ends of the log."""
@@ -301,7 +304,7 @@ class Fetcher:
     async def commit(self, offsets: Mapping[Any, int]) -> bool:
         """Mirror ``offsets`` into the group; False if this member is fenced."""
         try:
-            self._group.commit(self.member, {tuple(tp): o for tp, o in offsets.items()})  # type: ignore[misc]
+            self._group.commit(self.member, {(tp[0], tp[1]): o for tp, o in offsets.items()})
         except Fenced:
             return False
         return True

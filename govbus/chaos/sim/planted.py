@@ -16,13 +16,12 @@ import sqlalchemy as sa
 import streams.agents.line
 from connectors import relay
 from connectors.province import push
-from consumers import loop
 from consumers.loop import Chunk, Loop, Place
-from consumers.loop import decode_rows as decode
 from streams import transport
 from streams.store import applier, judge, steps
 from streams.store.applier import Applied
 from streams.store.lot import Lot
+from streams.store.tables import push_queue
 
 Plant = Callable[[], AbstractContextManager[Any]]
 
@@ -40,10 +39,10 @@ def _cursor_then_effect(self: Loop, chunks: Mapping[Place, Chunk]) -> dict[Place
     with self.engine.begin() as tx:
         cursors = self._lock(tx, sorted(chunks))
         fresh = [r for p in sorted(chunks) for r in chunks[p].carried if r.offset >= cursors[p]]
-        events, refused = decode(fresh)
+        events, refused = steps.decode_rows(fresh)
         self._advance(tx, {p: c for p, c in chunks.items() if c.end > cursors[p]}, events)
     with self.engine.begin() as tx:
-        loop.bury(tx, [*refused, *self._apply(tx, events)])
+        steps.bury(tx, [*refused, *self._apply(tx, events)])
     return {}
 
 
@@ -70,7 +69,7 @@ def _every_event_is_new(tx: Any, table: Any, events: Sequence[Any], extra: Any) 
     return list(events)
 
 
-def _where_it_begins(self: Any, tp: Any, batch: Sequence[Any]) -> Any:
+def _where_it_begins(_self: Any, tp: Any, batch: Sequence[Any]) -> Any:
     return transport.Chunk(tp.topic, tp.partition, batch[0].offset, batch)
 
 
@@ -83,7 +82,7 @@ def _random_dead_id(refused: Any) -> dict[str, Any]:
 
 def _form_and_forget(tx: sa.Connection) -> Any:
     rows = _REAL_FORM(tx)
-    tx.execute(sa.delete(push.push_queue).where(push.push_queue.c.event_id.in_([r["event_id"] for r in rows])))
+    tx.execute(sa.delete(push_queue).where(push_queue.c.event_id.in_([r["event_id"] for r in rows])))
     return rows
 
 

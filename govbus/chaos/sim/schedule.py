@@ -21,7 +21,7 @@ class Killed(BaseException):
     """The process is dead; leaves every strand of it, however deep."""
 
 
-class Strand(greenlet.greenlet):
+class Strand(greenlet.greenlet):  # type: ignore[misc]
     """One thread of a process. It may go on at ``wake_at``, or earlier if ``until`` says so."""
 
     def __init__(self, process: Process, work: Callable[[], None]) -> None:

@@ -126,7 +126,8 @@ def batch(
             heard(line)
         if process.wait():
             errors.seek(0)
-            line = {"seed": first + result.ran * step, "complaints": [f"wrong: {errors.read()[-2000:]}"], "happened": {}}
+            why = f"wrong: {errors.read()[-2000:]}"
+            line = {"seed": first + result.ran * step, "complaints": [why], "happened": {}}
             result.hear(line)
             heard(line)
     made.drop(database)

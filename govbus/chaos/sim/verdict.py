@@ -140,7 +140,7 @@ class Case:
 
 
 def judge(case: Case) -> list[str]:
-    """Every complaint, each beginning with ``lost``, ``doubled``, ``phantom``, ``wrong`` or ``order``; none: all well."""
+    """Every complaint; each begins with ``lost``, ``doubled``, ``phantom``, ``wrong`` or ``order``."""
     judges = (_published, _carried_once, _applied, _state, _said, _alerts, _cursors, _consumed, _acknowledged)
     return [complaint for one in judges for complaint in one(case)]
 
@@ -168,7 +168,7 @@ def _carried_once(case: Case) -> Iterator[str]:
 
 def _lies(log: Log, row: Any) -> bool:
     records = log.partitions.get((row.topic, row.sent_partition), [])
-    return row.sent_offset < len(records) and records[row.sent_offset].event_id == str(row.event_id)
+    return bool(row.sent_offset < len(records) and records[row.sent_offset].event_id == str(row.event_id))
 
 
 def _ordered(topic: str, rows: Sequence[Any], landed: Sequence[Any]) -> Iterator[str]:
