@@ -25,8 +25,8 @@ demo: $(RUNTIME) ## run the whole system with a simulated district; ARGS="--exit
 test: lint kcat ## everything: ruff, mypy, and every test on real Kafka and PostgreSQL; ARGS go to pytest
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --numprocesses 2 --dist loadfile $(ARGS)
 
-chaos: $(RUNTIME) ## the fault rig, 1,000 kills and the planted bugs (an hour); writes docs/reliability.md; ARGS pass options on
-	@$(BIN)/govbus chaos --kills 1000 --planted --report docs $(ARGS)
+chaos: $(RUNTIME) ## the fault rig in full (two hours); writes docs/reliability.md; ARGS pass options on
+	@$(BIN)/govbus chaos --seeds 10000 --kills 1000 --zombies 200 --planted --report docs $(ARGS)
 
 lint: $(DEV) ## ruff and mypy --strict
 	@$(BIN)/ruff check .

@@ -19,12 +19,14 @@ from govbus.chaos.planted import BUGS
 from govbus.chaos.sim.seeds import simulated
 from govbus.chaos.stage import percentile, stage
 from govbus.chaos.watch import Stalled
+from govbus.chaos.zombies import zombies
 from streams.store import failpoints
 
 Tell = Callable[[str, int, int], None]
 ROUND = 130
 """Kills in one round: every failpoint about twice, then as many from outside."""
 CASES_A_KILL = 8
+CASES_A_ZOMBIE = 80
 RECOVERY_TARGET_S = 10.0
 
 
@@ -77,6 +79,21 @@ def _round(count: int, seed: int) -> dict[str, Any]:
         }  # fmt: skip
 
 
+def zombied(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` workers stopped past their session, in one round."""
+    tell("zombies", 0, count)
+    with scratch() as home, ground(home) as bus, stage(bus, seed, CASES_A_ZOMBIE * count) as made:
+        try:
+            figures = zombies(made, count)
+            verdict = made.finish()
+        except Stalled as error:
+            figures, verdict = {"zombies": count}, {"clean": False, "shown": {"lost": [f"stalled: {error}"]}}
+        found = [f"seed {seed}: {text}" for texts in verdict["shown"].values() for text in texts]
+        found += [f"seed {seed}: {verdict['failed']}"] if verdict.get("failed") else []
+        return {**figures, "events": verdict.get("ledgers", {}).get("accepted", 0), "faults": found,
+                "ended_by_themselves": len(made.ends), "clean": not found, "met": not found}  # fmt: skip
+
+
 def planted(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """The first ``count`` planted bugs, one after the other."""
     names = list(BUGS)[:count]
@@ -97,5 +114,6 @@ PARTS: Mapping[str, Part] = {
         "0 lost, 0 doubled; recovery p95 under 10 s", killed,
     ),
     "seeds": Part("deterministic simulation: one seed decides every turn", "0 lost, 0 doubled", simulated),
+    "zombies": Part("workers stopped past their session timeout", "0 stale effects", zombied),
     "planted": Part("planted bugs, real processes", "every one caught", planted),
 }  # fmt: skip
