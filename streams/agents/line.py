@@ -240,7 +240,7 @@ class Line:
         return apply_batch(self._engine, self.projection, lot or self._lot(chunks), since, prepared)
 
     async def _tick(self, ends: Ends) -> None:
-        partitions = await self._patiently(self._due)
+        partitions, top = await self._patiently(self._due)
         if not partitions:
             return
         unsent = await self._patiently(self._oldest_unsent)
@@ -249,22 +249,24 @@ class Line:
         except TimeoutError:
             return
         if end_offsets:
-            await self._patiently(lambda: self._tick_now(partitions, end_offsets, unsent))
+            await self._patiently(lambda: self._tick_now(partitions, end_offsets, top, unsent))
 
-    def _due(self) -> set[int]:
-        """The partitions worth a look; horizons never pass the ceiling."""
+    def _due(self) -> tuple[set[int], int]:
+        """The partitions worth a look, and the ceiling that no horizon passes. It is read first: what is published
+        and sent while the ends are asked for would otherwise lie below it, unseen.
+        """
         projection: Any = self.projection
         with self._engine.connect() as tx:
-            return set(projection.due(tx, horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())))
+            top = horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())
+            return set(projection.due(tx, top)), top
 
     def _oldest_unsent(self) -> int | None:
         with self._engine.connect() as tx:
             return horizon.oldest_unsent(tx)
 
-    def _tick_now(self, partitions: set[int], ends: Mapping[int, int], unsent: int | None) -> None:
+    def _tick_now(self, partitions: set[int], ends: Mapping[int, int], top: int, unsent: int | None) -> None:
         with self._engine.connect() as tx:
             at = horizon.places(tx, self.projection.name, self.projection.topic)
-            top = horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())
         due = horizon.horizons(at, ends, sorted(partitions & ends.keys()), top, unsent)
         projection: Any = self.projection
         while due and not (self._waiting or self._batches):
