@@ -55,31 +55,6 @@ def _cursor_before_effects() -> None:
     applier.apply_batch = apply_batch
 
 
-def _decisions_after_commit() -> None:
-    from streams.store import applier, failpoints, outbox, steps
-
-    held: list[Any] = []
-
-    def say(_: Any, saids: Sequence[Any]) -> None:
-        held.extend(saids)
-
-    def later(applying: Callable[..., Any]) -> Callable[..., Any]:
-        def applied(engine: Any, *args: Any, **kwargs: Any) -> Any:
-            done = applying(engine, *args, **kwargs)
-            if held:
-                reach("tick.after_state")
-            saids, held[:] = list(held), []
-            with engine.begin() as tx:
-                outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in saids])
-            return done
-
-        return applied
-
-    reach, failpoints.reach = failpoints.reach, lambda _: None  # die nowhere but with decisions in hand
-    steps.say = say
-    applier.apply_batch, applier.tick_all = later(applier.apply_batch), later(applier.tick_all)
-
-
 def _poison_skipped() -> None:
     from streams.store import steps
 
@@ -271,10 +246,6 @@ BUGS: Mapping[str, Bug] = {
     "cursor-before-effects": Bug(
         "the worker commits its position before the effects",
         ("worker",), _cursor_before_effects, ("apply.after_lock",),
-    ),
-    "decisions-after-commit": Bug(
-        "decisions are put into the outbox after the commit",
-        ("worker",), _decisions_after_commit, ("tick.after_state",),
     ),
     "poison-skipped": Bug("a refused record leaves no dead letter", ("worker",), _poison_skipped),
     "ids-trusted": Bug("the id in the header is believed", ("worker",), _ids_trusted),
