@@ -17,7 +17,6 @@ from typing import Any
 
 from govbus.chaos.fleet import KINDS, Life
 from govbus.chaos.stage import Stage, by, percentile
-from govbus.chaos.watch import Stalled
 from streams.store import failpoints
 
 PATIENCE_S = 6.0
@@ -81,14 +80,7 @@ class Cycles:
 
     def recover(self) -> None:
         """Look on until every process runs and every recovery is complete. Raises ``Stalled``."""
-        seen, since = self.stage.watch.moved(), time.monotonic()
-        while not self._calm():
-            self.stage.look()
-            moved = self.stage.watch.moved()
-            if moved != seen:
-                seen, since = moved, time.monotonic()
-            if time.monotonic() - since > self.stage.watch.patience:
-                raise Stalled("no recovery after a kill")
+        self.stage.look_until(self._calm, "recovery after a kill")
 
     def _begin(self, name: str) -> float:
         """Arm ``name`` now; the seconds after which it is killed from outside."""

@@ -24,7 +24,7 @@ from govbus.chaos import notebook
 from govbus.chaos.fleet import KINDS, Death, Fleet
 from govbus.chaos.ground import Ground, command, environment
 from govbus.chaos.notebook import SLICE
-from govbus.chaos.watch import Watch
+from govbus.chaos.watch import Stalled, Watch
 from govbus.district.generator import make
 from govbus.district.publishing import raws
 
@@ -90,14 +90,23 @@ class Stage:
         self.published = min(MOST, self.published + SLICE / self.rows)
         self.publish_up_to(self.published)
 
+    def look_until(self, done: Callable[[], bool], what: str) -> None:
+        """Look on until ``done()``; raises ``Stalled`` when nothing has moved for the watch's patience."""
+        seen, since = self.watch.moved(), time.monotonic()
+        while not done():
+            self.look()
+            if (moved := self.watch.moved()) != seen:
+                seen, since = moved, time.monotonic()
+            if time.monotonic() - since > self.watch.patience:
+                raise Stalled(f"nothing moves in {what}")
+
     def finish(self) -> dict[str, Any]:
         """Everything published, poison too; all settled; the oracle's verdict."""
         self.plan = unarmed
         for name in [n for n, life in self.fleet.lives.items() if life.place]:
             self.fleet.kill(name)
         self.publish_up_to(1.0)
-        while not any("end" in entry for entry in notebook.entries(self.ground.home)):
-            self.look()
+        self.look_until(lambda: any("end" in entry for entry in notebook.entries(self.ground.home)), "publishing")
         _poison(self.ground)
         return self._judged()
 
