@@ -25,7 +25,7 @@ demo: $(RUNTIME) ## run the whole system with a simulated district; ARGS="--exit
 test: lint kcat ## everything: ruff, mypy, and every test on real Kafka and PostgreSQL; ARGS go to pytest
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --numprocesses 2 --dist loadfile $(ARGS)
 
-chaos: $(RUNTIME) ## the fault rig in full (two hours); writes docs/reliability.md; ARGS pass options on
+chaos: $(RUNTIME) ## the fault rig in full (hours); writes docs/reliability.md; ARGS pass options on
 	@$(BIN)/govbus chaos --seeds 10000 --kills 1000 --zombies 200 --planted --report docs $(ARGS)
 
 lint: $(DEV) ## ruff and mypy --strict

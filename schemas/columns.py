@@ -308,6 +308,11 @@ def _header(schema: dict[str, Any]) -> bytes:
     """Header of an Avro object container with one block to come."""
     framed = {"name": FRAME, "type": {"type": "fixed", "name": "frame", "size": FRAME_BYTES}}
     fields = [framed, *({"name": f["name"], "type": f["type"]} for f in schema["fields"])]
+    return container_header(fields)
+
+
+def container_header(fields: Sequence[Any]) -> bytes:
+    """Header of an object container of records with these Avro fields, up to and with its sync marker."""
     text = json.dumps({"type": "record", "name": "row", "fields": fields}).encode()
     entries = (b"avro.schema", text, b"avro.codec", b"null")
     return b"Obj\x01" + varint(2) + b"".join(varint(len(e)) + e for e in entries) + varint(0) + SYNC

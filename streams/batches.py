@@ -11,7 +11,6 @@ Format: Apache Kafka, "Message Format" (v2 record batch); Avro 1.11 specificatio
 from __future__ import annotations
 
 import io
-import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import polars as pl
 from aiokafka import codec
 from polars.exceptions import PanicException
 
-from schemas.columns import SYNC, lengths, varint, varint_sizes
+from schemas.columns import SYNC, container_header, lengths, varint, varint_sizes
 from streams.store.lot import HEADER, Columns
 
 FEW = 32
@@ -132,7 +131,4 @@ def _plan(names: tuple[str, ...]) -> Plan:
     for i, text in enumerate(fixed):
         fields.append({"name": f"f{i}", "type": {"type": "fixed", "name": f"fixed{i}", "size": len(text)}})
         fields.append({"name": f"h{i}", "type": "bytes"})
-    schema = json.dumps({"type": "record", "name": "record", "fields": fields}).encode()
-    entries = (b"avro.schema", schema, b"avro.codec", b"null")
-    header = b"Obj\x01" + varint(2) + b"".join(varint(len(e)) + e for e in entries) + varint(0) + SYNC
-    return Plan(names, header, fixed)
+    return Plan(names, container_header(fields), fixed)

@@ -29,11 +29,9 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from schemas.topics import BY_NAME
 from streams import batches
 from streams.store import failpoints
 from streams.store.lot import gathered, size
-from streams.store.projection import Carried
 
 FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 15, 64 * 1024
 """The broker answers a fetch when it has so much, or after so long: each answer costs over a millisecond here, whether
@@ -60,11 +58,6 @@ class Chunk:
     def size(self) -> int:
         """Bytes of the values."""
         return size(self.records)
-
-    def carried(self) -> list[Carried]:
-        """The records as the store takes them."""
-        topic = BY_NAME[self.topic]
-        return [Carried(topic, self.partition, r.offset, r.key, r.value or b"", tuple(r.headers)) for r in self.records]
 
 
 class Intake(Protocol):
