@@ -109,7 +109,7 @@ def keep_new(
     if not events:
         return []
     note_watermarks(tx, ((e.carried.partition, e.record["received_at"]) for e in events))
-    rows = [{**_common(e), **extra(e)} for e in events]
+    rows = [{**common_columns(e), **extra(e)} for e in events]
     inserted = {row[0] for row in bulk.insert_new(tx, table, rows, ("event_id",))}
     new, repeated = [], []
     for event in events:
@@ -122,7 +122,8 @@ def keep_new(
     return new
 
 
-def _common(event: Event) -> dict[str, Any]:
+def common_columns(event: Event) -> dict[str, Any]:
+    """The columns that every table of events has."""
     record = event.record
     return {
         "event_id": event.event_id,
