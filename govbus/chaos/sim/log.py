@@ -20,10 +20,13 @@ from kafka.errors import KafkaConnectionError
 from kafka.partitioner.default import murmur2
 from kafka.structs import TopicPartition
 
-from govbus.chaos.sim.schedule import FOREVER, pause
+from govbus.chaos.sim.kinds import CARRIED_AGAIN, UNHEARD, UNTOLD
+from govbus.chaos.sim.schedule import FOREVER, note, pause, reach
 from schemas.topics import TOPICS, Topic
 
 PARTITIONS = 2
+LOST = 0.7
+"""Share of a group's commits that are lost together."""
 POSITIVE = 0x7FFFFFFF
 Place = tuple[str, int]
 
@@ -55,10 +58,12 @@ class Log:
         self.partitions: dict[Place, list[Record]] = {
             (t.name, p): [] for t in TOPICS for p in range(min(t.partitions, PARTITIONS))
         }
-        self.version = 0
-        """Grows with every append."""
+        self.known: set[tuple[str, str]] = set()
+        """(topic, event id) of every record."""
         self.away = False
         """While set, no client gets an answer."""
+        self.unanswered = False
+        """The next producer that sends is not told so."""
 
     def append(self, topic: str, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Record:
         """Put a record where the Java client would."""
@@ -66,7 +71,9 @@ class Log:
         place = (topic, (murmur2(key or b"") & POSITIVE) % count)
         record = Record(*place, len(self.partitions[place]), key, value, tuple(headers))
         self.partitions[place].append(record)
-        self.version += 1
+        if (topic, record.event_id) in self.known:
+            note(CARRIED_AGAIN)
+        self.known.add((topic, record.event_id))
         return record
 
     def end(self, place: Place) -> int:
@@ -134,10 +141,12 @@ class Group:
             raise Fenced
         self.committed.update(offsets)
 
-    def forget_commits(self) -> None:
-        """Some commits are lost, others go back."""
-        for place, offset in list(self.committed.items()):
-            self.committed[place] = self._log.rng.choice((offset, 0, offset // 2))
+    def forget_commits(self) -> bool:
+        """Some commits are lost, others go back; False if there was none."""
+        lost = [place for place in self.committed if self._log.rng.random() < LOST]
+        for place in lost:
+            self.committed[place] = self._log.rng.choice((0, self.committed[place] // 2))
+        return bool(lost)
 
 
 # --- clients ---
@@ -192,11 +201,15 @@ class Producer:
             return pause(1.0)
         sent = [(q, self._send(q)) for q in self._some()]
         pause()  # sent, and nobody told
-        if sent and self._fails():
+        if sent and (self._log.unanswered or self._fails()):
+            self._log.unanswered = False
+            note(UNTOLD)
             self._queue.clear()
             raise KafkaException(KafkaError(KafkaError._FATAL))
         for queued, record in sent:
             queued.report(None, Message(record))
+        if sent:
+            reach("after a durable step", "log")
         return None
 
     def purge(self) -> None:
@@ -238,6 +251,7 @@ class Reader:
         """Something of what waits, in some of the partitions; waits until there is something."""
         pause(FOREVER, lambda: any(o < self.log.end(p) for p, o in self.positions.items()))
         if self.log.away or self.fails():
+            note(UNHEARD)
             pause(1.0)
             raise KafkaConnectionError("the simulated broker is away")
         found = {}

@@ -7,6 +7,7 @@ each topic applied at once.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -70,6 +71,12 @@ class Found:
     def state(self) -> list[tuple[str, str]]:
         """Every row of every state table."""
         return sorted((t.name, row) for t in STATE_TABLES for row in self.rows.get(t.name, ()))
+
+    @property
+    def digest(self) -> str:
+        """Of all of it, whatever its place in the tables."""
+        rows = sorted((name, row) for name, found in self.rows.items() for row in found)
+        return hashlib.blake2b(repr((rows, [tuple(r) for r in self.outbox])).encode(), digest_size=8).hexdigest()
 
     def said(self, topic: Topic) -> list[Any]:
         """The outbox rows of ``topic`` in order."""
