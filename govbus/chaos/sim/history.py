@@ -54,14 +54,14 @@ class History:
 
 @cache
 def small(number: int) -> History:
-    """Five to thirty events: one or two cases and what goes with some of the other topics."""
+    """Five to twenty events: one or two cases and what goes with them on some of the other topics."""
     rng = random.Random(number)
     told = stories(rng, rng.choice((1, 1, 1, 2)))
-    cut = [replace(s, told=s.told[: rng.randint(2, 8)]) for s in told]
+    cut = [replace(s, told=s.told[: rng.randint(2, 6)]) for s in told]
     rows = [
         *_few(rng, references(rng, told)),
         *(late(rng, row) for s in cut for row in cases.rows(rng, s)),
-        *(row for part in rng.sample(PARTS, rng.choice((1, 2, 2))) for row in part(rng, told)),
+        *(row for part in dict.fromkeys(rng.choices(PARTS, k=2)) for row in _cut(rng, part(rng, told))),
         *records.ticket(number, HESHAN, END - 44 * 3_600_000 - 1_000)[-rng.choice((1, 1, 3)) :],
     ]
     if rng.random() < 0.1:
@@ -147,8 +147,8 @@ def handling(rng: random.Random, told: Sequence[Story]) -> list[Row]:
     ]
 
 
-PARTS = (opinion_rows, licences, resource, handling)
-"""What goes with cases."""
+PARTS = (opinion_rows, opinion_rows, licences, resource, handling)
+"""What goes with cases; ratings twice, for they reach the farthest."""
 
 
 def strays(rng: random.Random, rows: Sequence[Row]) -> list[Stray]:
@@ -163,6 +163,11 @@ def strays(rng: random.Random, rows: Sequence[Row]) -> list[Stray]:
         told = rng.choice([r for r in good if r.topic is CASE])
         found.append(_after(told, replace(told, record={**told.record, "accepting_unit": "另一处窗口"})))
     return found
+
+
+def _cut(rng: random.Random, rows: list[Row]) -> list[Row]:
+    """The first few."""
+    return rows[: rng.randint(1, 4)]
 
 
 def _after(original: Row, row: Row) -> Stray:

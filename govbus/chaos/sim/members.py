@@ -119,9 +119,10 @@ def smuggle(log: Log, strays: Sequence[Stray]) -> None:
 
 
 def _carried(log: Log, raw: Raw) -> bool:
-    """Whether the very bytes are there: a damaged record may bear the same id."""
+    """Whether it is there as it is: a damaged record may bear the same id or the same bytes."""
     places = (rs for (topic, _), rs in log.partitions.items() if topic == raw.topic.name)
-    return any(r.value == raw.value for records in places for r in records)
+    wanted = dict(raw.headers)["ce_id"].decode(), raw.value
+    return any((r.event_id, r.value) == wanted for records in places for r in records)
 
 
 # --- worker ---------------------------------------------------------------------------------------

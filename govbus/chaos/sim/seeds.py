@@ -84,13 +84,15 @@ def regressions() -> list[int]:
 @contextmanager
 def server() -> Iterator[Postgres]:
     """A PostgreSQL for simulations only; gone afterwards."""
-    from govbus.chaos.sim.database import SETTINGS
+    from govbus.chaos.sim.database import SETTINGS, forget_soon
     from streams.store import migrate
 
     with tempfile.TemporaryDirectory(prefix="govbus-sim-") as directory:
         Path(directory).chmod(0o711)
         with Postgres(Path(directory) / "postgres", tied=True, settings=SETTINGS) as made:
-            migrate.upgrade(made.create("template"))
+            template = made.create("template")
+            migrate.upgrade(template)
+            forget_soon(template)
             yield made
 
 

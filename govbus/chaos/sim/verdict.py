@@ -246,12 +246,16 @@ def _content(record: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in record.items() if k not in ABOUT_THE_TELLING}
 
 
+def followers() -> list[tuple[str, Topic]]:
+    """Who follows which topic: processors and consumers."""
+    return [(p.name, p.topic) for p in projections()] + [(e().name, t) for e in EFFECTS for t in e().topics]
+
+
 def _cursors(case: Case) -> Iterator[str]:
     """Every cursor stands at the end of its partition."""
-    followers = [(p.name, p.topic) for p in projections()] + [(e().name, t) for e in EFFECTS for t in e().topics]
     ends = [
         f"{name} {place[0]} {place[1]} {end}"
-        for name, topic in followers
+        for name, topic in followers()
         for place in case.log.places([topic])
         if (end := case.log.end(place))
     ]

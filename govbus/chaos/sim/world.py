@@ -15,7 +15,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from kafka.partitioner.default import murmur2
 
-from govbus.chaos.sim import members
+from govbus.chaos.sim import members, verdict
 from govbus.chaos.sim.database import Connection, Weather
 from govbus.chaos.sim.history import END, History
 from govbus.chaos.sim.kinds import AWAY, LATE, LOST, REFUSED, RESET, TWICE, UNCOMMITTED, UNRECEIPTED, Moment
@@ -23,6 +23,7 @@ from govbus.chaos.sim.log import Group, Log
 from govbus.chaos.sim.members import EFFECTS, SETTLE_MS, Department, Province, Worker
 from govbus.chaos.sim.schedule import Process, Schedule, Trap
 from govbus.district.model import Row
+from streams.store.tables import cursor
 
 WORKERS = 2
 BUDGETS = (0, 4, 8, 14)
@@ -34,6 +35,8 @@ STEPS = (1, 1, 2, 3)
 """A trap springs as its process comes to such a moment for this time."""
 AGAIN_TURNS = 25
 """A fault that finds nothing to harm is tried again after so many turns,"""
+RAN_BEFORE = 0.7
+"""Share of worlds in which every cursor is there already."""
 TRIES = 4
 """at most so often."""
 LONGEST_REST_S = 300.0
@@ -119,6 +122,8 @@ class World:
         return [Department(self._engine, share, self.schedule, lambda _: None) for share in shares]
 
     def _begin(self) -> None:
+        if self.rng.random() < RAN_BEFORE:
+            self._begin_cursors()
         for number, department in enumerate(self._departments):
             self._live(f"department-{number}", department.run)
         for number in range(WORKERS):
@@ -133,6 +138,16 @@ class World:
         stranger = Process(self.schedule, "stranger")
         stranger.spawn(partial(members.smuggle, self.log, self._history.strays))
         self._regroup()
+
+    def _begin_cursors(self) -> None:
+        """As a bus that ran before has left them; else whoever is first makes them."""
+        rows = [
+            {"processor": name, "topic": topic, "partition": partition}
+            for name, followed in verdict.followers()
+            for topic, partition in self.log.places([followed])
+        ]
+        with self._engine.begin() as tx:
+            tx.execute(sa.insert(cursor), rows)
 
     def _live(self, name: str, run: Callable[[], None]) -> None:
         process = Process(self.schedule, name)
