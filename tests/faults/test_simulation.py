@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -83,6 +84,13 @@ def _run(command: str) -> dict[str, object]:
     assert result.exit_code == 1
     found: dict[str, dict[str, object]] = json.loads(result.stdout)
     return found["seeds"]
+
+
+def test_a_seed_that_once_failed_stays_with_a_word_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "regressions.txt"
+    kept.write_text("# what this is\n4711  an alert was said twice\n\n13  lost\n")
+    monkeypatch.setattr(seeds, "REGRESSIONS", kept)
+    assert seeds.regressions() == [4711, 13]
 
 
 def test_a_kind_of_fault_that_many_seeds_never_draw_is_named() -> None:

@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -26,6 +27,7 @@ import connectors.relay
 import consumers.loop
 import streams.agents.line
 import streams.app
+import streams.rules.calendar
 import streams.transport
 from connectors.province.push import Queue, Sender
 from connectors.relay import Relay
@@ -71,8 +73,13 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(consumers.loop, "reader", lambda _: Reader(log, fails)),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(driver.Consumer, "__init__", _without_services),
+        patch.object(streams.rules.calendar, "_calendar", _calendar),
     ):
         yield
+
+
+_calendar = lru_cache(maxsize=500)(streams.rules.calendar._calendar.__wrapped__)
+"""As the product's, but for many histories in turn."""
 
 
 # --- departments ----------------------------------------------------------------------------------
