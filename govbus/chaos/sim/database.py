@@ -196,7 +196,7 @@ class Connection(psycopg.Connection[Any]):
 
 def connect(url: str) -> sa.Engine:
     """An engine on ``url`` for all simulated processes."""
-    _cursor_base.execute = generators.execute = _wait_there  # type: ignore[assignment]
+    _cursor_base.execute = generators.execute = _wait_there  # type: ignore[attr-defined]
     where = sa.make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
     def make() -> Any:

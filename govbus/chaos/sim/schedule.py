@@ -5,17 +5,18 @@ world could interfere: before each SQL statement and each commit, at each poll, 
 process ends right there: whatever it had not committed is rolled back, its memory is gone. Time is virtual: it moves
 only when nobody can go on without it.
 
-A *trap* lies where a process will next be about to commit, or where it has just made something durable: what is short
-is rarely met by chance.
+A *trap* lies where a process of some kind will next be about to commit, or where it will have made something durable:
+what is short is rarely met by chance.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import greenlet
@@ -59,11 +60,13 @@ class Strand(greenlet.greenlet):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class Trap:
-    """``act`` happens as its process comes to ``moment`` for the ``steps``-th time from now."""
+    """``act`` befalls the process that is the ``steps``-th of its kind to come to ``moment`` from now on; it is told
+    what that process has written.
+    """
 
     moment: Moment
     steps: int
-    act: Callable[[str], None]
+    act: Callable[[Process, str], None]
 
 
 class Process:
@@ -74,7 +77,6 @@ class Process:
         self.name = name
         self.kind = name.rsplit("-", 1)[0]
         self.told = name.encode()
-        self.trap: Trap | None = None
         self.breaks: Literal["", "statement", "lost", "unknown"] = ""
         """What happens to this process's next statement, or to its next commit."""
         self.alive = True
@@ -115,6 +117,8 @@ class Schedule:
         """Faults that came true, by kind."""
         self.reached: Counter[str] = Counter()
         """Durable steps, by the kind of process and what it wrote."""
+        self.traps: dict[str, deque[Trap]] = defaultdict(deque)
+        """By kind of process; the first one is open."""
         self.sprung: list[Callable[[], None]] = []
         """What traps have to do, now, before anybody's next turn."""
         self.trace = hashlib.blake2b(digest_size=8)
@@ -219,13 +223,12 @@ def reach(moment: Moment, what: str) -> None:
     if moment == "after a durable step":
         process.schedule.reached[place] += 1
         process.on_durable()
-    trap = process.trap
-    if trap is None or trap.moment != moment:
+    traps = process.schedule.traps[process.kind]
+    if not traps or traps[0].moment != moment:
         return
-    trap.steps -= 1
-    if trap.steps == 0:
-        process.trap = None
-        process.schedule.sprung.append(lambda: trap.act(place))
+    traps[0].steps -= 1
+    if traps[0].steps == 0:
+        process.schedule.sprung.append(partial(traps.popleft().act, process, place))
         pause(amid=moment == "before a commit")
 
 

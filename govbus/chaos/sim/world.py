@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from typing import Any, Literal
@@ -26,18 +26,20 @@ from govbus.district.model import Row
 from streams.store.tables import cursor
 
 WORKERS = 2
-BUDGETS = (0, 4, 8, 14)
+BUDGETS = (0, 5, 10, 16)
 """So many faults, one of these."""
 TURNS_BETWEEN_FAULTS = (10, 40, 90)
 """At most so many, one of these."""
+LINGERS = (0, 150, 300)
+"""At most so many turns more while traps lie open."""
 MOMENTS: tuple[Moment | None, ...] = (None, "before a commit", "after a durable step", "after a durable step")
-STEPS = (1, 1, 2, 3)
-"""A trap springs as its process comes to such a moment for this time."""
+STEPS = (1, 1, 1, 2)
+"""A trap springs as its kind of process comes to such a moment for this time."""
 AGAIN_TURNS = 25
 """A fault that finds nothing to harm is tried again after so many turns,"""
 RAN_BEFORE = 0.7
 """Share of worlds in which every cursor is there already."""
-TRIES = 4
+TRIES = 8
 """at most so often."""
 LONGEST_REST_S = 300.0
 """Virtual seconds after the last fault within which everything must have settled."""
@@ -177,7 +179,9 @@ class World:
             if self._faults > 0:
                 self._faults -= 1
                 self.rng.choice(self._kinds())()
-        self._turns(self.rng.choice((0, 80, 160)))
+        for _ in range(self.rng.choice(LINGERS)):
+            if any(self.schedule.traps.values()):
+                self._turn()
 
     def _turns(self, count: int) -> None:
         for _ in range(count):
@@ -203,36 +207,35 @@ class World:
             partial(self._meanwhile, "freeze", self._freeze), partial(self._meanwhile, "freeze", self._freeze),
             partial(self._meanwhile, "rebalance", self._rebalance),
             partial(self._meanwhile, "rebalance", self._rebalance),
-            self._break, self._break, self._mislay, self._mislay, self._mishap_outside, self._lose_broker,
+            self._break, self._break, self._mislay, self._mislay, self._mishap_outside, self._mishap_outside,
+            self._lose_broker,
             partial(self._if_any, RESET, self._reset), partial(self._if_any, UNCOMMITTED, self._uncommit),
         )  # fmt: skip
 
     def _meanwhile(self, fault: str, act: Callable[[Process], None]) -> None:
         """``act`` on some process: right now, wherever it stands, or as it next comes to a moment that is short."""
-        process = self._some(self._hired() if fault == "rebalance" else self._killable)
+        kinds = self._by_kind()
+        kind = "worker" if fault == "rebalance" else self.rng.choice(list(kinds))
         moment = self.rng.choice(MOMENTS)
         if moment is None:
             self.schedule.note(f"{fault} anywhere")
-            return act(process)
+            return act(self.rng.choice(kinds[kind]))
 
-        def spring(place: str) -> None:
+        def spring(process: Process, place: str) -> None:
             self.schedule.note(f"{fault} {moment}")
             if moment == "after a durable step" and fault == "kill":
                 self.killed_after[place] += 1
             act(process)
 
-        process.trap = Trap(moment, self.rng.choice(STEPS), spring)
+        self.schedule.traps[kind].append(Trap(moment, self.rng.choice(STEPS), spring))
         return None
 
-    def _some(self, processes: Iterable[Process]) -> Process:
-        """One of them, each kind as likely as any other."""
+    def _by_kind(self) -> dict[str, list[Process]]:
+        """Whoever can be killed: each kind is as likely as any other."""
         kinds: dict[str, list[Process]] = {}
-        for process in processes:
+        for process in self._killable:
             kinds.setdefault(process.kind, []).append(process)
-        return self.rng.choice(kinds[self.rng.choice(list(kinds))])
-
-    def _hired(self) -> list[Process]:
-        return [w.process for w in self._workers]
+        return kinds
 
     def _kill(self, process: Process) -> None:
         """kill -9; it is started again, a worker as a new member."""
@@ -269,7 +272,9 @@ class World:
 
     def _break(self) -> None:
         """The next statement or commit of some process meets a connection that breaks, before or after."""
-        self._some(self._killable).breaks = self.rng.choice(("statement", "lost", "unknown", "unknown"))
+        kinds = self._by_kind()
+        process = self.rng.choice(kinds[self.rng.choice(list(kinds))])
+        process.breaks = self.rng.choice(("statement", "lost", "unknown", "unknown"))
 
     def _mislay(self) -> None:
         """Something becomes of the chunk that a worker hands over next."""
@@ -314,10 +319,11 @@ class World:
         self._bad = self._rain.chance = 0.0
         self.log.away = self.log.unanswered = False
         self.province.mishap = ""
+        self.schedule.traps.clear()
         for worker in self._workers:
             worker.mishap = ""
         for process in self._killable:
-            process.frozen, process.trap, process.breaks = False, None, ""
+            process.frozen, process.breaks = False, ""
         self._group.rebalance([w.member for w in self._workers])
 
     def _settle(self) -> None:
