@@ -23,7 +23,7 @@ from typing import IO, Any
 from connectors.local.postgres import Postgres
 from govbus.chaos.sim.kinds import KINDS
 
-FIXED = {"PYTHONHASHSEED": "0", "RUST_BACKTRACE": "0"}
+FIXED = {"PYTHONHASHSEED": "0", "RUST_BACKTRACE": "0", "POLARS_MAX_THREADS": "1"}
 REGRESSIONS = Path(__file__).parent / "regressions.txt"
 ENOUGH = 100
 """Of so many seeds it is expected that every kind of fault was drawn."""
