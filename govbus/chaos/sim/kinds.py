@@ -13,7 +13,7 @@ WHERE: tuple[Where, ...] = ("anywhere", "before a commit", "after a durable step
 INTERLEAVED = "another's turn amid a transaction"
 ZOMBIE = "commit of a zombie"
 CARRIED_AGAIN = "record carried again"
-RESET, UNCOMMITTED, AWAY = "offset reset", "commits lost", "broker away"
+RESET, UNCOMMITTED, AWAY, HOLE = "offset reset", "commits lost", "broker away", "hole in the log"
 UNHEARD, UNTOLD = "no answer from Kafka", "Kafka's answer lost"
 BROKEN, BROKEN_BEFORE, UNANSWERED = (
     "connection lost amid a transaction", "connection lost before a commit", "commit unanswered",
@@ -22,6 +22,6 @@ REFUSED, UNRECEIPTED = "province refuses", "province's answer lost"
 LOST, TWICE, LATE = "chunk lost", "chunk delivered twice", "chunk delivered again later"
 KINDS = (
     INTERLEAVED, *(f"{fault} {where}" for fault in ("kill", "freeze", "rebalance") for where in WHERE), ZOMBIE,
-    CARRIED_AGAIN, LOST, TWICE, LATE, RESET, UNCOMMITTED, AWAY, UNHEARD, UNTOLD, BROKEN, BROKEN_BEFORE, UNANSWERED,
-    REFUSED, UNRECEIPTED,
+    CARRIED_AGAIN, LOST, TWICE, LATE, RESET, UNCOMMITTED, AWAY, HOLE, UNHEARD, UNTOLD,
+    BROKEN, BROKEN_BEFORE, UNANSWERED, REFUSED, UNRECEIPTED,
 )  # fmt: skip

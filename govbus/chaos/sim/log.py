@@ -20,7 +20,7 @@ from kafka.errors import KafkaConnectionError
 from kafka.partitioner.default import murmur2
 from kafka.structs import TopicPartition
 
-from govbus.chaos.sim.kinds import CARRIED_AGAIN, UNHEARD, UNTOLD
+from govbus.chaos.sim.kinds import CARRIED_AGAIN, HOLE, UNHEARD, UNTOLD
 from govbus.chaos.sim.schedule import FOREVER, note, pause, reach
 from schemas.topics import TOPICS, Topic
 
@@ -51,11 +51,12 @@ class Record:
 
 
 class Log:
-    """The brokers: every partition's records."""
+    """The brokers: every partition's records; None is an offset that holds none, as after a transaction's marker."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, holes: float = 0.0) -> None:
         self.rng = rng
-        self.partitions: dict[Place, list[Record]] = {
+        self._holes = holes
+        self._slots: dict[Place, list[Record | None]] = {
             (t.name, p): [] for t in TOPICS for p in range(min(t.partitions, PARTITIONS))
         }
         self.known: set[tuple[str, str]] = set()
@@ -67,10 +68,14 @@ class Log:
 
     def append(self, topic: str, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Record:
         """Put a record where the Java client would."""
-        count = sum(1 for name, _ in self.partitions if name == topic)
+        count = sum(1 for name, _ in self._slots if name == topic)
         place = (topic, (murmur2(key or b"") & POSITIVE) % count)
-        record = Record(*place, len(self.partitions[place]), key, value, tuple(headers))
-        self.partitions[place].append(record)
+        slots = self._slots[place]
+        if self._holes and self.rng.random() < self._holes:
+            note(HOLE)
+            slots.append(None)
+        record = Record(*place, len(slots), key, value, tuple(headers))
+        slots.append(record)
         if (topic, record.event_id) in self.known:
             note(CARRIED_AGAIN)
         self.known.add((topic, record.event_id))
@@ -78,18 +83,35 @@ class Log:
 
     def end(self, place: Place) -> int:
         """The offset after the last record."""
-        return len(self.partitions[place])
+        return len(self._slots[place])
+
+    def records(self, place: Place) -> list[Record]:
+        """All of them."""
+        return [r for r in self._slots[place] if r]
+
+    def at(self, place: Place, offset: int) -> Record | None:
+        """The record there, if there is one."""
+        slots = self._slots.get(place, [])
+        return slots[offset] if offset < len(slots) else None
 
     def read(self, place: Place, offset: int, most: int) -> list[Record]:
         """Some of the records from ``offset`` on, at least one if there is one."""
         waiting = min(self.end(place) - offset, most)
-        count = self.rng.choice((waiting, waiting, self.rng.randint(1, waiting))) if waiting > 0 else 0
-        return self.partitions[place][offset : offset + count]
+        if waiting <= 0:
+            return []
+        count = self.rng.choice((waiting, self.rng.randint(1, waiting)))
+        found = [r for r in self._slots[place][offset : offset + count] if r]
+        return found or [r for r in self._slots[place][offset:] if r][:1]
+
+    @property
+    def numbers(self) -> list[Place]:
+        """Every partition there is."""
+        return list(self._slots)
 
     def places(self, topics: Iterable[Topic]) -> list[Place]:
         """All partitions of ``topics``."""
         names = {t.name for t in topics}
-        return [place for place in self.partitions if place[0] in names]
+        return [place for place in self._slots if place[0] in names]
 
 
 # --- the group ---
@@ -233,7 +255,7 @@ class Reader:
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         """Their numbers."""
-        return {n for name, n in self.log.partitions if name == topic}
+        return {n for name, n in self.log.numbers if name == topic}
 
     def assign(self, places: Iterable[TopicPartition]) -> None:
         """Read these."""

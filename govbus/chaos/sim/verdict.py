@@ -108,7 +108,7 @@ def calm(engine: sa.Engine, history: History) -> Found:
         tx.exec_driver_sql("UPDATE outbox SET sent_at = 1")
     for projection in projections():
         places = log.places([projection.topic])
-        records = [r for place in places for r in log.partitions[place]]
+        records = [r for place in places for r in log.records(place)]
         apply_batch(engine, projection, [_carried(projection.topic, r) for r in records])
         if hasattr(projection, "tick"):
             for _, partition in places:
@@ -164,7 +164,7 @@ def _carried_once(case: Case) -> Iterator[str]:
         rows = [r for r in case.found.outbox if r.topic == topic]
         ours = {(str(r.event_id), r.value) for r in rows}
         strays = {(dict(s.raw.headers)["ce_id"].decode(), s.raw.value) for s in case.history.strays} - ours
-        everything = [r for (name, _), records in case.log.partitions.items() if name == topic for r in records]
+        everything = [r for place in case.log.places([BY_NAME[topic]]) for r in case.log.records(place)]
         landed = [r for r in everything if (r.event_id, r.value) not in strays]
         yield from _compared(f"record of {topic}", ours, dict.fromkeys((r.event_id, r.value) for r in landed))
         yield from _ordered(topic, rows, landed)
@@ -174,8 +174,8 @@ def _carried_once(case: Case) -> Iterator[str]:
 
 
 def _lies(log: Log, row: Any) -> bool:
-    records = log.partitions.get((row.topic, row.sent_partition), [])
-    return bool(row.sent_offset < len(records) and records[row.sent_offset].event_id == str(row.event_id))
+    record = log.at((row.topic, row.sent_partition), row.sent_offset)
+    return record is not None and record.event_id == str(row.event_id)
 
 
 def _ordered(topic: str, rows: Sequence[Any], landed: Sequence[Any]) -> Iterator[str]:

@@ -32,6 +32,8 @@ TURNS_BETWEEN_FAULTS = (10, 40, 90)
 """At most so many, one of these."""
 LINGERS = (0, 150, 300)
 """At most so many turns more while traps lie open."""
+HOLES = (0.0, 0.0, 0.15)
+"""How often an offset holds no record."""
 MOMENTS: tuple[Moment | None, ...] = (None, "before a commit", "after a durable step", "after a durable step")
 STEPS = (1, 1, 1, 2)
 """A trap springs as its kind of process comes to such a moment for this time."""
@@ -77,7 +79,7 @@ class World:
     def __init__(self, seed: int, history: History, engine: sa.Engine) -> None:
         self.rng = random.Random(seed)
         self.schedule = Schedule(self.rng)
-        self.log = Log(self.rng)
+        self.log = Log(self.rng, self.rng.choice(HOLES))
         self._engine = engine
         self._history = history
         self._group = Group(self.log, self.log.places(history.topics))
