@@ -54,14 +54,15 @@ class History:
 
 @cache
 def small(number: int) -> History:
-    """Five to twenty events: one or two cases and what goes with them on some of the other topics."""
+    """Four to fifteen events: a case or two and what goes with them on some of the other topics."""
     rng = random.Random(number)
-    told = stories(rng, rng.choice((1, 1, 1, 2)))
-    cut = [replace(s, told=s.told[: rng.randint(2, 5)]) for s in told]
+    told = stories(rng, rng.choice((1, 1, 1, 1, 2)))
+    parts = dict.fromkeys(rng.choices(PARTS, k=rng.choice((1, 2))))
+    cut = [replace(s, told=s.told[: rng.randint(1, 4)]) for s in told]
     rows = [
         *_few(rng, references(rng, told)),
         *(late(rng, row) for s in cut for row in cases.rows(rng, s)),
-        *(row for part in dict.fromkeys(rng.choices(PARTS, k=2)) for row in _cut(rng, part(rng, told))),
+        *(row for part in parts for row in _cut(rng, part(rng, told))),
     ]
     if rng.random() < 0.2:
         rows += records.ticket(number, HESHAN, END - 44 * 3_600_000 - 1_000)[-rng.randint(1, 3) :]
@@ -179,7 +180,7 @@ def strays(rng: random.Random, rows: Sequence[Row]) -> list[Stray]:
 
 def _cut(rng: random.Random, rows: list[Row]) -> list[Row]:
     """The first few."""
-    return rows[: rng.randint(1, 4)]
+    return rows[: rng.randint(1, 3)]
 
 
 def _after(original: Row, row: Row) -> Stray:
@@ -189,7 +190,9 @@ def _after(original: Row, row: Row) -> Stray:
 
 def _few(rng: random.Random, rows: list[Row]) -> Iterable[Row]:
     """A calendar may come late or never: then the cases wait or stay provisional."""
-    return [r for r in rows if r.topic is not CALENDAR or rng.random() < 0.5]
+    calendars = [r for r in rows if r.topic is CALENDAR]
+    kept = rng.sample(calendars, rng.choice((0, 1, 2, 2, 3)))
+    return [r for r in rows if r.topic is not CALENDAR or r in kept]
 
 
 def _troubles(rng: random.Random, rows: Sequence[Row]) -> list[Row]:

@@ -102,7 +102,7 @@ class Department:
         departments = Departments(self.engine, repeated=True)
         again = True
         while self.rows:
-            some = list(self.rows)[: self.schedule.rng.choice((1, 4, 9, 20))]
+            some = list(self.rows)[: self.schedule.rng.choice((1, 5, 20))]
             try:
                 departments.publish(some, again)
             except Retryable:

@@ -136,7 +136,7 @@ class World:
         for number in range(relays):
             self._live(f"relay-{number}", members.relay(self._engine, self.rng.choice((4, 15, 50))))
         for effect in EFFECTS:
-            for number in range(self.rng.choice((1, 1, 2))):
+            for number in range(self.rng.choice((1, 1, 1, 2))):
                 self._live(f"{effect().name}-{number}", members.consumer(self._engine, effect()))
         self._live("push-0", members.push(self._engine, self.province))
         stranger = Process(self.schedule, "stranger")
