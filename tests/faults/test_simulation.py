@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -78,11 +79,11 @@ def test_a_failing_seed_is_told_with_the_command_that_repeats_it(monkeypatch: py
     assert again["faults"] == told != []
 
 
-def _run(command: str) -> dict[str, object]:
+def _run(command: str) -> dict[str, Any]:
     """What a failing run of ``command`` says about its seeds."""
     result = CliRunner().invoke(build(), shlex.split(command)[1:])
     assert result.exit_code == 1
-    found: dict[str, dict[str, object]] = json.loads(result.stdout)
+    found: dict[str, dict[str, Any]] = json.loads(result.stdout)
     return found["seeds"]
 
 

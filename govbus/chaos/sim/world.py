@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
+from itertools import repeat
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -204,13 +205,10 @@ class World:
     def _kinds(self) -> Sequence[Callable[[], None]]:
         """The faults, the more important ones more than once."""
         return (
-            partial(self._meanwhile, "kill", self._kill), partial(self._meanwhile, "kill", self._kill),
-            partial(self._meanwhile, "kill", self._kill), partial(self._meanwhile, "kill", self._kill),
-            partial(self._meanwhile, "freeze", self._freeze), partial(self._meanwhile, "freeze", self._freeze),
-            partial(self._meanwhile, "rebalance", self._rebalance),
-            partial(self._meanwhile, "rebalance", self._rebalance),
-            self._break, self._break, self._mislay, self._mislay, self._mishap_outside, self._mishap_outside,
-            self._lose_broker,
+            *repeat(partial(self._meanwhile, "kill", self._kill), 5),
+            *repeat(partial(self._meanwhile, "freeze", self._freeze), 2),
+            *repeat(partial(self._meanwhile, "rebalance", self._rebalance), 2),
+            *repeat(self._break, 2), *repeat(self._mislay, 2), *repeat(self._mishap_outside, 2), self._lose_broker,
             partial(self._if_any, RESET, self._reset), partial(self._if_any, UNCOMMITTED, self._uncommit),
         )  # fmt: skip
 
