@@ -25,6 +25,7 @@ from govbus.chaos.sim.schedule import FOREVER, note, pause, reach
 from schemas.topics import TOPICS, Topic
 
 PARTITIONS = 2
+MOST = 50
 LOST = 0.7
 """Share of a group's commits that are lost together."""
 POSITIVE = 0x7FFFFFFF
@@ -292,6 +293,8 @@ class Fetcher:
 
     def __init__(self, log: Log, group: Group, member: Member) -> None:
         self.positions: dict[Place, int] = defaultdict(int)
+        self.most = MOST
+        """Records of one partition that one fetch brings."""
         self.member = member
         self._log = log
         self._group = group
@@ -316,7 +319,7 @@ class Fetcher:
         """Some records of some of ``places``, now."""
         found = {}
         for place in places:
-            if not self._log.away and (records := self._log.read(place, self.positions[place], 50)):
+            if not self._log.away and (records := self._log.read(place, self.positions[place], self.most)):
                 self.positions[place] = records[-1].offset + 1
                 found[place] = [records]
         return found

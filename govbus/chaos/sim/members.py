@@ -37,7 +37,7 @@ from consumers.province.keys import Signer
 from govbus.chaos.sim.database import Connection
 from govbus.chaos.sim.history import History, Stray
 from govbus.chaos.sim.kinds import LATE, LOST, REFUSED, TWICE, UNRECEIPTED, ZOMBIE
-from govbus.chaos.sim.log import Fetcher, Group, Log, Member, Producer, Reader
+from govbus.chaos.sim.log import MOST, Fetcher, Group, Log, Member, Producer, Reader
 from govbus.chaos.sim.loop import Loop
 from govbus.chaos.sim.schedule import FOREVER, Process, Schedule, Stop, Time, note, pause, reach
 from govbus.district.model import Row
@@ -187,7 +187,7 @@ class Worker:
         self.process = process
         self.member = Member(process.name)
         self.buffers: dict[str, deque[Chunk]] = defaultdict(deque)
-        self.mishap = ""
+        self._mishap = ""
         """What becomes of the chunk that it hands over next: ``LOST``, ``TWICE`` or ``LATE``."""
         self._once_more: Chunk | None = None
         self.fetcher = Fetcher(log, group, self.member)
@@ -201,6 +201,11 @@ class Worker:
         self._app: Any = App(self.lines)
         self._app.consumer = self._consumer = Consumer(self._app, self.fetcher)
         self._consumer.flow_active = False
+
+    def mislay(self, mishap: str) -> None:
+        """Let this become of the chunk that it hands over next; one to be lost is small, with more behind."""
+        self._mishap = mishap
+        self.fetcher.most = 1 if mishap == LOST else MOST
 
     def _count_zombie(self) -> None:
         """What a worker commits though others have taken over, and it does not know."""
@@ -256,9 +261,10 @@ class Worker:
         one starts above the cursor; it comes twice at once; it comes once more after the next one.
         """
         place = (chunk.topic, chunk.partition)
-        if self.mishap == LOST and self._log.end(place) == chunk.end and self._rng.random() < RATHER_BEFORE_OTHERS:
+        if self._mishap == LOST and self._log.end(place) == chunk.end and self._rng.random() < RATHER_BEFORE_OTHERS:
             return self.buffers[chunk.topic].append(chunk)
-        mishap, self.mishap = self.mishap, ""
+        mishap = self._mishap
+        self.mislay("")
         if mishap:
             note(mishap)
         if mishap != LOST:

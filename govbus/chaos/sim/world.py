@@ -208,7 +208,7 @@ class World:
             *repeat(partial(self._meanwhile, "kill", self._kill), 5),
             *repeat(partial(self._meanwhile, "freeze", self._freeze), 2),
             *repeat(partial(self._meanwhile, "rebalance", self._rebalance), 2),
-            *repeat(self._break, 2), *repeat(self._mislay, 2), *repeat(self._mishap_outside, 2), self._lose_broker,
+            *repeat(self._break, 2), *repeat(self._mislay, 3), *repeat(self._mishap_outside, 2), self._lose_broker,
             partial(self._if_any, RESET, self._reset), partial(self._if_any, UNCOMMITTED, self._uncommit),
         )  # fmt: skip
 
@@ -278,7 +278,7 @@ class World:
 
     def _mislay(self) -> None:
         """Something becomes of the chunk that a worker hands over next."""
-        self.rng.choice(self._workers).mishap = self.rng.choice((LOST, LOST, TWICE, LATE))
+        self.rng.choice(self._workers).mislay(self.rng.choice((LOST, LOST, LOST, TWICE, LATE)))
 
     def _mishap_outside(self) -> None:
         """The next batch is refused by the province, or its answer lost, or Kafka's to a producer."""
@@ -321,7 +321,7 @@ class World:
         self.province.mishap = ""
         self.schedule.traps.clear()
         for worker in self._workers:
-            worker.mishap = ""
+            worker.mislay("")
         for process in self._killable:
             process.frozen, process.breaks = False, ""
         self._group.rebalance([w.member for w in self._workers])
