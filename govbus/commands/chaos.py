@@ -78,5 +78,7 @@ def _show(results: Mapping[str, Any]) -> None:
         colour, word = ("green", "clean") if found["clean"] else ("red", "not clean")
         console.print(f"[{colour}]{word}[/{colour}]  {found['text']}  (target: {found['target']})")
         for name, value in found.items():
-            if name not in ("text", "target", "clean"):
+            if isinstance(value, Mapping):
+                console.print(f"  {name}:", *(f"\n    {key}: {inner}" for key, inner in value.items()))
+            elif name not in ("text", "target", "clean"):
                 console.print(f"  {name}: {value}")
