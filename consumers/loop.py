@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 import structlog
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Fault, Rejected, Retryable
@@ -35,6 +35,12 @@ MAX_RECORDS = 5_000
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+MENDS: Mapping[type[KafkaError], str] = {
+    OffsetOutOfRangeError: "govbus resend",
+    LogTruncationError: "govbus resend",
+    CorruptRecordError: "docs/operate.md, damaged log",
+}
+"""What an operator does about a log that is not what it was; until then a consumer waits and skips nothing."""
 
 
 class Effect(Protocol):
@@ -101,7 +107,7 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, Retryable):
         return True
     if isinstance(error, KafkaError):
-        return bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
+        return type(error) in MENDS or bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
     return is_transient(error)
 
 
@@ -117,6 +123,7 @@ class Loop:
 
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop``; opens the broker connection anew when it is lost."""
+        wait = FIRST_WAIT_S
         while not stop.is_set():
             consumer = self._patiently(stop, f"Kafka at {self.bootstrap}", self._open)
             if consumer is None:
@@ -126,10 +133,19 @@ class Loop:
             except Exception as error:
                 if not passes(error):
                     raise
-                log.warning("consumer.reconnects", consumer=self.effect.name, error=type(error).__name__)
-                stop.wait(FIRST_WAIT_S)
+                wait = min(LONGEST_WAIT_S, wait * 2) if self._told(error) else FIRST_WAIT_S
+                stop.wait(wait)
             finally:
                 consumer.close(autocommit=False)
+
+    def _told(self, error: BaseException) -> bool:
+        """Say why the connection is opened anew; True if that alone will not help."""
+        names, mend = {"consumer": self.effect.name, "error": type(error).__name__}, MENDS.get(type(error))
+        if mend:  # these errors name topic, partition and offset
+            log.error("consumer.waits", waits_for="the log to be mended", why=str(error), mend=mend, **names)
+        else:
+            log.warning("consumer.reconnects", **names)
+        return bool(mend)
 
     @property
     def _database(self) -> str:

@@ -95,11 +95,12 @@ class Cycles:
             self.jobs[KINDS[name]].append(Job(job.place, job.tries - 1))
 
     def _calm(self) -> bool:
+        """Whether all run. One that has just died may still be among the living: nobody has looked since."""
         lives = self.stage.fleet.lives
         return (
             not self.stage.fleet.missing()
             and all(r.seconds is not None for r in self.stage.watch.recoveries)
-            and all(life.age > GRACE_S and listens(life) for life in lives.values())
+            and all(life.process.poll() is None and life.age > GRACE_S and listens(life) for life in lives.values())
         )
 
 
