@@ -61,7 +61,7 @@ def resend(engine: sa.Engine, bootstrap: str, dry: bool = False, progress: Progr
         spans = ((p.topic, p.partition, starts[p], ends[p]) for p in _declared(starts))
         copy(tx, "rs_span", ("topic", "partition", "first", "past"), spans)
         tx.execute(_LOST, {"compacted": _named("compact"), "short": [t.name for t in TOPICS if t.retention_ms > 0]})
-        lost = {topic: n for topic, n in tx.exec_driver_sql("SELECT topic, count(*) FROM rs_lost GROUP BY 1 ORDER BY 1")}
+        lost = {row.topic: row.n for row in tx.exec_driver_sql(_COUNT)}
         moved = tuple(Moved(*row) for row in tx.exec_driver_sql(_MOVE))
         tx.exec_driver_sql(_UNSEND)
         tx.exec_driver_sql(_FORGET)
@@ -100,6 +100,7 @@ newest AS (SELECT s.topic, s.key, max(s."offset") AS "offset" FROM rs_sent s
 SELECT g.* FROM gone g JOIN rs_span USING (topic, partition) LEFT JOIN newest n USING (topic, key)
 WHERE NOT (g.topic = ANY(:short) AND g."offset" < first) AND coalesce(n."offset", -1) < g."offset"
 """)
+_COUNT = "SELECT topic, count(*) AS n FROM rs_lost GROUP BY topic ORDER BY topic"
 _MOVE = """
 WITH low AS (SELECT topic, partition, min("offset") AS "offset" FROM rs_lost GROUP BY 1, 2),
 wanted AS (

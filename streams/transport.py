@@ -73,7 +73,7 @@ class Damaged:
 
 @dataclass(slots=True)
 class Rest:
-    """A partition that is left alone ``until`` (monotonic seconds), for ``seconds``; the batch at ``offset`` is damaged."""
+    """A partition left alone for ``seconds``, ``until`` (monotonic): its batch at ``offset`` is damaged."""
 
     offset: int
     seconds: float

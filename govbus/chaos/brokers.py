@@ -1,14 +1,13 @@
 """Brokers of three die or stand still while events flow: one of them, or two, so that too few are left to acknowledge.
 
-With one away everything goes on. With two away nothing may be acknowledged: the relay waits, and so do its rows. Decides
-whom it strikes and when; a cycle ends when every partition has all its copies again.
+With one away everything goes on. With two away nothing may be acknowledged: the relay waits, and so do its rows.
+Decides whom it strikes and when; a cycle ends when every partition has all its copies again.
 """
 
 from __future__ import annotations
 
 import signal
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +20,7 @@ from govbus.chaos.stage import Stage, percentile
 from govbus.chaos.watch import BROKER
 
 BROKERS = 3
-WAYS = ("kill", "stop", "kill", "stop", "kill", "stop", "kill", "stop", "kill", "two")
+WAYS = ("kill", "stop", "two", "kill", "stop", "kill", "stop", "kill", "stop", "kill")
 """What befalls them, cycle by cycle."""
 AWAY_S, STOPPED_S, TWO_AWAY_S = 1.0, 4.0, 3.0
 """How long a killed broker stays away, a stopped one (longer than its session of 3 s), and two."""
@@ -38,8 +37,7 @@ class Brokers:
     false: list[str] = field(default_factory=list)
     waited: int = 0
     """Cycles in which rows were seen waiting while two brokers were away."""
-    seconds: list[float] = field(default_factory=list)
-    ways: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def cycle(self, way: str) -> None:
         """One cycle, from the blow until every copy is there again. Raises ``Stalled``."""
@@ -48,8 +46,7 @@ class Brokers:
         self.stage.watch.died(BROKER)
         self._stop(nodes[0]) if way == "stop" else self._kill(nodes)
         self.stage.look_until(self._whole, f"copies after {way}")
-        self.seconds.append(time.monotonic() - began)
-        self.ways[way] += 1
+        self.seconds.setdefault(way, []).append(time.monotonic() - began)
 
     def _kill(self, nodes: list[Node]) -> None:
         for node in nodes:
@@ -100,8 +97,8 @@ def brokers(stage: Stage, count: int) -> dict[str, Any]:
         struck.cycle(WAYS[number % len(WAYS)])
     recovered = stage.recoveries().get(BROKER, [])
     return {
-        "cycles": count, "by": dict(struck.ways), "falsely_acknowledged": struck.false,
-        "waited_while_two_were_away": struck.waited, "seconds_a_cycle": round(sum(struck.seconds) / count, 1),
+        "cycles": count, "by": {way: len(found) for way, found in struck.seconds.items()}, "falsely_acknowledged": struck.false,
+        "waited_while_two_were_away": struck.waited, "seconds_a_cycle": {way: round(sum(found) / len(found), 1) for way, found in struck.seconds.items()},
         "recovery_s": {"p50": percentile(recovered, 0.5), "p95": percentile(recovered, 0.95),
                        "max": max(recovered, default=0.0)},
     }  # fmt: skip

@@ -61,6 +61,8 @@ class Fleet:
         self.deaths: list[Death] = []
         self.planted: Mapping[str, Sequence[str]] = {}
         """Planted bugs by the kind of process that carries them from its next start on."""
+        self.releases: dict[str, Path] = {}
+        """By name, the directory whose packages a process runs from its next start on; left out: ours."""
         self._ground = ground
         self._extra = extra or {}
 
@@ -83,6 +85,7 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=self.releases.get(name),  # where ``python -m`` looks first
                 env=environment(env),
                 start_new_session=True,
                 preexec_fn=die_with_parent,

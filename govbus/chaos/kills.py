@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +29,7 @@ OWNERS = {
 MOST_REACHES = {"apply": 8, "worker": 4, "tick": 4, "publish": 4}
 USUAL_REACHES = 2
 """Before dying at a failpoint a process comes past it at most so often less one."""
-SHARE = 0.7
+SHARE = 0.85
 """The share of the processes that die in one cycle."""
 LATEST_S = 2.0
 """When in a cycle a kill from outside comes at the latest."""
@@ -123,9 +123,9 @@ def plan(rng: random.Random, count: int, times: int, places: Sequence[str] = fai
         for number in range(times):
             kinds = OWNERS[place.partition(".")[0]]
             jobs[kinds[number % len(kinds)]].append(Job(place))
-    names = list(KINDS.values())
-    for number in range(count - times * len(places)):
-        jobs[names[number % len(names)]].append(Job())
+    processes = Counter(KINDS.values())
+    for _ in range(count - times * len(places)):  # each process has as much to die of, so that cycles are few
+        jobs[min(jobs, key=lambda kind: len(jobs[kind]) / processes[kind])].append(Job())
     for found in jobs.values():
         rng.shuffle(found)
     return {kind: deque(found) for kind, found in jobs.items()}

@@ -61,10 +61,16 @@ def damage(path: Path, count: int) -> int | None:
     found = batches(path)
     if not found:
         return None
-    victim = found[-min(count, len(found))]
+    first = found[-min(count, len(found))].first
+    flip_at(path, first)
+    return first
+
+
+def flip_at(path: Path, first: int) -> None:
+    """Flip the last bit of the batch whose first offset is ``first``; twice, and it is what it was."""
+    batch = next(b for b in batches(path) if b.first == first)
     with path.open("r+b") as file:
-        file.seek(victim.at + victim.size - 1)
+        file.seek(batch.at + batch.size - 1)
         (byte,) = file.read(1)
-        file.seek(victim.at + victim.size - 1)
+        file.seek(batch.at + batch.size - 1)
         file.write(bytes([byte ^ 1]))
-    return victim.first

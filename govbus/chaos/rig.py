@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from govbus.chaos.bites import bite
+from govbus.chaos.brokers import BROKERS, brokers
+from govbus.chaos.cuts import cuts
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import ground, scratch
 from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS
+from govbus.chaos.rounds import judged
 from govbus.chaos.sim.seeds import simulated
 from govbus.chaos.stage import percentile, stage
+from govbus.chaos.upgrade import upgraded
 from govbus.chaos.watch import Stalled
 from govbus.chaos.zombies import zombies
 from streams.store import failpoints
@@ -26,7 +30,7 @@ Tell = Callable[[str, int, int], None]
 ROUND = 130
 """Kills in one round: every failpoint about twice, then as many from outside."""
 CASES_A_KILL = 8
-CASES_A_ZOMBIE = 80
+CASES_A_ZOMBIE, CASES_A_BROKER, CASES_A_CUT, CASES_OF_AN_UPGRADE = 80, 40, 60, 120
 RECOVERY_TARGET_S = 10.0
 
 
@@ -82,16 +86,36 @@ def _round(count: int, seed: int) -> dict[str, Any]:
 def zombied(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """``count`` workers stopped past their session, in one round."""
     tell("zombies", 0, count)
-    with scratch() as home, ground(home) as bus, stage(bus, seed, CASES_A_ZOMBIE * count) as made:
-        try:
-            figures = zombies(made, count)
-            verdict = made.finish()
-        except Stalled as error:
-            figures, verdict = {"zombies": count}, {"clean": False, "shown": {"lost": [f"stalled: {error}"]}}
-        found = [f"seed {seed}: {text}" for texts in verdict["shown"].values() for text in texts]
-        found += [f"seed {seed}: {verdict['failed']}"] if verdict.get("failed") else []
-        return {**figures, "events": verdict.get("ledgers", {}).get("accepted", 0), "faults": found,
-                "ended_by_themselves": len(made.ends), "clean": not found, "met": not found}  # fmt: skip
+    return judged(lambda made: zombies(made, count), seed, CASES_A_ZOMBIE * count)
+
+
+def brokers_struck(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` blows against brokers of three, in one round."""
+    tell("brokers", 0, count)
+    found = judged(lambda made: brokers(made, count), seed, CASES_A_BROKER * count, BROKERS)
+    clean = found["clean"] and not found.get("falsely_acknowledged")
+    return {**found, "clean": clean, "met": clean}
+
+
+def rolled(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` rolling upgrades, each in a round of its own."""
+    rounds = []
+    for number in range(count):
+        tell("rolling upgrades", number, count)
+        rounds.append(judged(upgraded, seed + number, CASES_OF_AN_UPGRADE))
+    faults = [fault for one in rounds for fault in one["faults"]]
+    written = [one.get("ratings_by_schema_id", {}) for one in rounds]
+    return {"upgrades": count, "events": sum(one["events"] for one in rounds), "ratings_by_schema_id": written,
+            "ended_by_themselves": sum(one["ended_by_themselves"] for one in rounds), "faults": faults,
+            "clean": not faults, "met": not faults}  # fmt: skip
+
+
+def logs_lost(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` losses of a single broker, in one round."""
+    tell("lost logs", 0, count)
+    found = judged(lambda made: cuts(made, count), seed, CASES_A_CUT * count)
+    clean = found["clean"] and not found.get("wrong")
+    return {**found, "clean": clean, "met": clean}
 
 
 def planted(count: int, seed: int, tell: Tell) -> dict[str, Any]:
@@ -115,5 +139,16 @@ PARTS: Mapping[str, Part] = {
     ),
     "seeds": Part("deterministic simulation: one seed decides every turn", "0 lost, 0 doubled", simulated),
     "zombies": Part("workers stopped past their session timeout", "0 stale effects", zombied),
+    "brokers": Part(
+        "one broker of three killed or stopped past its session, every tenth time two",
+        "0 acknowledged events lost, no false success", brokers_struck,
+    ),
+    "logs": Part(
+        "a single broker loses acknowledged records: torn logs, topics made again, damaged batches",
+        "every loss noticed, found and sent again; 0 lost, 0 doubled", logs_lost,
+    ),
+    "upgrades": Part(
+        "rolling upgrade: old and new schema, old and new workers", "nothing refused, 0 lost, 0 doubled", rolled
+    ),
     "planted": Part("planted bugs, real processes", "every one caught", planted),
 }  # fmt: skip

@@ -59,6 +59,9 @@ class Stage:
     """The share of them that may have been published by now."""
     ends: list[Death] = field(default_factory=list)
     """Lives that ended though nothing was done to them."""
+    poisoned: bool = False
+    judged_with: tuple[str, ...] = ()
+    """Options of the oracle: what a fault makes impossible to ask for."""
 
     def look(self) -> list[Death]:
         """Start again what died, close recoveries, wait a moment; returns who died."""
@@ -107,8 +110,14 @@ class Stage:
             self.fleet.kill(name)
         self.publish_up_to(1.0)
         self.look_until(lambda: any("end" in entry for entry in notebook.entries(self.ground.home)), "publishing")
-        _poison(self.ground)
+        if not self.poisoned:
+            self.poison()
         return self._judged()
+
+    def poison(self) -> None:
+        """Records past the publisher, straight into the log; once in a round."""
+        _poison(self.ground)
+        self.poisoned = True
 
     def _judged(self) -> dict[str, Any]:
         """The verdict once it is clean, or when asking again changes nothing."""
@@ -116,12 +125,12 @@ class Stage:
         for _ in range(AGAIN):
             self.watch.settle(self.look)
             before = self.watch.moved()
-            verdict = judge(self.ground)
+            verdict = judge(self.ground, self.judged_with)
             self.wait(2.0)
             if verdict["clean"] or verdict.get("failed"):
                 break
             if self.watch.moved() == before:
-                verdict = judge(self.ground)
+                verdict = judge(self.ground, self.judged_with)
                 break
         return verdict
 
@@ -163,12 +172,10 @@ def stage(
         yield made
 
 
-def judge(ground: Ground) -> dict[str, Any]:
+def judge(ground: Ground, options: Sequence[str] = ()) -> dict[str, Any]:
     """What the oracle's process says."""
-    done = subprocess.run(
-        command("govbus.chaos.oracle"), env=environment(ground.env()), capture_output=True, text=True, check=False,
-        timeout=JUDGE_S,
-    )  # fmt: skip
+    asked, env = command("govbus.chaos.oracle", *options), environment(ground.env())
+    done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False, timeout=JUDGE_S)
     if done.returncode:
         return {"clean": False, "failed": done.stderr[-3000:], "counts": {}, "shown": {}, "ledgers": {}}
     verdict: dict[str, Any] = json.loads(done.stdout)

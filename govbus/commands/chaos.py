@@ -21,6 +21,9 @@ def chaos(
     seeds: Annotated[int, typer.Option(min=0, help="How many seeds of the deterministic simulation.")] = 0,
     first_seed: Annotated[int, typer.Option(min=0, help="The simulation's first seed.")] = 0,
     zombies: Annotated[int, typer.Option(min=0, help="How many workers to stop past their session.")] = 0,
+    brokers: Annotated[int, typer.Option(min=0, help="How often to kill or stop brokers of three.")] = 0,
+    logs: Annotated[int, typer.Option(min=0, help="How often a single broker's log loses or damages records.")] = 0,
+    upgrades: Annotated[int, typer.Option(min=0, help="How many rolling upgrades.")] = 0,
     planted: Annotated[bool, typer.Option("--planted", help="Plant bugs and see that each is caught.")] = False,
     seed: Annotated[int, typer.Option(help="The first round's seed; each further round takes the next.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Directory in which reliability.md is kept up.")] = None,
@@ -33,10 +36,11 @@ def chaos(
 
     from govbus.chaos.planted import BUGS
 
-    count = kills if kills is not None else 0 if seeds or zombies or planted else 100
+    count = kills if kills is not None else 0 if seeds or zombies or brokers or logs or upgrades or planted else 100
     wanted = {"kills": count} if count else {}
     wanted |= {"seeds": seeds} if seeds else {}
     wanted |= {"zombies": zombies} if zombies else {}
+    wanted |= {name: n for name, n in (("brokers", brokers), ("logs", logs), ("upgrades", upgrades)) if n}
     wanted |= {"planted": len(BUGS)} if planted else {}
     results = _run(wanted, {"seeds": first_seed}, seed, report)
     if as_json:
