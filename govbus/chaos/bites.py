@@ -19,7 +19,7 @@ from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS, Bug
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
-from govbus.chaos.zombies import WORKERS, zombies
+from govbus.chaos.zombies import zombies
 
 CASES = 60
 STALL_S = 30.0
@@ -27,6 +27,7 @@ SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
 ZOMBIES = 5
+WORKERS = ("worker-1", "worker-2")
 TRIPLE_SQL = (
     "ALTER TABLE ticket_event DROP CONSTRAINT ticket_event_pkey",
     "INSERT INTO ticket_event SELECT t.* FROM (SELECT * FROM ticket_event LIMIT 1) AS t, generate_series(1, 2)",

@@ -19,9 +19,11 @@ from govbus.chaos.ground import Ground, command, environment
 
 KINDS = {
     "feed": "feed", "relay": "relay", "worker-1": "worker", "worker-2": "worker", "consume": "consume", "push": "push",
-    "province": "province",
+    "province": "province", "worker-3": "worker", "worker-4": "worker",
 }  # fmt: skip
 """Every process by its name: what kind it is."""
+USUAL = tuple(name for name in KINDS if name not in ("worker-3", "worker-4"))
+"""Those that run unless a fault asks for more workers."""
 
 
 @dataclass(slots=True)
@@ -54,7 +56,7 @@ class Fleet:
     """Holds one process a name; use as a context manager. ``extra``: more settings for every process."""
 
     def __init__(
-        self, ground: Ground, names: Sequence[str] = tuple(KINDS), extra: Mapping[str, str] | None = None
+        self, ground: Ground, names: Sequence[str] = USUAL, extra: Mapping[str, str] | None = None
     ) -> None:
         self.names = names
         self.lives: dict[str, Life] = {}

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from govbus.chaos.fleet import KINDS, Life
-from govbus.chaos.stage import Stage, by, percentile
+from govbus.chaos.fleet import KINDS, USUAL, Life
+from govbus.chaos.stage import Stage, by
 from streams.store import failpoints
 
 PATIENCE_S = 6.0
@@ -123,7 +123,7 @@ def plan(rng: random.Random, count: int, times: int, places: Sequence[str] = fai
         for number in range(times):
             kinds = OWNERS[place.partition(".")[0]]
             jobs[kinds[number % len(kinds)]].append(Job(place))
-    processes = Counter(KINDS.values())
+    processes = Counter(KINDS[name] for name in USUAL)
     for _ in range(count - times * len(places)):  # each process has as much to die of, so that cycles are few
         jobs[min(jobs, key=lambda kind: len(jobs[kind]) / processes[kind])].append(Job())
     for found in jobs.values():
@@ -132,7 +132,7 @@ def plan(rng: random.Random, count: int, times: int, places: Sequence[str] = fai
 
 
 def kills(stage: Stage, count: int, times: int, places: Sequence[str] = failpoints.NAMES) -> dict[str, Any]:
-    """Kill ``count`` times while the year is published in step; the figures of it."""
+    """Kill ``count`` times while the year is published in step; how many died of what."""
     cycles = Cycles(stage, plan(stage.rng, count, times, places))
     stage.plan = cycles.arm
     for name in list(stage.fleet.lives):
@@ -142,18 +142,8 @@ def kills(stage: Stage, count: int, times: int, places: Sequence[str] = failpoin
     before = len(stage.fleet.deaths)
     while cycles.left():
         cycles.run(_chosen(cycles))
-    return figures(stage, before)
-
-
-def figures(stage: Stage, before: int = 0) -> dict[str, Any]:
-    """How many died of what, and how long recoveries took, in seconds."""
     deaths = [d for d in stage.fleet.deaths[before:] if d.by != "itself"]
-    seconds = [s for kind in stage.recoveries().values() for s in kind]
-    return {
-        "kills": len(deaths),
-        "by": by(deaths),
-        "recovery_s": {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "max": max(seconds)},
-    }
+    return {"kills": len(deaths), "by": by(deaths)}
 
 
 def _chosen(cycles: Cycles) -> list[str]:

@@ -21,7 +21,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from govbus.chaos import notebook
-from govbus.chaos.fleet import KINDS, Death, Fleet
+from govbus.chaos.fleet import KINDS, USUAL, Death, Fleet
 from govbus.chaos.ground import Ground, command, environment
 from govbus.chaos.notebook import SLICE
 from govbus.chaos.watch import Stalled, Watch
@@ -156,12 +156,13 @@ def stage(
     cases: int,
     planted: Mapping[str, Sequence[str]] | None = None,
     extra: Mapping[str, str] | None = None,
+    names: Sequence[str] = USUAL,
 ) -> Iterator[Stage]:
     """A bus under the flow of a simulated year, every process up and the first events applied."""
     ground.home.mkdir(parents=True, exist_ok=True)
     notebook.store(ground.home, make(seed, cases, 0))
     notebook.allow(ground.home, 0.0)
-    with Watch(ground) as watch, Fleet(ground, extra=extra) as fleet:
+    with Watch(ground) as watch, Fleet(ground, names, extra) as fleet:
         fleet.planted = planted or {}
         rows = len(notebook.load(ground.home).district.rows)
         made = Stage(ground, fleet, watch, random.Random(seed), rows=rows)

@@ -67,8 +67,8 @@ def upgraded(stage: Stage) -> dict[str, Any]:
     stage.look_until(lambda: HOLDS in stage.fleet.log("worker-1").read_text(errors="replace"), "an old worker's wait")
     _replace(stage, newer, "worker-1", "relay")
     with stage.watch.engine.connect() as tx:
-        written = {row.id: row.n for row in tx.execute(sa.text(WRITTEN_SQL), {"t": RATING.name})}
-    return {"ratings_by_schema_id": written, "old_worker_waited": True}
+        written = {str(row.id): row.n for row in tx.execute(sa.text(WRITTEN_SQL), {"t": RATING.name})}
+    return {"upgrades": 1, "ratings_by_schema_id": written}
 
 
 def _answer_lost_between_releases(stage: Stage, newer: Path) -> None:
