@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ from govbus.chaos.stage import Stage
 from govbus.chaos.watch import BROKER
 
 BROKERS = 3
-WAYS = ("kill", "stop", "two", "kill", "stop", "kill", "stop", "kill", "stop", "kill")
+STRIKES = ("kill", "stop", "two", "kill", "stop", "kill", "stop", "kill", "stop", "kill")
 """What befalls them, cycle by cycle."""
 AWAY_S, STOPPED_S, TWO_AWAY_S = 1.0, 4.0, 3.0
 """How long a killed broker stays away, a stopped one (longer than its session of 3 s), and two."""
@@ -90,12 +91,12 @@ class Brokers:
         return all(_whole(server) for server in self.stage.ground.kafka.split(","))
 
 
-def brokers(stage: Stage, count: int) -> dict[str, Any]:
-    """Strike ``count`` times while events flow; the figures of it."""
+def brokers(stage: Stage, ways: Sequence[str]) -> dict[str, Any]:
+    """Strike in each of ``ways`` while events flow; the figures of it."""
     struck = Brokers(stage)
-    for number in range(count):
-        struck.cycle(WAYS[number % len(WAYS)])
-    return {"cycles": count, "wrong": struck.wrong, "waited_while_two_were_away": struck.waited,
+    for way in ways:
+        struck.cycle(way)
+    return {"cycles": len(ways), "wrong": struck.wrong, "waited_while_two_were_away": struck.waited,
             "seconds": struck.seconds}  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -153,14 +153,13 @@ class Cuts:
         return said
 
 
-def cuts(stage: Stage, count: int) -> dict[str, Any]:
-    """Lose something ``count`` times while events flow; the figures of it."""
+def cuts(stage: Stage, ways: Sequence[str]) -> dict[str, Any]:
+    """Lose something in each of ``ways`` while events flow; the figures of it."""
     made = Cuts(stage)
-    ways = [WAYS[number % len(WAYS)] for number in range(count)]
     stage.judged_with = ("--places-moved", *(["--order-not-kept"] if "recreate" in ways else []))
     for way in ways:
         made.cycle(way)
-    return {"cycles": count, "events_lost_by_the_broker": made.lost, "noticed": made.noticed, "wrong": made.wrong,
+    return {"cycles": len(ways), "events_lost_by_the_broker": made.lost, "noticed": made.noticed, "wrong": made.wrong,
             "seconds": made.seconds}  # fmt: skip
 
 

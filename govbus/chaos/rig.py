@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle, islice
 from typing import Any
 
 from govbus.chaos.bites import bite
-from govbus.chaos.brokers import BROKERS, brokers
-from govbus.chaos.cuts import cuts
+from govbus.chaos.brokers import BROKERS, STRIKES, brokers
+from govbus.chaos.cuts import WAYS, cuts
 from govbus.chaos.fleet import KINDS, USUAL
 from govbus.chaos.ground import scratch
 from govbus.chaos.kills import kills
@@ -68,7 +69,8 @@ def brokers_struck(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """``count`` blows against brokers of three."""
 
     def one(n: int, seed: int) -> dict[str, Any]:
-        return judged(lambda made: brokers(made, n), seed, CASES_A_BROKER * n, BROKERS)
+        ways = list(islice(cycle(STRIKES), n))
+        return judged(lambda made: brokers(made, ways), seed, CASES_A_BROKER * n, BROKERS)
 
     return rounds("brokers", count, 40, seed, tell, one)
 
@@ -77,7 +79,8 @@ def logs_lost(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """``count`` losses of a single broker."""
 
     def one(n: int, seed: int) -> dict[str, Any]:
-        return judged(lambda made: cuts(made, n), seed, CASES_A_CUT * n)
+        ways = list(islice(cycle(WAYS), n))
+        return judged(lambda made: cuts(made, ways), seed, CASES_A_CUT * n)
 
     return rounds("lost logs", count, 25, seed, tell, one)
 

@@ -115,7 +115,10 @@ class Stage:
         return self._judged()
 
     def poison(self) -> None:
-        """Records past the publisher, straight into the log; once in a round."""
+        """Records past the publisher, straight into the log, once in a round; some of them are second copies, and
+        the relay must have sent the first ones.
+        """
+        self.look_until(self.watch.sent, "sending")
         _poison(self.ground)
         self.poisoned = True
 
