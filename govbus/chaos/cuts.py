@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -65,7 +66,7 @@ class Cuts:
     def _tear(self) -> None:
         node = self.stage.ground.cluster.nodes[0]
         node.kill()
-        lost = dict(self._each(lambda path: logfile.tear(path, self.stage.rng.randint(1, 3)), TOPICS))
+        lost = dict(self._each(self._cut, TOPICS))
         shutil.rmtree(self.stage.ground.home / "worker", ignore_errors=True)
         self.stage.ground.cluster.start_node(node)
         self.stage.look_until(lambda: serves(self.stage.ground.kafka), "the broker's start")
@@ -96,6 +97,11 @@ class Cuts:
         for place, at in rotten.items():
             logfile.flip_at(logfile.segment(self._data(), place), at)
 
+    def _cut(self, path: Path) -> int | None:
+        """The end of a log torn off, or rotten so that the broker cuts it off itself."""
+        act = self.stage.rng.choice((logfile.tear, logfile.damage))
+        return act(path, self.stage.rng.randint(1, 3))
+
     # --- after a loss ---
 
     def _mended(self, lost: dict[logfile.Place, int]) -> None:
@@ -123,7 +129,7 @@ class Cuts:
 
     # --- means ---
 
-    def _data(self) -> Any:
+    def _data(self) -> Path:
         return self.stage.ground.cluster.nodes[0].directory / "data"
 
     def _each(self, act: Any, topics: Iterable[Any]) -> list[tuple[logfile.Place, int]]:

@@ -93,23 +93,24 @@ def published(engine: sa.Engine, make_rating: Any) -> Callable[[str, int], None]
     return publish
 
 
-def tear_everything(own: Cluster) -> dict[int, int]:
-    """Kill the broker, cut what it wrote last, start it again; the first offset lost, by partition."""
+def lose(own: Cluster, cut: Callable[[Path, int], int | None]) -> dict[int, int]:
+    """Kill the broker, ``cut`` what it wrote last, start it again; the first offset lost, by partition."""
     own.nodes[0].kill()
     data = own.nodes[0].directory / "data"
     paths = {p: logfile.segment(data, (RATING.name, p)) for p in range(RATING.partitions)}
-    lost = {p: at for p, path in paths.items() if (at := logfile.tear(path, 2)) is not None}
+    lost = {p: at for p, path in paths.items() if (at := cut(path, 2)) is not None}
     own.start()
     return lost
 
 
+@pytest.mark.parametrize("cut", [logfile.tear, logfile.damage])
 def test_what_a_power_cut_took_is_named_waited_for_and_sent_again_once(
-    own: Cluster, engine: sa.Engine, published: Any, wait_until: Any
+    own: Cluster, engine: sa.Engine, published: Any, wait_until: Any, cut: Callable[[Path, int], int | None]
 ) -> None:
     with acting(engine, own.bootstrap):
         published("a", 100)
         wait_until(lambda: number(engine, NOTED) == 100)
-        lost = tear_everything(own)
+        lost = lose(own, cut)
         where = " OR ".join(f"(sent_partition = {p} AND sent_offset >= {at})" for p, at in lost.items())
         with engine.connect() as tx:
             gone = {str(i) for (i,) in tx.execute(sa.text(f"SELECT event_id FROM outbox WHERE {where}"))}
