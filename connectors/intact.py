@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 Place = tuple[str, int]
 TAIL_ROWS = 20_000
 """So many of the newest rows of the outbox are looked at; what is older has surely been applied by somebody."""
-ANSWER_S = 10.0
+ANSWER_S = 5.0
 GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC)
 _FLOORS = """
 SELECT topic, partition, max(floor) FROM (

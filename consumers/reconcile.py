@@ -335,7 +335,8 @@ CREATE TEMP VIEW rc_accepted AS
 CREATE TEMP VIEW rc_inbound AS SELECT {_COLUMNS} FROM rc_once WHERE topic IN ({inbound});
 CREATE TEMP VIEW rc_applied AS {applied};
 CREATE TEMP VIEW rc_settled AS
-  SELECT {_COLUMNS} FROM rc_applied UNION SELECT {_COLUMNS} FROM rc_dead WHERE topic IN ({inbound});
+  SELECT {_COLUMNS} FROM rc_applied UNION ALL
+  (SELECT {_COLUMNS} FROM rc_dead WHERE topic IN ({inbound}) EXCEPT SELECT {_COLUMNS} FROM rc_applied);
 CREATE TEMP VIEW rc_pushed AS SELECT {_COLUMNS} FROM outbox WHERE topic IN ({pushed});
 CREATE TEMP TABLE rc_acknowledged AS
   SELECT DISTINCT coalesce(p.topic, '') AS topic, w.event_id, w.digest,
@@ -424,12 +425,15 @@ def _carry(alias: str) -> str:
 def _named(tx: sa.Connection, pair: Pair, topics: list[str]) -> list[Difference]:
     """The records of ``topics`` in which the relations differ."""
     query = sa.text(f"""
-      SELECT topic, event_id, department, bool_or(at_left) AS l, bool_or(NOT at_left) AS r FROM (
-        (SELECT *, true AS at_left FROM {pair.left} WHERE topic = ANY(:topics)
-         EXCEPT SELECT *, true FROM {pair.right} WHERE topic = ANY(:topics))
+      SELECT topic, event_id, department,
+             bool_or(at_left) AS l, bool_or(NOT at_left) AS r, bool_and(known) AS twice FROM (
+        (SELECT *, true AS at_left, false AS known FROM {pair.left} WHERE topic = ANY(:topics)
+         EXCEPT ALL SELECT *, true, false FROM {pair.right} WHERE topic = ANY(:topics))
         UNION ALL
-        (SELECT *, false FROM {pair.right} WHERE topic = ANY(:topics)
-         EXCEPT SELECT *, false FROM {pair.left} WHERE topic = ANY(:topics))) differing
+        SELECT more.*, false, EXISTS (SELECT FROM {pair.left} x
+          WHERE (x.topic, x.event_id, x.digest) = (more.topic, more.event_id, more.digest)) FROM
+          (SELECT * FROM {pair.right} WHERE topic = ANY(:topics)
+           EXCEPT ALL SELECT * FROM {pair.left} WHERE topic = ANY(:topics)) more) differing
       GROUP BY topic, event_id, department""")
     rows = tx.execute(query, {"topics": topics}).all()
     refused = _refusals(tx) if pair.right_place == "acknowledged" else {}
@@ -437,8 +441,8 @@ def _named(tx: sa.Connection, pair: Pair, topics: list[str]) -> list[Difference]
 
 
 def _difference(row: Any, pair: Pair, refused: Mapping[uuid.UUID, str]) -> Difference:
-    place = pair.right_place if row.l else pair.left_place
-    kind = "differs_at" if row.l and row.r else "missing_at"
+    place = pair.right_place if row.l or row.twice else pair.left_place
+    kind = "doubled_at" if row.twice else "differs_at" if row.l and row.r else "missing_at"
     reason = refused.get(row.event_id, "")
     return Difference(str(row.event_id), row.department, row.topic, kind, place, reason)
 
