@@ -1,5 +1,6 @@
-"""Three brokers, of which one dies, one stands still, and two die at once: nothing acknowledged is lost, and nothing is
-acknowledged by a broker alone. The long form is `make chaos` (`--brokers`).
+"""Three brokers, of which two die at once: nothing acknowledged is lost, and nothing is acknowledged by one alone.
+
+The long form is `make chaos` (`--brokers`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from govbus.chaos.ground import Ground
 from govbus.chaos.stage import stage
 from schemas.topics import RATING
 
-CASES = 150
+CASES = 80
 
 
 @pytest.fixture
@@ -30,17 +31,19 @@ def three(postgres: Postgres, stack_directory: Path) -> Iterator[Ground]:
         topics_admin.apply(cluster.bootstrap)
         url, province = postgres.create(name, template="govbus_template"), postgres.create(f"{name}_p", role=name)
         yield Ground(cluster.bootstrap, url, province, home, cluster, postgres)
+        for node in cluster.nodes:
+            node.kill()
     postgres.drop(name)
     postgres.drop(f"{name}_p")
 
 
 @pytest.mark.stack
-def test_brokers_die_and_nothing_acknowledged_is_lost_or_acknowledged_by_one_alone(three: Ground) -> None:
+def test_two_brokers_die_and_nothing_is_lost_or_acknowledged_by_the_third_alone(three: Ground) -> None:
     with topics_admin._admin(three.kafka) as admin:
         assert topics_admin._describe(admin)[RATING.name] == (12, 3)
         assert {t["min.insync.replicas"] for t in topics_admin._configs(admin, [RATING]).values()} == {"2"}
     with stage(three, 12, CASES) as made:
-        figures = brokers(made, ("stop", "two"))
+        figures = brokers(made, ("two",))
         waited = made.fleet.log("relay").read_text(errors="replace")
         verdict = made.finish()
     assert figures["wrong"] == []
