@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from govbus.chaos.cuts import cuts
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import command, environment, ground
 from govbus.chaos.kills import kills
@@ -72,6 +73,8 @@ def _provoke(made: Stage, bug: Bug) -> None:
         _disconnect(made)
     if "zombie" in bug.provoke:
         zombies(made, ZOMBIES)
+    if "tear" in bug.provoke:
+        cuts(made, ("tear",))
     if "poison" in bug.provoke:
         _poison_kills(made)
 

@@ -216,6 +216,15 @@ def _marked_before_sent() -> None:
     relay.Relay._forward = marked
 
 
+def _lost_log_unnoticed() -> None:
+    from connectors import relay
+
+    def await_intact(*_: Any) -> None:
+        """Whatever the log has lost, go on."""
+
+    relay.Relay._await_intact = await_intact
+
+
 # --- consumers and push ---
 
 
@@ -359,6 +368,9 @@ BUGS: Mapping[str, Bug] = {
     "newest-first": Bug("the relay sends a batch in the wrong order", ("relay",), _newest_first),
     "marked-before-sent": Bug(
         "the relay marks before it sends", ("relay",), _marked_before_sent, ("relay.after_read",)
+    ),
+    "lost-log-unnoticed": Bug(
+        "the relay sends on into a log that has lost records", ("relay",), _lost_log_unnoticed, ("tear",)
     ),
     "position-before-effect": Bug(
         "a consumer commits its position before its effect",

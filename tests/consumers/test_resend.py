@@ -47,15 +47,14 @@ def own(stack_directory: Path) -> Iterator[Cluster]:
 
 
 @contextmanager
-def acting(engine: sa.Engine, kafka: str, *also: Callable[[threading.Event], None]) -> Iterator[None]:
-    """A relay and a consumer at work."""
+def acting(*work: Callable[[threading.Event], None]) -> Iterator[list[threading.Thread]]:
+    """Relays and consumers at work, each in a thread."""
     stop = threading.Event()
-    work = [Relay(engine, kafka).run, Loop(engine, kafka, Notes()).run, *also]
     threads = [threading.Thread(target=act, args=(stop,), daemon=True) for act in work]
     for thread in threads:
         thread.start()
     try:
-        yield
+        yield threads
     finally:
         stop.set()
         for thread in threads:
@@ -107,7 +106,7 @@ def lose(own: Cluster, cut: Callable[[Path, int], int | None]) -> dict[int, int]
 def test_what_a_power_cut_took_is_named_waited_for_and_sent_again_once(
     own: Cluster, engine: sa.Engine, published: Any, wait_until: Any, cut: Callable[[Path, int], int | None]
 ) -> None:
-    with acting(engine, own.bootstrap):
+    with acting(Relay(engine, own.bootstrap).run, Loop(engine, own.bootstrap, Notes()).run):
         published("a", 100)
         wait_until(lambda: number(engine, NOTED) == 100)
         lost = lose(own, cut)
@@ -131,7 +130,7 @@ def test_what_a_power_cut_took_is_named_waited_for_and_sent_again_once(
 def test_a_topic_deleted_and_made_again_is_noticed_and_filled_again(
     own: Cluster, engine: sa.Engine, published: Any, wait_until: Any
 ) -> None:
-    with acting(engine, own.bootstrap):
+    with acting(Relay(engine, own.bootstrap).run, Loop(engine, own.bootstrap, Notes()).run):
         published("c", 50)
         wait_until(lambda: number(engine, NOTED) == 50)
         admin = KafkaAdminClient(bootstrap_servers=own.bootstrap)
@@ -147,3 +146,24 @@ def test_a_topic_deleted_and_made_again_is_noticed_and_filled_again(
         wait_until(lambda: number(engine, NOTED) == 60 and number(engine, UNSENT) == 0)
         assert missing(engine, own.bootstrap) == set()
     assert resend(engine, own.bootstrap, dry=True).nothing
+
+
+def test_a_consumer_waits_for_a_damaged_batch_and_the_other_partitions_go_on(
+    own: Cluster, engine: sa.Engine, published: Any, wait_until: Any
+) -> None:
+    with acting(Relay(engine, own.bootstrap).run):
+        published("e", 60)
+        wait_until(lambda: number(engine, UNSENT) == 0)
+    with engine.connect() as tx:
+        query = "SELECT sent_partition, count(*) FROM outbox GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
+        partition, held = tx.execute(sa.text(query)).one()
+    path = logfile.segment(own.nodes[0].directory / "data", (RATING.name, partition))
+    first = logfile.batches(path)[0].first
+    logfile.flip_at(path, first)
+    with acting(Loop(engine, own.bootstrap, Notes()).run) as threads:
+        wait_until(lambda: number(engine, NOTED) == 60 - held)
+        time.sleep(1.0)
+        assert all(thread.is_alive() for thread in threads), "it ended at a damaged batch"
+        assert number(engine, NOTED) == 60 - held
+        logfile.flip_at(path, first)
+        wait_until(lambda: number(engine, NOTED) == 60)
