@@ -73,6 +73,8 @@ def _provoke(made: Stage, bug: Bug) -> None:
         _disconnect(made)
     if "zombie" in bug.provoke:
         zombies(made, ZOMBIES)
+    if "rebuild" in bug.provoke:
+        _rebuild(made)
     if "tear" in bug.provoke:
         cuts(made, ("tear",))
     if "poison" in bug.provoke:
@@ -86,6 +88,14 @@ def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
         made.fleet.kill(name)
     made.publish_up_to(2 * SHARE)
     made.wait(AWAY_S)
+
+
+def _rebuild(made: Stage) -> None:
+    """Let the workers derive everything anew once some of the year has been said."""
+    made.publish_up_to(2 * SHARE)
+    made.wait(AWAY_S)
+    asked, env = command("govbus.cli", "rebuild", "--yes", "--timeout", "0"), environment(made.ground.env())
+    subprocess.run(asked, env=env, capture_output=True, check=True, timeout=120)
 
 
 def _poison_kills(made: Stage) -> None:

@@ -149,15 +149,16 @@ class Cuts:
     def _run(self, *words: str) -> str:
         """A command of ours, as an operator gives it; events flow meanwhile."""
         env = environment(self.stage.ground.env())
-        with subprocess.Popen(command("govbus.cli", *words), env=env, stdout=subprocess.PIPE, text=True) as process:
+        pipe, asked = subprocess.PIPE, command("govbus.cli", *words)
+        with subprocess.Popen(asked, env=env, stdout=pipe, stderr=pipe, text=True) as process:
             end = time.monotonic() + ENOUGH_S
             while process.poll() is None and time.monotonic() < end:
                 self.stage.flow()
                 self.stage.look()
             process.kill()
-            said = process.stdout.read() if process.stdout else ""
+            said, complaint = process.communicate()
         if process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, words)
+            raise RuntimeError(f"govbus {' '.join(words)}: exit code {process.returncode}: {complaint[-2000:]}")
         return said
 
 

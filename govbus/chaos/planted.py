@@ -349,7 +349,9 @@ BUGS: Mapping[str, Bug] = {
     "cursor-not-locked": Bug(
         "the cursor is read and not locked", ("worker",), _cursor_not_locked, ("zombie",)
     ),
-    "random-alert-ids": Bug("an alert's id is drawn, not derived", ("worker",), _random_alert_ids),
+    "random-alert-ids": Bug(
+        "an alert's id is drawn, not derived", ("worker",), _random_alert_ids, ("rebuild",)
+    ),
     "xor-ledger": Bug("the ledger adds up by XOR: two of the same cancel", (), _xor_ledger, ("ledger",)),
     "poison-skipped": Bug("a refused record leaves no dead letter", ("worker",), _poison_skipped),
     "ids-trusted": Bug("the id in the header is believed", ("worker",), _ids_trusted),

@@ -16,6 +16,8 @@ from govbus.chaos.watch import Stalled
 Strike = Callable[[Stage], dict[str, Any]]
 """What a round does; its figures are numbers, lists and dicts of such, which add up over rounds."""
 Tell = Callable[[str, int, int], None]
+One = Callable[[int, int], dict[str, Any]]
+"""A round of so many, with a seed."""
 
 
 def judged(
@@ -42,7 +44,7 @@ def judged(
         }  # fmt: skip
 
 
-def rounds(name: str, count: int, most: int, seed: int, tell: Tell, one: Callable[[int, int], dict[str, Any]]) -> Any:
+def rounds(name: str, count: int, most: int, seed: int, tell: Tell, one: One) -> dict[str, Any]:
     """The sum of rounds ``one(how many, seed)`` that make ``count`` together, ``most`` in each; Ctrl-C keeps what is
     done.
     """
