@@ -13,7 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,8 @@ class Cuts:
 
     def _recreate(self) -> None:
         topic = self.stage.rng.choice(BUSY)
-        everything = {(topic, p): 0 for p in range(BY_NAME[topic].partitions)}
+        self._flow_until(lambda: self._rows(_all_of(topic)) > 0, f"anything on {topic}")
+        everything = _all_of(topic)
         sent = self._rows(everything)
         admin = AdminClient({"bootstrap.servers": self.stage.ground.kafka, "log_level": 0})
         admin.delete_topics([topic])[topic].result(30)
@@ -108,7 +109,7 @@ class Cuts:
 
     def _mended(self, lost: dict[logfile.Place, int], at_least: int) -> None:
         """When the relay says what to do: do it; it must find what was lost, at most all that lies at ``lost``."""
-        self.stage.look_until(lambda: self._said(("relay",), RESEND) > self.before, "the relay's notice of a loss")
+        self._flow_until(lambda: self._said(("relay",), RESEND) > self.before, "the relay's notice of a loss")
         self.noticed += 1
         self.stage.watch.died(BROKER)
         at_most = self._rows(lost)
@@ -146,6 +147,15 @@ class Cuts:
             self.stage.flow()
             self.stage.look()
 
+    def _flow_until(self, done: Callable[[], bool], what: str) -> None:
+        """Until ``done()`` while events flow: a relay with nothing to send looks at nothing."""
+
+        def flowing() -> bool:
+            self.stage.flow()
+            return done()
+
+        self.stage.look_until(flowing, what)
+
     def _run(self, *words: str) -> str:
         """A command of ours, as an operator gives it; events flow meanwhile."""
         env = environment(self.stage.ground.env())
@@ -170,6 +180,10 @@ def cuts(stage: Stage, ways: Sequence[str]) -> dict[str, Any]:
         made.cycle(way)
     return {"cycles": len(ways), "events_lost_by_the_broker": made.lost, "noticed": made.noticed, "wrong": made.wrong,
             "seconds": made.seconds}  # fmt: skip
+
+
+def _all_of(topic: str) -> dict[logfile.Place, int]:
+    return {(topic, partition): 0 for partition in range(BY_NAME[topic].partitions)}
 
 
 def _topics(admin: AdminClient) -> set[str]:
