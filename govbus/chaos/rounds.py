@@ -5,6 +5,7 @@ Decides no fault. Rounds are small, so that what is wrong is found early and its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,7 @@ def judged(
         found = [f"seed {seed}: {text}" for texts in verdict["shown"].values() for text in texts]
         found += [f"seed {seed}: {verdict['failed']}"] if verdict.get("failed") else []
         counts = verdict.get("counts", {})
-        recovered = [s for kind in made.recoveries().values() for s in kind]
+        recovered = [s for kind in made.recoveries().values() for s in kind if math.isfinite(s)]
         return {
             **figures, "seeds": [seed], "events": verdict.get("ledgers", {}).get("accepted", 0), "faults": found,
             "lost": counts.get("lost", 0), "doubled": counts.get("doubled", 0),
