@@ -8,7 +8,9 @@ a hot standby and a zombie can only find its records already done.
 from __future__ import annotations
 
 import random
+import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -35,6 +37,10 @@ MAX_RECORDS = 5_000
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+REST_S, LONGEST_REST_S = 1.0, 30.0
+"""How long a partition whose next batch is damaged is left alone before it is read again, at first and at most."""
+DAMAGED = re.compile(r"TopicPartition\(topic='([^']+)', partition=(\d+)\)")
+"""Where a damaged batch lies, in the words of kafka-python's error, which tells it in no other way."""
 MENDS: Mapping[type[KafkaError], str] = {
     OffsetOutOfRangeError: "govbus resend",
     LogTruncationError: "govbus resend",
@@ -120,6 +126,8 @@ class Loop:
     effect: Effect
     pause: Callable[[float], None] | None = None
     _at: dict[Place, int] = field(default_factory=dict)
+    _resting: dict[Place, tuple[float, float]] = field(default_factory=dict)
+    """Partitions left alone: until when (monotonic seconds), and for how long."""
 
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop``; opens the broker connection anew when it is lost."""
@@ -145,7 +153,21 @@ class Loop:
             log.error("consumer.waits", waits_for="the log to be mended", why=str(error), mend=mend, **names)
         else:
             log.warning("consumer.reconnects", **names)
-        return bool(mend)
+        damaged = DAMAGED.search(str(error)) if isinstance(error, CorruptRecordError) else None
+        if damaged:
+            self._rest((damaged[1], int(damaged[2])))
+        return bool(mend) and not damaged
+
+    def _rest(self, place: Place) -> None:
+        """Leave ``place`` alone for a while, twice as long each time; the others go on."""
+        seconds = min(LONGEST_REST_S, self._resting.get(place, (0.0, REST_S / 2))[1] * 2)
+        self._resting[place] = (time.monotonic() + seconds, seconds)
+
+    def _wake(self, consumer: KafkaConsumer) -> None:
+        """Read the partitions again that have rested long enough."""
+        for place, (until, _) in self._resting.items():
+            if time.monotonic() >= until and TopicPartition(*place) in consumer.paused():
+                consumer.resume(TopicPartition(*place))
 
     @property
     def _database(self) -> str:
@@ -154,6 +176,7 @@ class Loop:
     def _consume(self, consumer: KafkaConsumer, stop: threading.Event) -> None:
         """Poll, commit, go on; the position always follows the SQL cursor."""
         while not stop.is_set():
+            self._wake(consumer)
             chunks = self._poll(consumer)
             if not chunks:
                 continue
@@ -182,6 +205,8 @@ class Loop:
             self._at = dict(cursors)
             for place in places:
                 consumer.seek(place, cursors[place.topic, place.partition])
+            for resting in self._resting:
+                consumer.pause(TopicPartition(*resting))
         except BaseException:
             consumer.close(autocommit=False)
             raise
@@ -195,6 +220,7 @@ class Loop:
             place = (tp.topic, tp.partition)
             chunks[place] = Chunk(self._at[place], [carried(m) for m in messages])
             self._at[place] = chunks[place].end
+            self._resting.pop(place, None)
         return chunks
 
     def commit(self, chunks: Mapping[Place, Chunk]) -> dict[Place, int]:

@@ -22,7 +22,6 @@ from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 from govbus.chaos.zombies import zombies
 
-CASES = 60
 STALL_S = 30.0
 SHARE = 0.4
 AWAY_S = 6.0
@@ -50,7 +49,7 @@ def bite(home: Path, name: str, seed: int) -> Bite:
     """Plant ``name``, provoke it, judge."""
     bug = BUGS[name]
     planted = dict.fromkeys(bug.kinds, (name,)) | ({"province": ("liar",)} if "liar" in bug.provoke else {})
-    with ground(home) as bus, stage(bus, seed, CASES, planted) as made:
+    with ground(home) as bus, stage(bus, seed, bug.cases, planted) as made:
         made.watch.patience = STALL_S
         try:
             _provoke(made, bug)
@@ -76,6 +75,8 @@ def _provoke(made: Stage, bug: Bug) -> None:
     if "rebuild" in bug.provoke:
         _rebuild(made)
     if "tear" in bug.provoke:
+        made.publish_up_to(SHARE)
+        made.wait(AWAY_S)
         cuts(made, ("tear",))
     if "poison" in bug.provoke:
         _poison_kills(made)

@@ -27,6 +27,8 @@ class Bug:
     kinds: tuple[str, ...]
     patch: Patch
     provoke: tuple[str, ...] = ()
+    cases: int = 60
+    """Of the year that flows meanwhile."""
 
 
 # --- worker ---
@@ -103,14 +105,22 @@ def _cursor_not_locked() -> None:
     from streams.store import applier, judge
 
     applier._SELECT_LOCKED = sa.text(str(applier._SELECT_LOCKED).replace(" FOR UPDATE", ""))
-    load = judge._load
+    load, tick = judge._load, judge.JudgeProjection.tick
+    ticking = [False]
 
     def slowly(tx: Any, cases: Any) -> Any:
         states = load(tx, cases)
-        time.sleep(0.3)  # so that a worker is often stopped between reading and writing
+        time.sleep(2.0 if ticking[0] else 0.0)  # so that a worker is often stopped between reading and writing
         return states
 
-    judge._load = slowly
+    def ticked(*given: Any) -> bool:
+        ticking[0] = True
+        try:
+            return tick(*given)
+        finally:
+            ticking[0] = False
+
+    judge._load, judge.JudgeProjection.tick = slowly, ticked
 
 
 def _random_alert_ids() -> None:
@@ -347,7 +357,7 @@ BUGS: Mapping[str, Bug] = {
         ("worker",), _dead_letters_after_commit, ("poison",),
     ),
     "cursor-not-locked": Bug(
-        "the cursor is read and not locked", ("worker",), _cursor_not_locked, ("zombie",)
+        "the cursor is read and not locked", ("worker",), _cursor_not_locked, ("zombie",), cases=600
     ),
     "random-alert-ids": Bug(
         "an alert's id is drawn, not derived", ("worker",), _random_alert_ids, ("rebuild",)
