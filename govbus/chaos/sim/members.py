@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+import connectors.intact
 import connectors.relay
 import consumers.loop
 import streams.agents.line
@@ -72,6 +73,7 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(streams.agents.line, "TICK_S", TICK_S),
         patch.object(TallyProjection, "aside_s", ASIDE_S),
         patch.object(connectors.relay, "Producer", lambda *_, **__: Producer(log, fails)),
+        patch.object(connectors.intact, "ends", lambda _, places: {place: log.end(place) for place in places}),
         patch.object(consumers.loop, "reader", lambda _: Reader(log, fails)),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(driver.Consumer, "__init__", _without_services),
