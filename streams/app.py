@@ -24,6 +24,7 @@ from faust.types import TP
 
 from schemas.errors import Retryable
 from streams.agents.line import Line
+from streams.store import inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient
 from streams.store.projection import Projection
@@ -49,7 +50,10 @@ class Lines:
         while True:
             try:
                 with self._engine.connect() as tx:
-                    return cursors(tx, [line.projection.name for line in self.by_topic.values()])
+                    found = cursors(tx, [line.projection.name for line in self.by_topic.values()])
+                inflight.settle(found)
+                quarantine.dismiss()
+                return found
             except Exception as error:
                 if not is_transient(error):
                     raise

@@ -19,7 +19,7 @@ import structlog
 from schemas import codec, envelope
 from schemas.errors import Fault, Rejected
 from schemas.topics import DEADLETTER, Topic
-from streams.store import bulk, outbox
+from streams.store import bulk, inflight, outbox
 from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import dead_letter
 
@@ -39,12 +39,20 @@ def decode_rows(carried: Sequence[Carried]) -> tuple[list[Event], list[Refused]]
     """
     events: list[Event] = []
     refused: list[Refused] = []
-    for one in carried:
-        try:
-            events.append(decode_row(one))
-        except Rejected as error:
-            refused.append(Refused(one, error.faults[0]))
+    with inflight.marked(carried):
+        for one in carried:
+            try:
+                _refuse_condemned(one)
+                events.append(decode_row(one))
+            except Rejected as error:
+                refused.append(Refused(one, error.faults[0]))
     return events, refused
+
+
+def _refuse_condemned(carried: Carried) -> None:
+    """Raise ``Rejected`` for a record that is proven to kill whoever decodes it (``streams.store.quarantine``)."""
+    if inflight.condemned and (carried.topic.name, carried.partition, carried.offset) in inflight.condemned:
+        raise Rejected(Fault("kills_decoder", "", "decoding it ends the process; it was not decoded"))
 
 
 def decode_row(carried: Carried) -> Event:

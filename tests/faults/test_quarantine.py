@@ -1,0 +1,153 @@
+"""A record whose decoding ends the process is dead-lettered after one death, its neighbours are applied; kill -9 from
+outside condemns nobody. Real workers with a decoder that is made fragile from outside.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from confluent_kafka import Producer
+
+from connectors.local.postgres import Postgres
+from connectors.local.process import wait_until
+from govbus.chaos.fleet import Death, Fleet
+from govbus.chaos.ground import Ground
+from govbus.chaos.planted import FRAGILE, KILLS, KILLS_COLUMNS, SLOW
+from schemas import envelope
+from schemas.topics import RATING, TICKET, Topic
+from streams.store import outbox
+
+START = 1_600_000_000_000
+WORKERS = ("worker-1", "worker-2")
+
+
+def ticket(number: int, content: bytes = b"") -> dict[str, Any]:
+    return {
+        "event_type": "ticket.opened", "region": "430903", "department": "HS-QZRXB", "occurred_at": START + number,
+        "occurred_text": "", "entered_at": None, "received_at": START + number + 5, "ticket_no": f"T{number}",
+        "event_no": 1, "content": content.decode(),
+    }  # fmt: skip
+
+
+def rating(number: int, comment: bytes = b"") -> dict[str, Any]:
+    return {
+        "event_type": "rating.given", "region": "430903", "department": "HS-SCJGJ", "occurred_at": START + number,
+        "occurred_text": "", "entered_at": None, "received_at": START + number + 5, "case_no": f"C{number}",
+        "service_no": 1, "assess_no": 1, "revision": 0, "item_code": "11430903MB1234567X4430125001000", "satisfaction_set": "platform.satisfaction",
+        "satisfaction_code": "5", "channel_set": "platform.channel", "channel_code": "1", "comment": comment.decode(),
+    }  # fmt: skip
+
+
+def send(bootstrap: str, topic: Topic, records: list[dict[str, Any]]) -> None:
+    producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "partitioner": "murmur2_random"})
+    for record in records:
+        row = outbox.row(topic, record)
+        headers = envelope.headers(topic, row.record)
+        producer.produce(topic.name, row.value, key=str(record[topic.key]).encode(), headers=headers)
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture(scope="module")
+def district(bus: Any, postgres: Postgres) -> Ground:
+    return Ground(bus.kafka, bus.database_url, bus.province_database_url, bus.settings.home, bus.cluster, postgres)
+
+
+@pytest.fixture(scope="module")
+def fleet(district: Ground) -> Iterator[Fleet]:
+    with Fleet(district, WORKERS) as made:
+        made.planted = {"worker": (FRAGILE,)}
+        yield made
+
+
+@pytest.fixture(scope="module")
+def store(district: Ground) -> Iterator[sa.Engine]:
+    made = sa.create_engine(district.database_url)
+    yield made
+    made.dispose()
+
+
+def numbers(store: sa.Engine) -> dict[str, int]:
+    """Events applied by topic, dead letters by reason."""
+    with store.connect() as tx:
+        tickets, ratings = tx.execute(
+            sa.text("SELECT (SELECT count(*) FROM ticket_event), (SELECT count(*) FROM rating_event)")
+        ).one()
+        dead = tx.execute(sa.text("SELECT reason, count(*) FROM dead_letter GROUP BY reason"))
+        return {"tickets": tickets, "ratings": ratings, **{reason: n for reason, n in dead}}
+
+
+def keep_running(fleet: Fleet, deaths: list[Death]) -> None:
+    """What a supervisor does."""
+    deaths += fleet.reap()
+    for name in fleet.missing():
+        fleet.start(name)
+
+
+def settled(fleet: Fleet, store: sa.Engine, wanted: dict[str, int], seconds: float = 90) -> Counter[int]:
+    """Let the workers run until SQL holds what is wanted; how they ended meanwhile, by exit code."""
+    deaths: list[Death] = []
+
+    def there() -> bool:
+        keep_running(fleet, deaths)
+        return numbers(store) == wanted
+
+    assert wait_until(there, seconds, every=0.2), f"{numbers(store)} instead of {wanted}; {deaths}"
+    return Counter(death.code for death in deaths)
+
+
+@pytest.mark.stack
+def test_a_record_that_kills_its_decoder_is_set_aside_and_its_neighbours_are_applied(
+    district: Ground, fleet: Fleet, store: sa.Engine
+) -> None:
+    send(district.kafka, TICKET, [ticket(n, KILLS if n == 150 else b"") for n in range(300)])
+    send(district.kafka, RATING, [rating(n, KILLS if n == 1_200 else b"") for n in range(2_000)])
+    codes = settled(fleet, store, {"tickets": 299, "ratings": 1_999, "kills_decoder": 2})
+    assert set(codes) == {-signal.SIGSEGV}
+    assert codes[-signal.SIGSEGV] <= 3
+
+
+@pytest.mark.stack
+def test_a_record_that_kills_only_the_reading_by_column_is_read_by_row(
+    district: Ground, fleet: Fleet, store: sa.Engine
+) -> None:
+    before = numbers(store)
+    more = [rating(n, KILLS_COLUMNS if n == 5_500 else b"") for n in range(5_000, 6_000)]
+    send(district.kafka, RATING, more)
+    codes = settled(fleet, store, {**before, "ratings": before["ratings"] + len(more)})
+    assert codes == {-signal.SIGSEGV: 1}
+
+
+@pytest.mark.stack
+def test_a_worker_killed_three_times_while_it_decodes_condemns_nobody(
+    district: Ground, fleet: Fleet, store: sa.Engine
+) -> None:
+    before = numbers(store)
+    deaths: list[Death] = []
+    send(district.kafka, TICKET, [ticket(900, SLOW)])
+    for times in range(3):  # what the life before left stands beside the new mark
+
+        def decodes(times: int = times) -> bool:
+            keep_running(fleet, deaths)
+            return len(decoding(district)) > times
+
+        assert wait_until(decodes, 60), f"nobody decodes for the time {times + 1}"
+        for name in set(decoding(district)):
+            fleet.kill(name)
+            fleet.lives[name].process.wait()
+    settled(fleet, store, {**before, "tickets": before["tickets"] + 1})
+
+
+def decoding(district: Ground) -> list[str]:
+    """The workers that are decoding a ticket now, as their marks say."""
+    found = []
+    for name in WORKERS:
+        for path in (district.home / "worker").glob(f"{name}.*.inflight"):
+            whole = path.read_bytes()
+            slots = (whole[n : n + 2_048] for n in range(0, len(whole), 2_048))
+            found += [name for slot in slots if slot[:1] == b"\x01" and TICKET.name.encode() in slot]
+    return found
