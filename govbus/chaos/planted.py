@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from govbus.chaos.moods import make_hasty, make_moody
+
 Patch = Callable[[], None]
 
 
@@ -275,8 +277,8 @@ def _die_at(value: bytes, *marks: bytes) -> None:
 
 
 LIAR, FRAGILE = "liar", "fragile"
-WORLD: Mapping[str, Patch] = {LIAR: _liar, FRAGILE: _fragile}
-"""No bugs of ours: a province whose receipts are forged, a decoder that kills."""
+WORLD: Mapping[str, Patch] = {LIAR: _liar, FRAGILE: _fragile, "moody": make_moody, "hasty": make_hasty}
+"""No bugs of ours: a province whose receipts are forged, or that has moods; a decoder that kills; a sender in haste."""
 
 BUGS: Mapping[str, Bug] = {
     "cursor-before-effects": Bug(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from govbus.chaos import database, network, poison, province, soak
 from govbus.chaos.bites import bite
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import ground, scratch
@@ -115,5 +116,13 @@ PARTS: Mapping[str, Part] = {
     ),
     "seeds": Part("deterministic simulation: one seed decides every turn", "0 lost, 0 doubled", simulated),
     "zombies": Part("workers stopped past their session timeout", "0 stale effects", zombied),
+    "poison": Part("records that no department would send, among good ones", "dead-letter count exact, no crash", poison.run),
+    "database": Part("PostgreSQL killed, read-only, out of connections, disk full", "0 lost, 0 doubled, all wait", database.run),
+    "network": Part("the network cut, half open, refused, flapping", "0 lost, 0 doubled, all wait", network.run),
+    "province": Part(
+        "a province that is slow, refuses, answers twice or late, or lies",
+        "0 lost, 0 doubled; the worker's p99 grows less than 10 %", province.run,
+    ),
+    "soak": Part("ordinary load for long", "memory under 1 MB/h per process, handles flat, one hour", soak.run),
     "planted": Part("planted bugs, real processes", "every one caught", planted),
 }  # fmt: skip

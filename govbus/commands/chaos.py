@@ -21,6 +21,11 @@ def chaos(
     seeds: Annotated[int, typer.Option(min=0, help="How many seeds of the deterministic simulation.")] = 0,
     first_seed: Annotated[int, typer.Option(min=0, help="The simulation's first seed.")] = 0,
     zombies: Annotated[int, typer.Option(min=0, help="How many workers to stop past their session.")] = 0,
+    poison: Annotated[int, typer.Option(min=0, help="How many records that no department would send.")] = 0,
+    database: Annotated[int, typer.Option(min=0, help="How many faults of PostgreSQL.")] = 0,
+    network: Annotated[int, typer.Option(min=0, help="How many faults of the network.")] = 0,
+    province: Annotated[int, typer.Option(min=0, help="How many moods of the province.")] = 0,
+    soak: Annotated[int, typer.Option(min=0, help="How many minutes of ordinary load.")] = 0,
     planted: Annotated[bool, typer.Option("--planted", help="Plant bugs and see that each is caught.")] = False,
     seed: Annotated[int, typer.Option(help="The first round's seed; each further round takes the next.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Directory in which reliability.md is kept up.")] = None,
@@ -33,10 +38,12 @@ def chaos(
 
     from govbus.chaos.planted import BUGS
 
-    count = kills if kills is not None else 0 if seeds or zombies or planted else 100
+    others = {"poison": poison, "database": database, "network": network, "province": province, "soak": soak}
+    count = kills if kills is not None else 0 if seeds or zombies or planted or any(others.values()) else 100
     wanted = {"kills": count} if count else {}
     wanted |= {"seeds": seeds} if seeds else {}
     wanted |= {"zombies": zombies} if zombies else {}
+    wanted |= {name: number for name, number in others.items() if number}
     wanted |= {"planted": len(BUGS)} if planted else {}
     results = _run(wanted, {"seeds": first_seed}, seed, report)
     if as_json:

@@ -28,6 +28,7 @@ from streams.store.lot import Lot
 from streams.store.projection import Carried
 
 SLOTS, SLOT_BYTES = 128, 2_048
+FEW = 64  # records below which numpy is slower
 SET = 1  # a slot's first byte while its mark stands
 log = structlog.get_logger(__name__)
 Ranges = Mapping[int, tuple[int, int]]
@@ -182,6 +183,9 @@ def ranges_of(carried: Sequence[Carried]) -> Ranges:
 def _runs(carried: Sequence[Carried]) -> Iterator[tuple[int, int, int]]:
     if not isinstance(carried, Lot):
         yield from ((c.partition, c.offset, c.offset) for c in carried)
+        return
+    if len(carried) <= FEW:
+        yield from zip(*(a.tolist() for a in (carried.partitions, carried.offsets, carried.offsets)), strict=True)
         return
     edges = np.flatnonzero(np.diff(carried.partitions))
     starts, ends = np.concatenate(([0], edges + 1)), np.concatenate((edges, [len(carried) - 1]))

@@ -86,6 +86,9 @@ def _check_envelope(carried: Carried, record: Mapping[str, Any]) -> None:
     for name, value in expected.items():
         if _header(carried, name) != value:
             raise Rejected(Fault("envelope_mismatch", name, "the header is not what the record says"))
+    names = [name for name, _ in carried.headers]
+    if any(names.count(name) > 1 for name in ("ce_id", *expected)):  # readers differ in which of the two they take
+        raise Rejected(Fault("envelope_mismatch", "ce_id", "a header of the envelope is there twice"))
     if carried.key != str(record[carried.topic.key]).encode():
         raise Rejected(Fault("envelope_mismatch", carried.topic.key, "the Kafka key is not the record's key"))
     if record["event_type"] not in event_types(carried.topic):
