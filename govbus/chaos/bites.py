@@ -11,6 +11,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from govbus.chaos import frailties
 from govbus.chaos.ground import ground
 from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS, Bug
@@ -39,6 +40,10 @@ def bite(home: Path, name: str, seed: int) -> Bite:
     """Plant ``name``, provoke it, judge."""
     bug = BUGS[name]
     planted = dict.fromkeys(bug.kinds, (name,)) | ({"province": ("liar",)} if "liar" in bug.provoke else {})
+    part = next((word.removeprefix("part:") for word in bug.provoke if word.startswith("part:")), "")
+    if part:
+        faults = frailties.found(part, seed, planted)
+        return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
     with ground(home) as bus, stage(bus, seed, CASES, planted) as made:
         made.watch.patience = STALL_S
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,7 +69,7 @@ def cycles(stage: Stage, faults: Sequence[Fault], count: int) -> Found:
 def recovered(stage: Stage, what: str) -> float:
     """Seconds until all that stands to be done now is done, and every process runs. Raises ``Stalled``."""
     since = time.monotonic()
-    _insist(stage, lambda: [stage.watch.died(kind) for kind in CALM])
+    _insist(stage, lambda: _stand(stage))
     mine = stage.watch.recoveries[-len(CALM) :]
     seen: object = None
     moved = since
@@ -81,6 +81,11 @@ def recovered(stage: Stage, what: str) -> float:
         if time.monotonic() - moved > stage.watch.patience:
             raise Stalled(f"after {what}")
     return max(one.seconds or 0.0 for one in mine)
+
+
+def _stand(stage: Stage) -> None:
+    for kind in CALM:
+        stage.watch.died(kind)
 
 
 def _flow(stage: Stage, seconds: float) -> None:
@@ -153,8 +158,9 @@ def round_of(setting: Setting, count: int, seed: int) -> dict[str, Any]:
         texts += [verdict["failed"]] if verdict.get("failed") else []
         texts += [f"did not wait but ended: {one}" for one in ended(stage)]
         return {
-            "seed": seed, "count": max(1, sum(found.by.values())), "by": found.by, "seconds": found.seconds, "said": said(stage),
-            "faults": [f"seed {seed}: {text}" for text in texts], "events": verdict["ledgers"].get("accepted", 0),
+            "seed": seed, "count": max(1, sum(found.by.values())), "by": found.by, "seconds": found.seconds,
+            "said": said(stage), "faults": [f"seed {seed}: {text}" for text in texts],
+            "events": verdict["ledgers"].get("accepted", 0),
         }  # fmt: skip
 
 
@@ -177,16 +183,14 @@ def rounds(
 def _summed(made: Sequence[Mapping[str, Any]], waiting: Sequence[str]) -> dict[str, Any]:
     seconds = [s for r in made for s in r["seconds"]]
     said_by = sum((Counter(r["said"]) for r in made), Counter[str]())
-    faults = [f for r in made for f in r["faults"]] + [f"{kind} never said that it waits" for kind in _silent(said_by, waiting)]
+    faults = [f for r in made for f in r["faults"]]
+    faults += [f"{kind} never said that it waits" for kind in waiting if not said_by[kind]]
     return {
         "faults_made": sum(sum(r["by"].values()) for r in made), "seeds": [r["seed"] for r in made],
         "by": dict(sorted(sum((r["by"] for r in made), Counter[str]()).items())),
         "events": sum(r["events"] for r in made), "faults": faults,
         "said_that_they_wait": {kind: said_by[kind] for kind in waiting},
-        "recovery_s": {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95), "max": max(seconds, default=0.0)},
+        "recovery_s": {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95),
+                       "max": round(max(seconds, default=0.0), 2)},
         "clean": not faults, "met": not faults,
     }  # fmt: skip
-
-
-def _silent(said_by: Mapping[str, int], waiting: Sequence[str]) -> Iterator[str]:
-    yield from (kind for kind in waiting if not said_by.get(kind))

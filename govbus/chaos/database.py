@@ -18,7 +18,7 @@ import psycopg
 import sqlalchemy as sa
 
 from connectors.local.postgres import Postgres
-from govbus.chaos.cycles import CASES_A_FAULT, Fault, Tell, rounds
+from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, Tell, rounds
 from govbus.chaos.ground import Ground, ground, scratch
 from govbus.chaos.stage import Stage, stage
 
@@ -27,12 +27,13 @@ SETTINGS = {"max_connections": "100", "max_wal_size": "96MB", "min_wal_size": "3
 SILENT = "-c default_transaction_read_only=off"
 WAITING = ("relay", "worker", "consume", "push")
 FILLER = "filler"
-OTHERS_SQL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"
+OTHERS_SQL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+                WHERE pid <> pg_backend_pid() AND datname IS NOT NULL"""
 
 
 def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """``count`` faults of the database, in rounds; ``disk`` says whether the disk was among them."""
-    found = rounds(setting, "database", count, seed, tell, WAITING if count >= len(NAMES) else ())
+    found = rounds(setting, "database", count, seed, tell, WAITING if count >= ROUND else ())
     return {**found, "disk": "filled" if mountable() else "not filled: no right to mount a file system"}
 
 
@@ -41,9 +42,11 @@ def setting(
     seed: int, count: int, planted: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[tuple[Stage, list[Fault]]]:
     """A round's bus and what can be done to its database."""
-    with scratch() as home, disk(home / "postgres") as small, ground(home, settings=SETTINGS) as bus:
-        with stage(bus, seed, CASES_A_FAULT * count, planted) as made:
-            yield made, faults(bus, small)
+    with (
+        scratch() as home, disk(home / "postgres") as small, ground(home, settings=SETTINGS) as bus,
+        stage(bus, seed, CASES_A_FAULT * count, planted) as made,
+    ):  # fmt: skip
+        yield made, faults(bus, small)
 
 
 def faults(bus: Ground, small: bool) -> list[Fault]:
@@ -58,7 +61,6 @@ def faults(bus: Ground, small: bool) -> list[Fault]:
     return [*found, Fault("disk full", lambda: _fill(where), lambda: _free(where, bus.postgres))] if small else found
 
 
-NAMES = ("killed", "read-only", "out of connections", "disk full")
 
 
 def _admin(server: Postgres) -> psycopg.Connection[Any]:

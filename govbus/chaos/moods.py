@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 Mood = Literal[
-    "good", "slow", "refuses 500", "refuses 503", "refuses 429", "answers twice", "answers late", "hangs up", "talks nonsense",
-    "forges", "signs other content", "names strangers", "leaves records out", "repeats records",
+    "good", "slow", "refuses 500", "refuses 503", "refuses 429", "answers twice", "answers late", "hangs up",
+    "talks nonsense", "forges", "signs other content", "names strangers", "leaves records out", "repeats records",
     "invents outcomes", "stores nothing",
 ]  # fmt: skip
 FILE = "mood"
@@ -52,7 +52,7 @@ def make_moody() -> None:
         mood = place.read_text() if place.exists() else "good"
         return await _answer(take, store, content, key, mood)
 
-    app._take = moody  # type: ignore[assignment]
+    app._take = moody
 
 
 def make_hasty() -> None:

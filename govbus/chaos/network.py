@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from connectors.local.process import LOOPBACK, free_port, write_state
 from consumers.province import keys
-from govbus.chaos.cycles import CASES_A_FAULT, Fault, Tell, rounds
+from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, Tell, rounds
 from govbus.chaos.ground import Ground, ground, scratch
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.wire import FAULTS, Wire
@@ -40,7 +40,7 @@ class Wires:
 
 def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """``count`` faults of the network, in rounds."""
-    whole = count >= 3 * len(FAULTS)
+    whole = count >= ROUND
     return rounds(setting, "network", count, seed, tell, ("relay", "worker", "consume", "push") if whole else ())
 
 
@@ -49,21 +49,23 @@ def setting(
     seed: int, count: int, planted: Mapping[str, Sequence[str]] | None = None
 ) -> Iterator[tuple[Stage, list[Fault]]]:
     """A round's bus behind wires; the faults in an order of the seed's own."""
-    with scratch() as home, wired(home) as (bus, wires):
-        with stage(bus, seed, CASES_A_FAULT * count, planted, through(bus, wires)) as made:
-            found = faults(wires)
-            made.rng.shuffle(found)
-            yield made, found
+    with (
+        scratch() as home, wired(home) as (bus, wires),
+        stage(bus, seed, CASES_A_FAULT * count, planted, through(bus, wires)) as made,
+    ):  # fmt: skip
+        found = faults(wires)
+        made.rng.shuffle(found)
+        yield made, found
 
 
 @contextlib.contextmanager
-def wired(home: Path) -> Iterator[tuple[Ground, Wires]]:
-    """A bus whose broker advertises its wire."""
+def wired(home: Path, settings: Mapping[str, str] | None = None) -> Iterator[tuple[Ground, Wires]]:
+    """A bus whose broker advertises its wire; ``settings`` are PostgreSQL's."""
     port = free_port()
     write_state(home / "kafka" / "node-1" / "state.json", port=port, controller_port=free_port(taken={port}))
     with Wire(lambda: port) as kafka:
         advertised = {"advertised.listeners": f"CLIENT://{LOOPBACK}:{kafka.port}"}
-        with ground(home, kafka=advertised) as bus:
+        with ground(home, settings=settings, kafka=advertised) as bus:
             if bus.cluster.nodes[0].port != port:
                 raise RuntimeError("the broker took another port than the one its wire leads to")
             with Wire(lambda: bus.postgres.port) as postgres, Wire(lambda: province_port(home)) as province:

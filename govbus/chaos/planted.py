@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from govbus.chaos import frailties
 from govbus.chaos.moods import make_hasty, make_moody
 
 Patch = Callable[[], None]
@@ -317,6 +318,16 @@ BUGS: Mapping[str, Bug] = {
     ),
     "failure-swallowed": Bug(
         "the publisher says new although the database was away", ("feed",), _failure_swallowed, ("disconnect",)
+    ),
+    "decode-errors-escape": Bug(
+        "an exception of the decoder leaves it", ("worker",), frailties.decode_errors_escape, ("part:poison",)
+    ),
+    "impatient": Bug("the worker does not wait for the database", ("worker",), frailties.impatient, ("part:database",)),
+    "delivery-errors-unread": Bug(
+        "the relay takes a delivery error for success", ("relay",), frailties.delivery_errors_unread, ("part:network",)
+    ),
+    "receipts-not-compared": Bug(
+        "a receipt is not compared with what was sent", ("push",), frailties.receipts_not_compared, ("part:province",)
     ),
 }  # fmt: skip
 

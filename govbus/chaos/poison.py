@@ -71,7 +71,8 @@ def send(made: Stage, part: Sequence[Judged]) -> None:
                 place = (message.topic(), message.partition(), message.offset())
                 places.append(notebook.Poisoned(*place, sorted(reasons)))
 
-        producer.produce(payload.topic.name, payload.value, payload.key, headers=list(payload.headers), on_delivery=landed)
+        headers = list(payload.headers)
+        producer.produce(payload.topic.name, payload.value, payload.key, headers=headers, on_delivery=landed)
     if producer.flush(60) or len(places) < len(part):
         raise TimeoutError("Kafka does not take the poison")
     notebook.poison(made.ground.home, places)
@@ -79,7 +80,7 @@ def send(made: Stage, part: Sequence[Judged]) -> None:
 
 def _letters(made: Stage) -> dict[str, int]:
     with made.watch.engine.connect() as tx:
-        return {reason: n for reason, n in tx.execute(sa.text(LETTERS_SQL))}
+        return dict(tx.execute(sa.text(LETTERS_SQL)).tuples().all())
 
 
 def _crash(one: str) -> str:

@@ -116,8 +116,12 @@ PARTS: Mapping[str, Part] = {
     ),
     "seeds": Part("deterministic simulation: one seed decides every turn", "0 lost, 0 doubled", simulated),
     "zombies": Part("workers stopped past their session timeout", "0 stale effects", zombied),
-    "poison": Part("records that no department would send, among good ones", "dead-letter count exact, no crash", poison.run),
-    "database": Part("PostgreSQL killed, read-only, out of connections, disk full", "0 lost, 0 doubled, all wait", database.run),
+    "poison": Part(
+        "records that no department would send, among good ones", "dead-letter count exact, no crash", poison.run
+    ),
+    "database": Part(
+        "PostgreSQL killed, read-only, out of connections, disk full", "0 lost, 0 doubled, all wait", database.run
+    ),
     "network": Part("the network cut, half open, refused, flapping", "0 lost, 0 doubled, all wait", network.run),
     "province": Part(
         "a province that is slow, refuses, answers twice or late, or lies",

@@ -79,7 +79,7 @@ class Wire:
     async def _flap(self) -> None:
         while True:
             for mode in ("refused", "open"):
-                await self._be(mode)  # type: ignore[arg-type]
+                await self._be(mode)
                 await asyncio.sleep(FLAP_S)
 
     async def _reset(self) -> None:
@@ -103,7 +103,8 @@ class Wire:
         """Both ways until either side ends."""
         await self._reach.wait()
         far, there = await asyncio.open_connection(LOOPBACK, self._target())
-        ways = [asyncio.create_task(_pump(reader, there, self._up)), asyncio.create_task(_pump(far, writer, self._down))]
+        both = (_pump(reader, there, self._up), _pump(far, writer, self._down))
+        ways = [asyncio.create_task(way) for way in both]
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:

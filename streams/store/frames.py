@@ -206,7 +206,7 @@ class _Heads:
 def _read(topic: Topic, lot: Lot, start: int, parts: list[pl.DataFrame], refused: list[Refused]) -> None:
     if not lot:
         return
-    if inflight.careful() and inflight.suspected(topic.name, inflight.ranges_of(lot)):  # one by one, so that none can do harm to another
+    if inflight.careful() and inflight.suspected(topic.name, inflight.ranges_of(lot)):  # one cannot harm another then
         _read_rows(topic, list(lot), range(start, start + len(lot)), parts, refused)
         return
     try:

@@ -84,10 +84,10 @@ def stand_by(directory: Path, name: str) -> None:
 
 def prove(carried: Sequence[Carried]) -> None:
     """Condemn the records of one topic among the suspected of ``carried`` that kill; takes about a second at most."""
-    if _prober is None or not len(carried) or not inflight.suspected(carried[0].topic.name, inflight.ranges_of(carried)):
+    if _prober is None:
         return
     suspects = [c for c in carried if inflight.suspected(c.topic.name, {c.partition: (c.offset, c.offset)})]
-    for place in _prober.guilty(suspects):
+    for place in _prober.guilty(suspects) if suspects else ():
         one = suspects[place]
         inflight.condemned.add((one.topic.name, one.partition, one.offset))
         log.error("kills whoever decodes it", topic=one.topic.name, partition=one.partition, offset=one.offset)

@@ -38,8 +38,9 @@ def rating(number: int, comment: bytes = b"") -> dict[str, Any]:
     return {
         "event_type": "rating.given", "region": "430903", "department": "HS-SCJGJ", "occurred_at": START + number,
         "occurred_text": "", "entered_at": None, "received_at": START + number + 5, "case_no": f"C{number}",
-        "service_no": 1, "assess_no": 1, "revision": 0, "item_code": "11430903MB1234567X4430125001000", "satisfaction_set": "platform.satisfaction",
-        "satisfaction_code": "5", "channel_set": "platform.channel", "channel_code": "1", "comment": comment.decode(),
+        "service_no": 1, "assess_no": 1, "revision": 0, "item_code": "11430903MB1234567X4430125001000",
+        "satisfaction_set": "platform.satisfaction", "satisfaction_code": "5",
+        "channel_set": "platform.channel", "channel_code": "1", "comment": comment.decode(),
     }  # fmt: skip
 
 
@@ -77,8 +78,8 @@ def numbers(store: sa.Engine) -> dict[str, int]:
         tickets, ratings = tx.execute(
             sa.text("SELECT (SELECT count(*) FROM ticket_event), (SELECT count(*) FROM rating_event)")
         ).one()
-        dead = tx.execute(sa.text("SELECT reason, count(*) FROM dead_letter GROUP BY reason"))
-        return {"tickets": tickets, "ratings": ratings, **{reason: n for reason, n in dead}}
+        dead = tx.execute(sa.text("SELECT reason, count(*) AS n FROM dead_letter GROUP BY reason"))
+        return {"tickets": tickets, "ratings": ratings, **{row.reason: row.n for row in dead}}
 
 
 def keep_running(fleet: Fleet, deaths: list[Death]) -> None:
