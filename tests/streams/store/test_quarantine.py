@@ -30,7 +30,8 @@ def decode(one):
 
 seen = []
 steps.decode_row = decode
-print(json.dumps(quarantine.culprits([Carried(TICKET, 0, n, None, v.encode(), ()) for n, v in enumerate(sys.argv[1:])])))
+records = [Carried(TICKET, 0, n, None, v.encode(), ()) for n, v in enumerate(sys.argv[1:])]
+print(json.dumps(quarantine.culprits(records)))
 """
 
 
