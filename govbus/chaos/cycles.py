@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import sqlalchemy as sa
+from confluent_kafka import KafkaException
 from kafka.errors import KafkaError
 
 from govbus.chaos.fleet import KINDS
@@ -29,6 +30,8 @@ CALM = ("relay", "worker", "consume", "push")
 """Kinds of process that must have done, after a fault, all that stood to be done."""
 MOST_ENDS = 8
 """So many processes ending by themselves are a crash loop."""
+AWAY = (sa.exc.SQLAlchemyError, KafkaError, KafkaException)
+"""What the rig itself meets while something is broken."""
 WORDS = ("waiting for", "waits_for", "consumer.waits", "consumer.reconnects")
 """What a process writes that waits."""
 
@@ -84,8 +87,12 @@ def recovered(stage: Stage, what: str) -> float:
 
 
 def _stand(stage: Stage) -> None:
+    """Note what stands to be done by each kind of ``CALM``. Raises ``KafkaError`` if the broker did not say."""
+    before = len(stage.watch.recoveries)
     for kind in CALM:
         stage.watch.died(kind)
+    if len(stage.watch.recoveries) < before + len(CALM):
+        raise KafkaError("no ends")
 
 
 def _flow(stage: Stage, seconds: float) -> None:
@@ -99,7 +106,7 @@ def look(stage: Stage) -> None:
     """``stage.look``, which may find database or broker away; refuses a crash loop."""
     try:
         stage.look()
-    except (sa.exc.SQLAlchemyError, KafkaError):
+    except AWAY:
         time.sleep(LOOK_S)
     ends = ended(stage)
     if len(ends) > MOST_ENDS:
@@ -119,7 +126,7 @@ def _insist(stage: Stage, act: Callable[[], object]) -> None:
     while True:
         try:
             act()
-        except (sa.exc.SQLAlchemyError, KafkaError) as error:
+        except AWAY as error:
             if time.monotonic() > end:
                 raise Stalled(f"no answer: {type(error).__name__}") from error
             look(stage)

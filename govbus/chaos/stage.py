@@ -107,6 +107,7 @@ class Stage:
             self.fleet.kill(name)
         self.publish_up_to(1.0)
         self.look_until(lambda: any("end" in entry for entry in notebook.entries(self.ground.home)), "publishing")
+        self.look_until(self.watch.sent, "sending")  # some of it are second copies
         _poison(self.ground)
         return self._judged()
 

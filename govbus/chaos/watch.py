@@ -21,9 +21,10 @@ STALL_S = 120.0
 Place = tuple[str, int]
 CURSORS_SQL = "SELECT processor, topic, partition, next_offset FROM cursor"
 PUBLISHED_SQL = "SELECT coalesce(max(seq), 0) FROM outbox"
-UNSENT_SQL = "SELECT coalesce(min(seq), 9223372036854775807) FROM outbox WHERE sent_at IS NULL"
+NOTHING = 2**63 - 1
+UNSENT_SQL = f"SELECT coalesce(min(seq), {NOTHING}) FROM outbox WHERE sent_at IS NULL"
 QUEUED_SQL = "SELECT coalesce(max(seq), 0) FROM push_queue"
-UNPUSHED_SQL = "SELECT coalesce(min(seq), 9223372036854775807) FROM push_queue WHERE refused_reason IS NULL"
+UNPUSHED_SQL = f"SELECT coalesce(min(seq), {NOTHING}) FROM push_queue WHERE refused_reason IS NULL"
 MOVED_SQL = """SELECT (SELECT sum(next_offset) FROM cursor), (SELECT max(seq) FROM outbox),
                       (SELECT count(*) FROM outbox WHERE sent_at IS NULL), (SELECT count(*) FROM receipt)"""
 
@@ -99,6 +100,10 @@ class Watch:
                 raise Stalled("; ".join(left))
             meanwhile()
             time.sleep(0.2)
+
+    def sent(self) -> bool:
+        """Whether the relay has sent all that is published."""
+        return self._number(UNSENT_SQL) == NOTHING
 
     def moved(self) -> tuple[object, ...]:
         """Figures that change whenever anything is done."""
