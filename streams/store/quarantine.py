@@ -35,6 +35,8 @@ MEMORY_BYTES = 4 * 1024**3
 """More than so much beyond what the process has already no record of 256 KiB may ask for."""
 DECODING_S = 60
 AT = struct.Struct("q")
+KILLS = "kills_decoder"
+"""The reason (``govbus.reason``) of those that are condemned."""
 log = structlog.get_logger(__name__)
 
 

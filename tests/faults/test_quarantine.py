@@ -5,6 +5,7 @@ outside condemns nobody. Real workers with a decoder that is made fragile from o
 from __future__ import annotations
 
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from confluent_kafka import Producer
 from connectors.local.postgres import Postgres
 from connectors.local.process import wait_until
 from govbus.chaos.fleet import Death, Fleet
-from govbus.chaos.ground import Ground
+from govbus.chaos.ground import Ground, command, environment
 from govbus.chaos.planted import FRAGILE, KILLS, KILLS_COLUMNS, SLOW
 from schemas import envelope
 from schemas.topics import RATING, TICKET, Topic
@@ -24,6 +25,7 @@ from streams.store import outbox
 
 START = 1_600_000_000_000
 WORKERS = ("worker-1", "worker-2")
+CONDEMNED_SQL = "SELECT dead_id FROM dead_letter WHERE reason = 'kills_decoder'"
 
 
 def ticket(number: int, content: bytes = b"") -> dict[str, Any]:
@@ -152,3 +154,17 @@ def decoding(district: Ground) -> list[str]:
             slots = (whole[n : n + 2_048] for n in range(0, len(whole), 2_048))
             found += [name for slot in slots if slot[:1] == b"\x01" and TICKET.name.encode() in slot]
     return found
+
+
+@pytest.mark.stack
+def test_a_condemned_record_is_shown_and_redriven_without_decoding_it(
+    district: Ground, store: sa.Engine
+) -> None:
+    env = environment(district.env())
+    with store.connect() as tx:
+        dead_id = str(tx.execute(sa.text(CONDEMNED_SQL)).scalars().first())
+    for words in (("show", dead_id), ("redrive", dead_id)):
+        asked = command("govbus.chaos.planted", FRAGILE, "--", "govbus.cli", "dlq", *words)
+        done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode in (0, 1), f"{words} ended with {done.returncode}"
+        assert ("kills_decoder" in done.stdout) or words[0] == "show"
