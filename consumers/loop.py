@@ -199,7 +199,9 @@ class Loop:
             self._advance(tx, live, events)
             failpoints.reach("consume.after_cursor")
         failpoints.reach("consume.after_commit")
-        inflight.settle({place: chunk.end for place, chunk in live.items()})
+        if inflight.suspects():
+            inflight.settle({place: chunk.end for place, chunk in live.items()})
+            quarantine.dismiss()
         return rewinds
 
     def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> list[Refused]:

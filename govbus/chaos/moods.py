@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 Mood = Literal[
-    "good", "slow", "refuses 500", "refuses 503", "refuses 429", "answers twice", "answers late", "hangs up",
+    "good", "slow", "refuses 500", "refuses 503", "refuses 429", "answers twice", "answers late", "breaks off",
     "talks nonsense", "forges", "signs other content", "names strangers", "leaves records out", "repeats records",
     "invents outcomes", "stores nothing",
 ]  # fmt: skip
@@ -80,7 +80,7 @@ async def _answer(take: Answer, store: Any, content: bytes, key: str, mood: str)
         answer = await take(store, content, key)
     if mood == "answers late":
         await asyncio.sleep(LATE_S)
-    if mood == "hangs up":
+    if mood == "breaks off":
         return Response(b'{"receipt": {', media_type="application/json")
     return Response(LYING[mood](store, answer.content)) if mood in LYING else answer
 

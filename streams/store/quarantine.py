@@ -72,6 +72,7 @@ class Prober:
 
 
 _prober: Prober | None = None
+_dismissing = threading.Lock()
 
 
 def stand_by(directory: Path, name: str) -> None:
@@ -86,10 +87,11 @@ def stand_by(directory: Path, name: str) -> None:
 
 def prove(carried: Sequence[Carried]) -> None:
     """Condemn the records of one topic among the suspected of ``carried`` that kill; takes about a second at most."""
-    if _prober is None:
+    prober = _prober
+    if prober is None:
         return
     suspects = [c for c in carried if inflight.suspected(c.topic.name, {c.partition: (c.offset, c.offset)})]
-    for place in _prober.guilty(suspects) if suspects else ():
+    for place in prober.guilty(suspects) if suspects else ():
         one = suspects[place]
         inflight.condemned.add((one.topic.name, one.partition, one.offset))
         log.error("kills whoever decodes it", topic=one.topic.name, partition=one.partition, offset=one.offset)
@@ -98,9 +100,10 @@ def prove(carried: Sequence[Carried]) -> None:
 def dismiss() -> None:
     """End the prober when nothing is suspected any more."""
     global _prober
-    if _prober is not None and not inflight.suspects():
-        prober, _prober = _prober, None
-        prober.close()
+    with _dismissing:
+        if _prober is not None and not inflight.suspects():
+            prober, _prober = _prober, None
+            prober.close()
 
 
 # --- in the prober ---
