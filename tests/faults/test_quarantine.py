@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -16,15 +17,17 @@ from confluent_kafka import Producer
 
 from connectors.local.postgres import Postgres
 from connectors.local.process import wait_until
-from govbus.chaos.fleet import Death, Fleet
+from govbus.chaos.fleet import KINDS, Death, Fleet
 from govbus.chaos.ground import Ground, command, environment
 from govbus.chaos.planted import FRAGILE, KILLS, KILLS_COLUMNS, SLOW
-from schemas import envelope
-from schemas.topics import RATING, TICKET, Topic
+from schemas import envelope, examples
+from schemas.topics import ALERT, RATING, TICKET, Topic
 from streams.store import outbox
 
 START = 1_600_000_000_000
 WORKERS = ("worker-1", "worker-2")
+COUNTS_SQL = """SELECT (SELECT count(*) FROM ticket_event), (SELECT count(*) FROM rating_event),
+                       (SELECT count(*) FROM alert_inbox)"""
 CONDEMNED_SQL = "SELECT dead_id FROM dead_letter WHERE reason = 'kills_decoder'"
 
 
@@ -46,6 +49,12 @@ def rating(number: int, comment: bytes = b"") -> dict[str, Any]:
     }  # fmt: skip
 
 
+def alert(number: int, summary: bytes = b"") -> dict[str, Any]:
+    alert_id = str(uuid.uuid5(uuid.NAMESPACE_OID, str(number)))
+    said = {**examples.load(ALERT)["yellow-card-one-working-day-before-due"], "alert_id": alert_id, "alert_seq": 1}
+    return {**said, "summary": summary.decode() or "黄牌"}
+
+
 def send(bootstrap: str, topic: Topic, records: list[dict[str, Any]]) -> None:
     producer = Producer({"bootstrap.servers": bootstrap, "linger.ms": 50, "partitioner": "murmur2_random"})
     for record in records:
@@ -62,8 +71,8 @@ def district(bus: Any, postgres: Postgres) -> Ground:
 
 @pytest.fixture(scope="module")
 def fleet(district: Ground) -> Iterator[Fleet]:
-    with Fleet(district, WORKERS) as made:
-        made.planted = {"worker": (FRAGILE,)}
+    with Fleet(district, (*WORKERS, "consume")) as made:
+        made.planted = {"worker": (FRAGILE,), "consume": (FRAGILE,)}
         yield made
 
 
@@ -77,11 +86,9 @@ def store(district: Ground) -> Iterator[sa.Engine]:
 def numbers(store: sa.Engine) -> dict[str, int]:
     """Events applied by topic, dead letters by reason."""
     with store.connect() as tx:
-        tickets, ratings = tx.execute(
-            sa.text("SELECT (SELECT count(*) FROM ticket_event), (SELECT count(*) FROM rating_event)")
-        ).one()
+        tickets, ratings, alerts = tx.execute(sa.text(COUNTS_SQL)).one()
         dead = tx.execute(sa.text("SELECT reason, count(*) AS n FROM dead_letter GROUP BY reason"))
-        return {"tickets": tickets, "ratings": ratings, **{row.reason: row.n for row in dead}}
+        return {"tickets": tickets, "ratings": ratings, "alerts": alerts, **{row.reason: row.n for row in dead}}
 
 
 def keep_running(fleet: Fleet, deaths: list[Death]) -> None:
@@ -91,8 +98,8 @@ def keep_running(fleet: Fleet, deaths: list[Death]) -> None:
         fleet.start(name)
 
 
-def settled(fleet: Fleet, store: sa.Engine, wanted: dict[str, int], seconds: float = 90) -> Counter[int]:
-    """Let the workers run until SQL holds what is wanted; how they ended meanwhile, by exit code."""
+def settled(fleet: Fleet, store: sa.Engine, wanted: dict[str, int], seconds: float = 90) -> list[Death]:
+    """Let the processes run until SQL holds what is wanted; how they ended meanwhile."""
     deaths: list[Death] = []
 
     def there() -> bool:
@@ -100,7 +107,7 @@ def settled(fleet: Fleet, store: sa.Engine, wanted: dict[str, int], seconds: flo
         return numbers(store) == wanted
 
     assert wait_until(there, seconds, every=0.2), f"{numbers(store)} instead of {wanted}; {deaths}"
-    return Counter(death.code for death in deaths)
+    return deaths
 
 
 @pytest.mark.stack
@@ -109,9 +116,11 @@ def test_a_record_that_kills_its_decoder_is_set_aside_and_its_neighbours_are_app
 ) -> None:
     send(district.kafka, TICKET, [ticket(n, KILLS if n == 150 else b"") for n in range(300)])
     send(district.kafka, RATING, [rating(n, KILLS if n == 1_200 else b"") for n in range(2_000)])
-    codes = settled(fleet, store, {"tickets": 299, "ratings": 1_999, "kills_decoder": 2})
-    assert set(codes) == {-signal.SIGSEGV}
-    assert codes[-signal.SIGSEGV] <= 3
+    send(district.kafka, ALERT, [alert(n, KILLS if n == 7 else b"") for n in range(20)])
+    deaths = settled(fleet, store, {"tickets": 299, "ratings": 1_999, "alerts": 19, "kills_decoder": 3})
+    assert {death.code for death in deaths} == {-signal.SIGSEGV}
+    assert Counter(KINDS[death.name] for death in deaths)["consume"] == 1
+    assert len(deaths) <= 4, "more than one death for each record, and one for a worker that took over"
 
 
 @pytest.mark.stack
@@ -121,8 +130,8 @@ def test_a_record_that_kills_only_the_reading_by_column_is_read_by_row(
     before = numbers(store)
     more = [rating(n, KILLS_COLUMNS if n == 5_500 else b"") for n in range(5_000, 6_000)]
     send(district.kafka, RATING, more)
-    codes = settled(fleet, store, {**before, "ratings": before["ratings"] + len(more)})
-    assert codes == {-signal.SIGSEGV: 1}
+    deaths = settled(fleet, store, {**before, "ratings": before["ratings"] + len(more)})
+    assert [death.code for death in deaths] == [-signal.SIGSEGV]
 
 
 @pytest.mark.stack
