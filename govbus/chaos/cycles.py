@@ -139,6 +139,14 @@ def ended(stage: Stage) -> list[str]:
     return [f"{d.name} {d.code}" for d in stage.fleet.deaths if d.by == "itself"]
 
 
+def last_words(stage: Stage, name: str) -> str:
+    """What a process wrote when it ended by a fault of its own: an error's type and place, no content."""
+    path = stage.fleet.log(name)
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    found = [line for line in lines if "ending the process" in line or "process.fails" in line]
+    return f": {found[-1][-400:]}" if found else ""
+
+
 def said(stage: Stage) -> dict[str, int]:
     """How often each kind of process said that it waits."""
     found: Counter[str] = Counter()
@@ -163,7 +171,7 @@ def round_of(setting: Setting, count: int, seed: int) -> dict[str, Any]:
             verdict = {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
         texts = [text for shown in verdict["shown"].values() for text in shown]
         texts += [verdict["failed"]] if verdict.get("failed") else []
-        texts += [f"did not wait but ended: {one}" for one in ended(stage)]
+        texts += [f"did not wait but ended: {one}{last_words(stage, one.split()[0])}" for one in ended(stage)]
         return {
             "seed": seed, "count": max(1, sum(found.by.values())), "by": found.by, "seconds": found.seconds,
             "said": said(stage), "faults": [f"seed {seed}: {text}" for text in texts],
