@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 
 from govbus.chaos import notebook
 from govbus.chaos.corpus import Payload, corpus
-from govbus.chaos.cycles import Tell, ended, look
+from govbus.chaos.cycles import Tell, ended, last_words, look, recovered
 from govbus.chaos.ground import ground, scratch
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
@@ -37,12 +37,14 @@ def run(count: int, seed: int, tell: Tell, planted: Mapping[str, Sequence[str]] 
                 by.update(payload.damage for payload, _ in part)
                 made.flow()
                 look(made)
+            recovered(made, "poison")
             verdict = made.finish()
             letters = _letters(made)
         except Stalled as error:
             verdict = {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
         faults = [f"seed {seed}: {text}" for shown in verdict["shown"].values() for text in shown]
-        faults += [f"seed {seed}: {text}" for text in (verdict.get("failed"), *map(_crash, ended(made))) if text]
+        crashes = [f"a process ended by itself: {one}{last_words(made, one.split()[0])}" for one in ended(made)]
+        faults += [f"seed {seed}: {text}" for text in (verdict.get("failed"), *crashes) if text]
         return {
             "payloads": sum(by.values()), "by": dict(sorted(by.items())), "dead_letters": letters, "seeds": [seed],
             "events": verdict["ledgers"].get("accepted", 0), "faults": faults, "clean": not faults, "met": not faults,
@@ -81,7 +83,3 @@ def send(made: Stage, part: Sequence[Judged]) -> None:
 def _letters(made: Stage) -> dict[str, int]:
     with made.watch.engine.connect() as tx:
         return dict(tx.execute(sa.text(LETTERS_SQL)).tuples().all())
-
-
-def _crash(one: str) -> str:
-    return f"a process ended by itself: {one}"
