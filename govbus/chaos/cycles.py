@@ -144,7 +144,7 @@ def last_words(stage: Stage, name: str) -> str:
     path = stage.fleet.log(name)
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     found = [line for line in lines if "ending the process" in line or "process.fails" in line]
-    return f": {found[-1][-400:]}" if found else ""
+    return f": {found[-1][:400]}" if found else ""
 
 
 def said(stage: Stage) -> dict[str, int]:
