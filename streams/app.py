@@ -33,6 +33,9 @@ from streams.transport import Transport
 GROUP = "govbus"
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 SESSION_S, HEARTBEAT_S, REQUEST_S = 6.0, 2.0, 60.0  # 6 s is the least that a broker allows by default
+METADATA_MS = 3_000
+"""How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes the
+group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
 WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
 log = structlog.get_logger(__name__)
 
@@ -110,6 +113,7 @@ def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=64,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
         consumer_group_instance_id=name or None,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=HEARTBEAT_S,
