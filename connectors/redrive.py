@@ -20,7 +20,8 @@ from connectors.refusals import ORIGIN as INTAKE
 from schemas import codec
 from schemas.errors import Fault, Rejected
 from schemas.topics import BY_NAME
-from streams.store import outbox
+from streams.store import outbox, quarantine
+from streams.store.projection import Carried
 from streams.store.tables import dead_letter
 from streams.store.tables import outbox as outbox_table
 
@@ -136,6 +137,9 @@ def _row(original: bytes) -> Row:
 def _send_record(engine: sa.Engine, dead: Any, _: Callable[[], int]) -> Redriven:
     """The record as it was carried, through the outbox; one that is there already is sent once more."""
     topic = BY_NAME[dead.topic]
+    if dead.reason == quarantine.KILLS and _still_kills(dead):
+        fault = Fault(quarantine.KILLS, "", "decoding it still ends the process", "mend the decoder first")
+        return Redriven(dead.dead_id, "refused", dead.event_id, (fault,))
     try:
         record = codec.decode(bytes(dead.original), topic)
         ready = outbox.row(topic, record)
@@ -152,6 +156,13 @@ def _send_record(engine: sa.Engine, dead: Any, _: Callable[[], int]) -> Redriven
     return Redriven(
         dead.dead_id, answer.outcome, ready.event_id, (conflict,) if answer.outcome == "conflict" else ()
     )
+
+
+def _still_kills(dead: Any) -> bool:
+    """Whether a child that decodes it dies."""
+    headers = tuple((name, value.encode()) for name, value in dead.headers)
+    place = (dead.partition or 0, dead.offset or 0)
+    return bool(quarantine.culprits([Carried(BY_NAME[dead.topic], *place, dead.key, bytes(dead.original), headers)]))
 
 
 def _unsend(tx: sa.Connection, topic: str, event_id: uuid.UUID) -> None:

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
-from streams.store import failpoints
+from streams.store import failpoints, inflight, quarantine
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
 from streams.store.steps import bury, decode_rows
@@ -225,6 +225,9 @@ class Loop:
 
     def commit(self, chunks: Mapping[Place, Chunk]) -> dict[Place, int]:
         """Effect of ``chunks`` and advance of their cursors, one transaction; returns where to seek back."""
+        if inflight.suspects():
+            for chunk in chunks.values():
+                quarantine.prove(chunk.carried)
         with self.engine.begin() as tx:
             cursors = self._lock(tx, sorted(chunks))
             failpoints.reach("consume.after_lock")
@@ -238,6 +241,9 @@ class Loop:
             self._advance(tx, live, events)
             failpoints.reach("consume.after_cursor")
         failpoints.reach("consume.after_commit")
+        if inflight.suspects():
+            inflight.settle({place: chunk.end for place, chunk in live.items()})
+            quarantine.dismiss()
         return rewinds
 
     def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> list[Refused]:

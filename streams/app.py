@@ -24,6 +24,7 @@ from faust.types import TP
 
 from schemas.errors import Retryable
 from streams.agents.line import Line
+from streams.store import inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient
 from streams.store.projection import Projection
@@ -32,6 +33,9 @@ from streams.transport import Transport
 GROUP = "govbus"
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 SESSION_S, HEARTBEAT_S, REQUEST_S = 6.0, 2.0, 60.0  # 6 s is the least that a broker allows by default
+METADATA_MS = 3_000
+"""How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes the
+group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
 WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
 log = structlog.get_logger(__name__)
 
@@ -49,7 +53,10 @@ class Lines:
         while True:
             try:
                 with self._engine.connect() as tx:
-                    return cursors(tx, [line.projection.name for line in self.by_topic.values()])
+                    found = cursors(tx, [line.projection.name for line in self.by_topic.values()])
+                inflight.settle(found)
+                quarantine.dismiss()
+                return found
             except Exception as error:
                 if not is_transient(error):
                     raise
@@ -106,6 +113,7 @@ def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=64,
         consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=METADATA_MS,
         consumer_group_instance_id=name or None,
         broker_session_timeout=SESSION_S,
         broker_heartbeat_interval=HEARTBEAT_S,

@@ -31,8 +31,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
 from streams import batches
-from streams.store import failpoints
-from streams.store.lot import gathered, size
+from streams.store import failpoints, inflight
+from streams.store.lot import Columns, gathered, size
 
 FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 15, 64 * 1024
 """The broker answers a fetch when it has so much, or after so long: each answer costs over a millisecond here, whether
@@ -141,10 +141,19 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         ]  # aiokafka opens a batch where its iteration begins, and only there
         first = next(each[0], None)
         names = [name for name, _ in first.headers] if first else []
-        if (columns := batches.read([raw for raw, _ in fetched], names)) is not None:
+        if (columns := self._by_column(fetched, names)) is not None:
             return columns.since(self.next_fetch_offset)
         rest = (record for batch in each for record in iter(partial(next, batch, None), None))
         return [r for r in chain([first] if first else [], rest) if r.offset >= self.next_fetch_offset]
+
+
+    def _by_column(self, fetched: Sequence[tuple[bytes, Any]], names: Sequence[str]) -> Columns | None:
+        """The records by column, if they can be read so; those under suspicion are not."""
+        ranges = {self._tp.partition: (batches.Head.of(fetched[0][0]).base, fetched[-1][1].next_offset - 1)}
+        if inflight.careful() and inflight.suspected(self._tp.topic, ranges):
+            return None
+        with inflight.decoding(self._tp.topic, ranges):
+            return batches.read([raw for raw, _ in fetched], names)
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]

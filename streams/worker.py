@@ -40,9 +40,10 @@ def run(
     """
     from streams.agents import projections
     from streams.app import create_app, die
+    from streams.store import quarantine
     from streams.store.engine import connect
 
-    (home / "worker").mkdir(parents=True, exist_ok=True)
+    quarantine.stand_by(home / "worker", name or "worker")
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)
     engine = connect(database_url, pool_size=12, ping=False)

@@ -106,13 +106,13 @@ class Node:
 
     def configure(self, settings: dict[str, object]) -> None:
         """Writes ``server.properties``."""
+        usual = {"advertised.listeners": f"CLIENT://{LOOPBACK}:{self.port}"}
         own: dict[str, object] = {
             "node.id": self.number,
             "listeners": f"CLIENT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}",
-            "advertised.listeners": f"CLIENT://{LOOPBACK}:{self.port}",
             "log.dirs": self.directory / "data",
         }
-        lines = [f"{key}={value}" for key, value in {**settings, **own}.items()]
+        lines = [f"{key}={value}" for key, value in {**usual, **settings, **own}.items()]
         (self.directory / "server.properties").write_text("\n".join(lines) + "\n")
 
     def format(self, classpath: str, cluster_id: str) -> None:

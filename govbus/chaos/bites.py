@@ -13,6 +13,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from govbus.chaos import frailties
 from govbus.chaos.cuts import cuts
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import command, environment, ground
@@ -49,6 +50,10 @@ def bite(home: Path, name: str, seed: int) -> Bite:
     """Plant ``name``, provoke it, judge."""
     bug = BUGS[name]
     planted = dict.fromkeys(bug.kinds, (name,)) | ({"province": ("liar",)} if "liar" in bug.provoke else {})
+    part = next((word.removeprefix("part:") for word in bug.provoke if word.startswith("part:")), "")
+    if part:
+        faults = frailties.found(part, seed, planted)
+        return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
     with ground(home) as bus, stage(bus, seed, bug.cases, planted) as made:
         made.watch.patience = STALL_S
         try:

@@ -57,11 +57,15 @@ def scratch() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def ground(home: Path, brokers: int = 1, settings: Mapping[str, str] | None = None) -> Iterator[Ground]:
-    """A bus of ``brokers`` Kafka nodes and one PostgreSQL (with ``settings``) below ``home``."""
+def ground(
+    home: Path, brokers: int = 1, settings: Mapping[str, str] | None = None, kafka: Mapping[str, object] | None = None
+) -> Iterator[Ground]:
+    """A bus of ``brokers`` Kafka nodes (with the settings ``kafka``) and one PostgreSQL (with ``settings``) below
+    ``home``.
+    """
     from streams.store import migrate
 
-    cluster = Cluster(home / "kafka", brokers, tied=True)
+    cluster = Cluster(home / "kafka", brokers, tied=True, settings=dict(kafka or {}))
     with cluster, Postgres(home / "postgres", tied=True, settings=settings) as server:
         topics_admin.apply(cluster.bootstrap)
         district, province = server.create(DISTRICT), server.create(PROVINCE, role=PROVINCE)

@@ -9,15 +9,15 @@ from __future__ import annotations
 import json
 import os
 import pickle
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from govbus.district.generator import Made
 from schemas.topics import BY_NAME, Topic
 
-MADE, ANSWERS, ALLOW = "made.pickle", "answers.jsonl", "allow"
+MADE, ANSWERS, ALLOW, POISON = "made.pickle", "answers.jsonl", "allow", "poison.jsonl"
 SLICE = 10
 """Rows that are published in one transaction."""
 
@@ -62,6 +62,28 @@ def allow(home: Path, share: float) -> None:
     draft = home / f"{ALLOW}.new"
     draft.write_text(str(share))
     draft.replace(home / ALLOW)
+
+
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Where a record lies that must be refused, and the reasons for which it may be."""
+
+    topic: str
+    partition: int
+    offset: int
+    reasons: Sequence[str]
+
+
+def poison(home: Path, placed: Sequence[Poisoned]) -> None:
+    """Note records that must be refused."""
+    with (home / POISON).open("a") as out:
+        out.writelines(json.dumps(asdict(one)) + "\n" for one in placed)
+
+
+def poisoned(home: Path) -> list[Poisoned]:
+    """All records that must be refused, as they were noted."""
+    path = home / POISON
+    return [Poisoned(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ PLACES_MOVED, ORDER_NOT_KEPT = "--places-moved", "--order-not-kept"
 FAULTS = ("lost", "doubled", "wrong", "phantom", "disordered")
 OUTBOX_SQL = "SELECT topic, event_id::text, value, sent_partition, sent_offset FROM outbox"
 DEAD_SQL = "SELECT topic, partition, \"offset\" FROM dead_letter WHERE partition IS NOT NULL"
+LETTERS_SQL = "SELECT topic, partition, \"offset\", reason FROM dead_letter WHERE partition IS NOT NULL"
 RECEIPTS_SQL = "SELECT batch_id::text, body, signature FROM receipt"
 INBOX_SQL = "SELECT alert_id::text, alert_seq FROM alert_inbox"
 VIEW_SQL = "SELECT resource_code, entry_version FROM directory_view"
@@ -176,8 +177,9 @@ def judge(
     _acted(verdict, engine, carried)
     _decided(verdict, engine, carried)
     _acknowledged(verdict, engine, province, carried, public_key)
-    made = notebook.load(home)
-    verdict.say("wrong", "state", district.compare(engine, district.expect(made)))
+    expected = district.expect(notebook.load(home))
+    _refused(verdict, engine, notebook.poisoned(home), expected["dead"])
+    verdict.say("wrong", "state", district.compare(engine, expected))
     verdict.say("wrong", "answer", said.surprises)
     verdict.ledgers["unknown"] = said.unknown
     return verdict
@@ -229,6 +231,20 @@ def _applied(
     verdict.say("lost", "carried, neither applied nor dead", unaccounted)
     verdict.say("phantom", "dead letter of a record that is not there", dead - places.keys())
     verdict.ledgers.update(applied=len(times), dead=len(dead))
+
+
+def _refused(
+    verdict: Verdict, engine: sa.Engine, poisoned: Sequence[notebook.Poisoned], expected: dict[str, int]
+) -> None:
+    """Every poisoned record is a dead letter for a right reason; adds them to the ``expected`` by reason."""
+    letters = {(t, p, o): reason for t, p, o, reason in _rows(engine, LETTERS_SQL)}
+    found = [(one, letters.get((one.topic, one.partition, one.offset))) for one in poisoned]
+    verdict.say("lost", "poison that is no dead letter", (one for one, reason in found if reason is None))
+    verdict.say("wrong", "poison refused for another reason",
+                (f"{reason}: {one}" for one, reason in found if reason and reason not in one.reasons))  # fmt: skip
+    for reason in (reason for _, reason in found if reason):
+        expected[reason] = expected.get(reason, 0) + 1
+    verdict.ledgers["poisoned"] = len(poisoned)
 
 
 def _acted(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen]]) -> None:

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import runpy
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from govbus.chaos import frailties
+from govbus.chaos.moods import make_hasty, make_moody
 
 Patch = Callable[[], None]
 
@@ -340,8 +344,43 @@ def _failure_swallowed() -> None:
     publisher._store = stored
 
 
-LIAR = "liar"
-"""No bug of ours: a province whose receipts are forged."""
+# --- the world's ---
+
+KILLS, KILLS_COLUMNS, SLOW = b"KILLS-THE-DECODER", b"KILLS-ONLY-COLUMNS", b"SLOW-TO-DECODE"
+"""Texts in a record at which the fragile decoder dies, dies when it reads by column, or takes long."""
+SLOW_S = 2.0
+
+
+def _fragile() -> None:
+    """A decoder in native code that ends the process at some bytes, as no exception would."""
+    import polars as pl
+
+    from schemas import codec
+
+    read_row, read_columns = codec._read, pl.read_avro
+
+    def by_row(found: Any, value: bytes) -> Any:
+        _die_at(value, KILLS)
+        time.sleep(SLOW_S if SLOW in value else 0.0)
+        return read_row(found, value)
+
+    def by_column(source: Any, *rest: Any, **more: Any) -> Any:
+        _die_at(source.getvalue(), KILLS, KILLS_COLUMNS)
+        return read_columns(source, *rest, **more)
+
+    codec._read, pl.read_avro = by_row, by_column
+
+
+def _die_at(value: bytes, *marks: bytes) -> None:
+    if any(mark in value for mark in marks):
+        import ctypes
+
+        ctypes.string_at(0)  # a segmentation fault
+
+
+LIAR, FRAGILE = "liar", "fragile"
+WORLD: Mapping[str, Patch] = {LIAR: _liar, FRAGILE: _fragile, "moody": make_moody, "hasty": make_hasty}
+"""No bugs of ours: a province whose receipts are forged, or that has moods; a decoder that kills; a sender in haste."""
 
 BUGS: Mapping[str, Bug] = {
     "cursor-before-effects": Bug(
@@ -400,6 +439,16 @@ BUGS: Mapping[str, Bug] = {
         "the publisher swallows an exception and says new although the database was away",
         ("feed",), _failure_swallowed, ("disconnect",),
     ),
+    "decode-errors-escape": Bug(
+        "an exception of the decoder leaves it", ("worker",), frailties.decode_errors_escape, ("part:poison",)
+    ),
+    "impatient": Bug("the worker does not wait for the database", ("worker",), frailties.impatient, ("part:database",)),
+    "delivery-errors-unread": Bug(
+        "the relay takes a delivery error for success", ("relay",), frailties.delivery_errors_unread, ("part:network",)
+    ),
+    "receipts-not-compared": Bug(
+        "a receipt is not compared with what was sent", ("push",), frailties.receipts_not_compared, ("part:province",)
+    ),
 }  # fmt: skip
 
 
@@ -407,7 +456,7 @@ def main() -> None:
     """Patch, then run the module that is named behind ``--``."""
     names, module, *arguments = _split(sys.argv[1:])
     for name in names:
-        (_liar if name == LIAR else BUGS[name].patch)()
+        (WORLD[name] if name in WORLD else BUGS[name].patch)()
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Any
 
+from govbus.chaos import database, network, poison, province, soak
 from govbus.chaos.bites import bite
 from govbus.chaos.brokers import BROKERS, STRIKES, brokers
 from govbus.chaos.cuts import WAYS, cuts
@@ -126,5 +127,17 @@ PARTS: Mapping[str, Part] = {
         "rolling upgrade: old and new schema, old and new workers", "nothing refused, 0 lost, 0 doubled", rolled,
         "upgrades",
     ),
+    "poison": Part(
+        "records that no department would send, among good ones", "dead-letter count exact, no crash", poison.run
+    ),
+    "database": Part(
+        "PostgreSQL killed, read-only, out of connections, disk full", "0 lost, 0 doubled, all wait", database.run
+    ),
+    "network": Part("the network cut, half open, refused, flapping", "0 lost, 0 doubled, all wait", network.run),
+    "province": Part(
+        "a province that is slow, refuses, answers twice or late, or lies",
+        "0 lost, 0 doubled; the worker's p99 grows less than 10 %", province.run,
+    ),
+    "soak": Part("ordinary load for long", "memory under 1 MB/h per process, handles flat, one hour", soak.run),
     "planted": Part("planted bugs, real processes", "every one caught", planted, "planted"),
 }  # fmt: skip

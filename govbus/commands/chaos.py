@@ -24,6 +24,11 @@ def chaos(
     brokers: Annotated[int, typer.Option(min=0, help="How often to kill or stop brokers of three.")] = 0,
     logs: Annotated[int, typer.Option(min=0, help="How often a single broker's log loses or damages records.")] = 0,
     upgrades: Annotated[int, typer.Option(min=0, help="How many rolling upgrades.")] = 0,
+    poison: Annotated[int, typer.Option(min=0, help="How many records that no department would send.")] = 0,
+    database: Annotated[int, typer.Option(min=0, help="How many faults of PostgreSQL.")] = 0,
+    network: Annotated[int, typer.Option(min=0, help="How many faults of the network.")] = 0,
+    province: Annotated[int, typer.Option(min=0, help="How many moods of the province.")] = 0,
+    soak: Annotated[int, typer.Option(min=0, help="How many minutes of ordinary load.")] = 0,
     planted: Annotated[bool, typer.Option("--planted", help="Plant bugs and see that each is caught.")] = False,
     parts: Annotated[str, typer.Option(help="Of what is asked for, only these, separated by commas.")] = "",
     seed: Annotated[int, typer.Option(help="The first round's seed; each further round takes the next.")] = 1,
@@ -38,7 +43,8 @@ def chaos(
     from govbus.chaos.planted import BUGS
 
     asked = {
-        "seeds": seeds, "zombies": zombies, "brokers": brokers, "logs": logs, "upgrades": upgrades,
+        "seeds": seeds, "zombies": zombies, "brokers": brokers, "logs": logs, "upgrades": upgrades, "poison": poison,
+        "database": database, "network": network, "province": province, "soak": soak,
         "planted": len(BUGS) if planted else 0,
     }  # fmt: skip
     wanted = {"kills": kills if kills is not None else 0 if any(asked.values()) else 100, **asked}

@@ -23,7 +23,7 @@ def consume(
     from govbus.runtime import resolve
     from govbus.settings import load
     from schemas.errors import Misconfigured
-    from streams.store import failpoints
+    from streams.store import failpoints, quarantine
 
     effects = {effect.name: effect for effect in (Inbox(), View())}
     if only and only not in effects:
@@ -31,5 +31,6 @@ def consume(
     settings = resolve(load())
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, only or "consume")
+    quarantine.stand_by(settings.home / "consume", only or "consume")
     chosen = [effects[only]] if only else list(effects.values())
     raise typer.Exit(run_all(settings.database_url, settings.kafka, chosen))

@@ -174,15 +174,18 @@ def _time(millis: int) -> str:
 
 
 def _payload(row: Any) -> Any:
-    """The row as JSON or the decoded record; hexadecimal where it is neither."""
+    """The row as JSON or the decoded record; hexadecimal where it is neither, or kills whoever decodes it."""
     from schemas import codec
     from schemas.errors import Rejected
     from schemas.topics import BY_NAME
+    from streams.store.quarantine import KILLS
 
     original = bytes(row.original)
     try:
         if row.origin == "INTAKE":
             return original.decode()
+        if row.reason == KILLS:
+            return original.hex()
         return json.dumps(codec.decode(original, BY_NAME.get(row.topic)), ensure_ascii=False, default=str)
     except (Rejected, UnicodeDecodeError):
         return original.hex()

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 import structlog
 
 from schemas.errors import Retryable
-from streams.store import horizon
+from streams.store import horizon, inflight, quarantine
 from streams.store.applier import Applied, Gap, apply_batch, prepare, tick_all, tick_aside
 from streams.store.engine import is_transient
 from streams.store.lot import Lot
@@ -175,7 +175,12 @@ class Line:
         if not self._batches:
             await self._something_to_do()
             self._batches.extend(contiguous(self._take()))
-        return Batch(self._batches.popleft()) if self._batches else None
+        if not self._batches:
+            return None
+        batch = Batch(self._batches.popleft())
+        if inflight.suspects():
+            await asyncio.to_thread(lambda: quarantine.prove(self._lot(batch.chunks)))
+        return batch
 
     async def _look_ahead(self, ahead: deque[Batch], applying: asyncio.Task[None]) -> None:
         """Begin to prepare the batches after the one that is being applied, as long as much waits."""

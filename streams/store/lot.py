@@ -172,7 +172,8 @@ class Lot(Sequence[Carried]):
     def _carried(self, raw: Any, partition: int) -> Carried:
         if isinstance(raw, Carried):
             return raw
-        return Carried(self.topic, partition, raw.offset, raw.key, raw.value or b"", tuple(raw.headers))
+        headers = tuple((name, value or b"") for name, value in raw.headers)  # Kafka lets a header have no value
+        return Carried(self.topic, partition, raw.offset, raw.key, raw.value or b"", headers)
 
 
 def _offsets(raws: Sequence[Raw]) -> Ints:

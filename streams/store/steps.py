@@ -19,7 +19,7 @@ import structlog
 from schemas import codec, contracts, envelope
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import DEADLETTER, Topic
-from streams.store import bulk, outbox
+from streams.store import bulk, inflight, outbox
 from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import dead_letter
 from streams.store.tables import outbox as outbox_table
@@ -40,12 +40,20 @@ def decode_rows(carried: Sequence[Carried]) -> tuple[list[Event], list[Refused]]
     """
     events: list[Event] = []
     refused: list[Refused] = []
-    for one in carried:
-        try:
-            events.append(decode_row(one))
-        except Rejected as error:
-            refused.append(Refused(one, error.faults[0]))
+    with inflight.marked(carried):
+        for one in carried:
+            try:
+                _refuse_condemned(one)
+                events.append(decode_row(one))
+            except Rejected as error:
+                refused.append(Refused(one, error.faults[0]))
     return events, refused
+
+
+def _refuse_condemned(carried: Carried) -> None:
+    """Raise ``Rejected`` for a record that is proven to kill whoever decodes it (``streams.store.quarantine``)."""
+    if inflight.condemned and (carried.topic.name, carried.partition, carried.offset) in inflight.condemned:
+        raise Rejected(Fault("kills_decoder", "", "decoding it ends the process; it was not decoded"))
 
 
 def decode_row(carried: Carried) -> Event:
@@ -79,6 +87,9 @@ def _check_envelope(carried: Carried, record: Mapping[str, Any]) -> None:
     for name, value in expected.items():
         if _header(carried, name) != value:
             raise Rejected(Fault("envelope_mismatch", name, "the header is not what the record says"))
+    names = [name for name, _ in carried.headers]
+    if any(names.count(name) > 1 for name in ("ce_id", *expected)):  # readers differ in which of the two they take
+        raise Rejected(Fault("envelope_mismatch", "ce_id", "a header of the envelope is there twice"))
     if carried.key != str(record[carried.topic.key]).encode():
         raise Rejected(Fault("envelope_mismatch", carried.topic.key, "the Kafka key is not the record's key"))
     if record["event_type"] not in event_types(carried.topic):

@@ -1,0 +1,113 @@
+"""Hours of ordinary load: does any process grow, or keep files open?
+
+Measures what the machine can carry, then lets a share of it flow and looks at every process now and again. The slope is
+the median of the slopes between all pairs of samples after the warm-up (Theil and Sen), which single jumps do not move.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from govbus.chaos.cycles import Tell, ended, recovered
+from govbus.chaos.ground import ground, scratch
+from govbus.chaos.stage import Stage, stage
+from govbus.chaos.watch import Stalled
+
+SHARE = 0.3
+EVERY_S = 10.0
+WARM_UP = 0.3
+"""The share of the time after which a process is expected to have what it needs."""
+CAPACITY_CASES = 400
+ROWS_A_CASE = 8
+MOST_CASES = 60_000
+MEMORY_TARGET, MB, HOUR_S = 1.0, 1024.0 * 1024.0, 3600.0
+MOST_HANDLES = 2
+"""A pool may open a connection more in one hour than in another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look at a process: seconds since the start, resident MB, open file handles."""
+
+    at: float
+    rss: float
+    handles: int
+
+
+def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` minutes at ``SHARE`` of what the machine can carry."""
+    tell("soak: capacity", 0, count)
+    capacity = carried(seed)
+    rate = SHARE * capacity
+    cases = min(MOST_CASES, math.ceil(rate * count * 60 / ROWS_A_CASE))
+    with scratch() as home, ground(home) as bus, stage(bus, seed, cases) as made:
+        try:
+            samples = sampled(made, rate, count, tell)
+            verdict = made.finish()
+        except Stalled as error:
+            samples, verdict = {}, {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
+        faults = [text for shown in verdict["shown"].values() for text in shown] + ended(made)
+    grown = {name: grown_of(found) for name, found in samples.items()}
+    flat = all(g["mb_per_hour"] < MEMORY_TARGET and g["handles_more"] <= MOST_HANDLES for g in grown.values())
+    return {
+        "minutes": count, "capacity_rows_s": round(capacity), "rate_rows_s": round(rate), "processes": grown,
+        "events": verdict["ledgers"].get("accepted", 0), "faults": faults, "clean": not faults,
+        "met": not faults and bool(grown) and flat and count >= 60,
+    }  # fmt: skip
+
+
+def carried(seed: int) -> float:
+    """Rows per second from publishing to the last effect, all published as fast as it goes."""
+    with scratch() as home, ground(home) as bus, stage(bus, seed, CAPACITY_CASES) as made:
+        began = time.monotonic()
+        made.publish_up_to(1.0)
+        made.look_until(lambda: _published(made), "publishing")
+        recovered(made, "publishing everything")
+        return made.rows / (time.monotonic() - began)
+
+
+def _published(made: Stage) -> bool:
+    from govbus.chaos import notebook
+
+    return any("end" in entry for entry in notebook.entries(made.ground.home))
+
+
+def sampled(made: Stage, rate: float, minutes: int, tell: Tell) -> dict[str, list[Sample]]:
+    """Let ``rate`` rows a second flow for ``minutes``; what every process used, by name."""
+    found: dict[str, list[Sample]] = {name: [] for name in made.fleet.names}
+    began = time.monotonic()
+    due = 0.0
+    while (at := time.monotonic() - began) < minutes * 60:
+        made.publish_up_to(min(0.99, at * rate / made.rows))
+        made.look()
+        if at >= due:
+            due += EVERY_S
+            tell("soak", int(at // 60), minutes)
+            for name, life in made.fleet.lives.items():
+                found[name].append(_sample(at, life.process.pid))
+    return found
+
+
+def _sample(at: float, pid: int) -> Sample:
+    process = psutil.Process(pid)
+    with process.oneshot():
+        return Sample(at, process.memory_info().rss / MB, process.num_fds())
+
+
+def grown_of(samples: Sequence[Sample]) -> Mapping[str, float]:
+    """How a process grew after its warm-up: MB per hour, and handles at the end less those at the beginning."""
+    warm = [s for s in samples if s.at >= WARM_UP * samples[-1].at]
+    slopes = [(b.rss - a.rss) / (b.at - a.at) for n, a in enumerate(warm) for b in warm[n + 1 :]]
+    third = max(1, len(warm) // 3)
+    first, last = (statistics.median(s.handles for s in part) for part in (warm[:third], warm[-third:]))
+    return {
+        "mb_per_hour": round(statistics.median(slopes) * HOUR_S, 1) if slopes else 0.0,
+        "rss_mb": round(samples[-1].rss, 1), "handles": samples[-1].handles, "handles_more": last - first,
+    }  # fmt: skip

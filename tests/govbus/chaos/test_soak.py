@@ -1,0 +1,23 @@
+"""What the soak says of a process that grows, of one that does not, and of one that jumps once."""
+
+from __future__ import annotations
+
+from govbus.chaos.soak import Sample, grown_of
+
+HOUR = range(0, 3_600, 10)
+
+
+def test_a_process_that_leaks_shows_by_how_much_an_hour() -> None:
+    assert grown_of([Sample(at, 100 + 5 * at / 3_600, 40) for at in HOUR])["mb_per_hour"] == 5.0
+
+
+def test_growth_before_the_warm_up_is_over_does_not_count() -> None:
+    assert grown_of([Sample(at, 100 + min(at, 900) / 10, 40) for at in HOUR])["mb_per_hour"] == 0.0
+
+
+def test_a_single_jump_does_not_count_as_a_slope() -> None:
+    assert grown_of([Sample(at, 100 + 30 * (at == 2_000), 40) for at in HOUR])["mb_per_hour"] == 0.0
+
+
+def test_handles_that_are_never_closed_are_seen() -> None:
+    assert grown_of([Sample(at, 100, 40 + at // 600) for at in HOUR])["handles_more"] == 3
