@@ -136,17 +136,6 @@ def test_every_command_of_following_one_event_shows_it(demo: Demo) -> None:
 
 
 @pytest.mark.stack
-def test_what_the_demo_offers_to_look_at_works_and_ctrl_c_ends_it_well(demo: Demo) -> None:
-    watched = demo.run(shlex.join([*_govbus(), "alerts", "watch", "--since", "beginning", "--count", "2"]))
-    assert len(watched.splitlines()) == 2
-    assert "项" in demo.run(shlex.join([*_govbus(), "directory", "search", "业务"]))
-    assert "malformed_avro" in demo.run(shlex.join([*_govbus(), "dlq", "list"]))
-    assert demo.stop() == 0
-    left = subprocess.run([*_govbus(), "status", "--json"], env=demo.env, capture_output=True, text=True, check=False)
-    assert [part["running"] for part in json.loads(left.stdout)["parts"]] == [False, False], "what it started goes on"
-
-
-@pytest.mark.stack
 def test_every_command_of_the_supervisors_manual_works_on_the_demo(demo: Demo) -> None:
     lines = [line.partition("#")[0].strip() for line in typed(SUPERVISE)]
     assert len(lines) >= 12
@@ -164,6 +153,17 @@ def test_every_address_of_the_provinces_manual_answers(demo: Demo) -> None:
     assert [answer.status_code for answer in answers] == [200] * 4
     districts, province = (answer.json()["rows"] for answer in answers[2:])
     assert len(districts) > len(province) == 1
+
+
+@pytest.mark.stack
+def test_what_the_demo_offers_to_look_at_works_and_ctrl_c_ends_it_well(demo: Demo) -> None:
+    watched = demo.run(shlex.join([*_govbus(), "alerts", "watch", "--since", "beginning", "--count", "2"]))
+    assert len(watched.splitlines()) == 2
+    assert "项" in demo.run(shlex.join([*_govbus(), "directory", "search", "业务"]))
+    assert "malformed_avro" in demo.run(shlex.join([*_govbus(), "dlq", "list"]))
+    assert demo.stop() == 0
+    left = subprocess.run([*_govbus(), "status", "--json"], env=demo.env, capture_output=True, text=True, check=False)
+    assert [part["running"] for part in json.loads(left.stdout)["parts"]] == [False, False], "what it started goes on"
 
 
 def test_both_readmes_type_the_same_commands() -> None:
