@@ -23,7 +23,7 @@ demo: $(RUNTIME) ## run the whole system with a simulated district; ARGS="--exit
 	@$(BIN)/govbus demo $(ARGS)
 
 test: lint kcat ## everything: ruff, mypy, and every test on real Kafka and PostgreSQL; ARGS go to pytest
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --numprocesses 2 --dist loadfile $(ARGS)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(RUNTIME) ## the fault rig in full (hours); writes docs/reliability.md; ARGS pass options on
 	@$(BIN)/govbus chaos --seeds 10000 --kills 1000 --zombies 200 --brokers 200 --logs 50 --upgrades 5 --poison 5000 \

@@ -152,7 +152,8 @@ def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
             failpoints.reach("publish.before_commit")
     except Exception as error:  # bulk writes meet psycopg's own errors, not SQLAlchemy's
         if is_transient(error):
-            raise Retryable("the database is away") from error
+            url = engine.url
+            raise Retryable(f"PostgreSQL at {url.host}:{url.port or 5432}, the database, is away") from error
         raise
     failpoints.reach("publish.after_commit")
     return results

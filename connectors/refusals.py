@@ -29,9 +29,7 @@ CARRIED_BYTES = 192 * 1024
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """A row that the intake refuses; times are epoch ms UTC, ``event_id`` None where none could be derived.
-    A row that the intake refuses; times are epoch ms UTC, ``event_id`` None where none could be derived.
-    """
+    """A row that the intake refuses; times are epoch ms UTC, ``event_id`` None where none could be derived."""
 
     topic: Topic
     region: str

@@ -6,11 +6,13 @@ import importlib
 import logging
 import pkgutil
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
-from govbus import commands
+from govbus import commands, outages
 from schemas.errors import GovbusError, Misconfigured
 
 
@@ -28,12 +30,21 @@ def main() -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # says each failed attempt; we say what we wait for
     try:
         build()()
-    except Misconfigured as error:
-        Console(stderr=True).print(f"[red]misconfigured[/red]\n{error}")
-        sys.exit(78)
     except GovbusError as error:
-        Console(stderr=True).print(f"[red]{type(error).__name__}[/red] {error}")
-        sys.exit(1)
+        _end(error)
+    except Exception as error:
+        known = outages.explained(error)
+        if known is None:
+            raise  # a mistake of ours: its traceback is wanted
+        _end(known)
+
+
+def _end(error: GovbusError) -> NoReturn:
+    """Say what is wrong and end with the code that tells scripts whether waiting helps."""
+    wrong = isinstance(error, Misconfigured)
+    title = Text("misconfigured\n" if wrong else f"{type(error).__name__} ", "red")
+    Console(stderr=True, soft_wrap=True).print(title, Text(str(error)), sep="")
+    sys.exit(78 if wrong else 1)
 
 
 if __name__ == "__main__":

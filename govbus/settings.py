@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from schemas.errors import Misconfigured
@@ -41,6 +42,22 @@ class Settings(BaseSettings):
     failpoint: str = ""
     """For the fault rig: the place (``streams.store.failpoints``), ``name[:n][@later]``, at which the process dies."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("database_url", "province_database_url")
+    @classmethod
+    def _names_a_database(cls, url: str) -> str:
+        """PostgreSQL alone, whose usual ``postgresql://`` is taken too. The value may hold a password: never told."""
+        driven = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+        if driven and not re.fullmatch(r"postgresql\+psycopg://[^/]+/[^/]+", driven):
+            raise ValueError("must be postgresql://user:password@host:port/database")
+        return driven
+
+    @field_validator("kafka")
+    @classmethod
+    def _names_brokers(cls, servers: str) -> str:
+        if servers and not all(re.fullmatch(r".+:\d{1,5}", server) for server in servers.split(",")):
+            raise ValueError("must be host:port[,host:port…]")
+        return servers
 
 
 def load() -> Settings:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,22 @@ from connectors.local.postgres import Postgres
 from govbus.settings import Settings
 
 TEMPLATE = "govbus_template"
+NO_POWER_CUTS = {"fsync": "off", "full_page_writes": "off"}
+LONG = (
+    "tests/streams/test_replay_all.py", "tests/faults/", "tests/test_readme.py",
+    "tests/connectors/local/test_broker.py", "tests/connectors/test_relay.py", "tests/streams/test_worker.py",
+    "tests/govbus/commands/test_bench.py", "tests/streams/store/test_rebuild.py",
+    "tests/interop/", "tests/streams/store/", "tests/connectors/local/",
+    "tests/consumers/", "tests/bench/",
+)  # fmt: skip
+"""Files that take longest, in this order."""
 _numbers = itertools.count(1)
 logging.getLogger("kafka").setLevel(logging.CRITICAL)  # says every refused connection of a broker that is starting
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no worker is left alone with one at the end (Makefile: --no-loadscope-reorder)."""
+    items.sort(key=lambda item: next((n for n, path in enumerate(LONG) if item.nodeid.startswith(path)), len(LONG)))
 
 
 def make_schema(url: str) -> None:
@@ -55,8 +69,11 @@ def kafka(broker: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def postgres(stack_directory: Path) -> Iterator[Postgres]:
-    """One PostgreSQL server for the whole session, with a template database that has the schema."""
-    with Postgres(stack_directory / "postgres", tied=True) as server:
+    """One PostgreSQL server for the whole session, with a template database that has the schema.
+
+    It survives kill -9 like any other, but no power cut: hundreds of databases are made here.
+    """
+    with Postgres(stack_directory / "postgres", tied=True, settings=NO_POWER_CUTS) as server:
         make_schema(server.create(TEMPLATE))
         yield server
 
@@ -91,17 +108,53 @@ class Bus:
 @pytest.fixture(scope="module")
 def bus(postgres: Postgres, stack_directory: Path) -> Iterator[Bus]:
     """A whole empty bus of a module's own; its broker may be killed and started again."""
+    home = stack_directory / f"bus_{uuid.uuid4().hex[:8]}"
+    with Broker(home / "kafka", tied=True) as cluster:
+        yield from _bus(cluster, postgres, home)
+
+
+@pytest.fixture(scope="module")
+def shared_bus(broker: Cluster, postgres: Postgres, stack_directory: Path) -> Iterator[Bus]:
+    """An empty bus on the session's broker, for modules that neither kill it nor run a worker."""
+    home = stack_directory / f"bus_{uuid.uuid4().hex[:8]}"
+    empty(broker.bootstrap)
+    yield from _bus(broker, postgres, home)
+
+
+def _bus(cluster: Cluster, postgres: Postgres, home: Path) -> Iterator[Bus]:
     from connectors import topics_admin
 
-    name = f"bus_{uuid.uuid4().hex[:8]}"
-    home = stack_directory / name
-    with Broker(home / "kafka", tied=True) as cluster:
-        topics_admin.apply(cluster.bootstrap, replication=1)
-        url = postgres.create(name, template=TEMPLATE)
-        province = postgres.create(f"{name}_province")
-        settings = Settings(
-            kafka=cluster.bootstrap, database_url=url, province_database_url=province, home=home
-        )
-        yield Bus(cluster.bootstrap, url, province, settings, cluster)
-    postgres.drop(name)
-    postgres.drop(f"{name}_province")
+    topics_admin.apply(cluster.bootstrap, replication=1)
+    url, province = postgres.create(home.name, template=TEMPLATE), postgres.create(f"{home.name}_province")
+    settings = Settings(kafka=cluster.bootstrap, database_url=url, province_database_url=province, home=home)
+    yield Bus(cluster.bootstrap, url, province, settings, cluster)
+    postgres.drop(home.name)
+    postgres.drop(f"{home.name}_province")
+
+
+def empty(kafka: str) -> None:
+    """Take away what earlier tests left in the declared topics: records, and whole topics where Kafka keeps records."""
+    from kafka import KafkaAdminClient, TopicPartition
+
+    from consumers.loop import reader
+    from schemas.topics import BY_NAME
+
+    admin, consumer = KafkaAdminClient(bootstrap_servers=kafka), reader(kafka)
+    try:
+        known = [name for name in admin.list_topics() if name in BY_NAME]
+        places = [TopicPartition(name, n) for name in known for n in range(BY_NAME[name].partitions)]
+        ends = {p: end for p, end in consumer.end_offsets(places).items() if end} if places else {}
+        compacted = {p.topic for p in ends if BY_NAME[p.topic].cleanup != "delete"}
+        if compacted:
+            admin.delete_topics(sorted(compacted))
+        if left := {p: end for p, end in ends.items() if p.topic not in compacted}:
+            admin.delete_records(left)
+    finally:
+        admin.close()
+        consumer.close(autocommit=False)
+
+
+@pytest.fixture(scope="session")
+def emptied() -> Callable[[str], None]:
+    """``empty``, for the fixtures of other directories."""
+    return empty

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -21,6 +22,8 @@ from govbus.cli import build
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh-CN.md")
+SUPERVISE, PROVINCE = "docs/supervise.zh-CN.md", "docs/province.md"
+ENDLESS = "govbus alerts watch"
 BLOCK = re.compile(r"```console\n(.*?)```", re.S)
 QUOTED = re.compile(r"`govbus ([a-z]+)(?: ([a-z]+))?[^`]*`")
 GOVBUS = ".venv/bin/govbus "
@@ -133,12 +136,35 @@ def test_every_command_of_following_one_event_shows_it(demo: Demo) -> None:
 
 
 @pytest.mark.stack
+def test_every_command_of_the_supervisors_manual_works_on_the_demo(demo: Demo) -> None:
+    lines = [line.partition("#")[0].strip() for line in typed(SUPERVISE)]
+    assert len(lines) >= 9
+    for line in lines:
+        if line != ENDLESS:
+            told = CliRunner().invoke(build(), shlex.split(line)[1:], env=demo.env)
+            assert (told.exit_code, bool(told.stdout)) == (0, True), f"{line}\n{told.output}"
+
+
+@pytest.mark.stack
+def test_every_address_of_the_provinces_manual_answers(demo: Demo) -> None:
+    at = json.loads((demo.report.parent / "province" / "address.json").read_text())["url"]
+    lines = [shlex.split(line) for line in typed(PROVINCE)]
+    assert {words[0] for words in lines} == {"curl"}
+    answers = [httpx.get(words[1].replace("http://127.0.0.1:8430", at), timeout=30) for words in lines]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    districts, province = (answer.json()["rows"] for answer in answers[2:])
+    assert len(districts) > len(province) == 1
+
+
+@pytest.mark.stack
 def test_what_the_demo_offers_to_look_at_works_and_ctrl_c_ends_it_well(demo: Demo) -> None:
     watched = demo.run(shlex.join([*_govbus(), "alerts", "watch", "--since", "beginning", "--count", "2"]))
     assert len(watched.splitlines()) == 2
     assert "项" in demo.run(shlex.join([*_govbus(), "directory", "search", "业务"]))
     assert "malformed_avro" in demo.run(shlex.join([*_govbus(), "dlq", "list"]))
     assert demo.stop() == 0
+    left = subprocess.run([*_govbus(), "status", "--json"], env=demo.env, capture_output=True, text=True, check=False)
+    assert [part["running"] for part in json.loads(left.stdout)["parts"]] == [False, False], "what it started goes on"
 
 
 def test_both_readmes_type_the_same_commands() -> None:

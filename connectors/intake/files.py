@@ -83,7 +83,7 @@ def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
             Fault("bad_format", "", f"the file's ending {path.suffix!r} is not known", f"use {known}")
         )
     if not path.is_file():
-        raise refuse(Fault("bad_format", "", f"there is no file {path}"))
+        raise refuse(Fault("bad_format", "", f"there is no file {path}", "check the name"))
     if path.stat().st_size == 0:
         raise refuse(Fault("bad_row", "", "the file is empty", "check the export that made it"))
     if kind == "xlsx":
@@ -245,12 +245,12 @@ def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, 
         if n not in fields
     ]
     faults += [
-        Fault("bad_row", n, "the column stands twice")
+        Fault("bad_row", n, "the column stands twice", "leave one of the two out")
         for n in sorted({n for n in names if names.count(n) > 1})
     ]
     left_out = [n for n, f in fields.items() if "default" not in f and n not in names]
     faults += [
-        Fault("missing_field", n, "the column is required")
+        Fault("missing_field", n, "the column is required", "add the column; its first cell is the field's name")
         for n in left_out
         if n not in filled_by_the_bus(topic)
     ]

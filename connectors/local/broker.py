@@ -19,13 +19,13 @@ from connectors.local.process import (
     LOOPBACK,
     Identity,
     die_with_parent,
+    end,
     free_port,
     identity_of,
     port_is_free,
     read_state,
     remember,
-    search_by_argument,
-    stop,
+    search_by_words,
     tail,
     wait_until,
     write_state,
@@ -35,6 +35,7 @@ from schemas.errors import Retryable
 LOG4J = Path(__file__).with_name("log4j2.xml")
 SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")
 """Measured: starts soonest and stays near 300 MB a node."""
+MAIN = "kafka.Kafka"
 LISTENERS = re.compile(r"(?m)^listeners=CLIENT://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)$")
 Say = Callable[[str], None]
 
@@ -62,6 +63,15 @@ class Node:
         return self.directory / "state.json"
 
     @property
+    def name(self) -> str:
+        """What the node is called in reports and logs."""
+        return f"kafka-{self.number}"
+
+    @property
+    def _properties(self) -> Path:
+        return self.directory / "server.properties"
+
+    @property
     def identity(self) -> Identity | None:
         """The process that was last started, running or not."""
         return identity_of(read_state(self._state))
@@ -83,15 +93,21 @@ class Node:
         return identity.pid if identity and identity.alive() else None
 
     def adopt(self) -> None:
-        """Finds a node of ours that the state file does not know: we were killed before we noted it."""
+        """Finds a node of ours that the state file does not know: we were killed before we noted it.
+
+        A node whose directory was deleted under it is ended: its log is gone, and it would write into the new one.
+        """
         if self.running():
             return
-        properties = self.directory / "server.properties"
-        found = search_by_argument(str(properties))
-        if found:
-            ports = LISTENERS.findall(properties.read_text())
-            client, controller = map(int, ports[0])
-            write_state(self._state, port=client, controller_port=controller, identity=remember(found))
+        found = search_by_words(MAIN, str(self._properties))
+        if found is None:
+            return
+        if not self._properties.exists():
+            self._say(f"Kafka node {self.number} ({found.pid}) still runs though its data was deleted: ending it")
+            end(found, signal.SIGKILL)
+            return
+        client, controller = map(int, LISTENERS.findall(self._properties.read_text())[0])
+        write_state(self._state, port=client, controller_port=controller, identity=remember(found))
 
     def choose_ports(self, taken: set[int]) -> None:
         """Keeps the remembered ports if free, else picks others and says so; adds them to ``taken``."""
@@ -113,13 +129,13 @@ class Node:
             "log.dirs": self.directory / "data",
         }
         lines = [f"{key}={value}" for key, value in {**usual, **settings, **own}.items()]
-        (self.directory / "server.properties").write_text("\n".join(lines) + "\n")
+        self._properties.write_text("\n".join(lines) + "\n")
 
     def format(self, classpath: str, cluster_id: str) -> None:
         """Prepares an empty data directory; leaves a prepared one alone."""
         if (self.directory / "data" / "meta.properties").exists():
             return
-        properties = str(self.directory / "server.properties")
+        properties = str(self._properties)
         command = self._java(
             classpath, "format.log", "kafka.tools.StorageTool", "format", "--ignore-formatted"
         )
@@ -133,10 +149,10 @@ class Node:
 
     def launch(self, classpath: str) -> None:
         """Starts the process in a session of its own and remembers it; does not wait until it serves."""
-        command = self._java(classpath, f"kafka-{self.number}.log", "kafka.Kafka")
+        command = self._java(classpath, f"kafka-{self.number}.log", MAIN)
         with (self.logs / f"kafka-{self.number}.out").open("ab") as out:
             self._child = subprocess.Popen(
-                [*command, str(self.directory / "server.properties")],
+                [*command, str(self._properties)],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -166,10 +182,7 @@ class Node:
         )
 
     def _end(self, first: signal.Signals) -> None:
-        identity = self.identity
-        process = identity.process() if identity else None
-        if process:
-            stop(process, first)
+        end(self.identity, first)
         if self._child:
             self._child.wait(10)
             self._child = None
@@ -265,9 +278,13 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _launch_missing(self, classpath: str) -> None:
+    def adopt(self) -> None:
+        """Finds nodes that no state file knows, and ends those whose directory was deleted."""
         for node in self.nodes:
             node.adopt()
+
+    def _launch_missing(self, classpath: str) -> None:
+        self.adopt()
         missing = [node for node in self.nodes if not node.running()]
         taken = {p for n in self.nodes if n not in missing for p in (n.port, n.controller_port)}
         for node in missing:

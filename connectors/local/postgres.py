@@ -24,12 +24,13 @@ from connectors.local.process import (
     LOOPBACK,
     Identity,
     die_with_parent,
-    find_by_argument,
+    end,
+    find_by_words,
     free_port,
     identity_of,
     read_state,
     remember,
-    stop,
+    search_by_words,
     tail,
     wait_until,
     write_state,
@@ -132,7 +133,7 @@ class Postgres:
 
         Raises ``Misconfigured`` if it cannot be run here, ``Retryable`` if it ended or time ran out.
         """
-        self._adopt()
+        self.adopt()
         if self.running() and wait_until(self._answers, seconds):
             return
         self.logs.mkdir(parents=True, exist_ok=True)
@@ -193,23 +194,32 @@ class Postgres:
             return False
         return True
 
-    def _adopt(self) -> None:
+    def adopt(self) -> None:
         """Finds a server of ours that the state file does not know, and clears a pid file that is nobody's.
 
         PostgreSQL refuses to start if the pid in a stale ``postmaster.pid`` belongs to any other process
-        by now.
+        by now. A server whose data directory was deleted under it is ended.
         """
         if self.running():
             return
         pidfile = self.data / "postmaster.pid"
-        lines = pidfile.read_text().splitlines() if pidfile.exists() else []
+        if not pidfile.exists():
+            self._end_orphan()
+            return
+        lines = pidfile.read_text().splitlines()
         if len(lines) < 4:
             return
-        owner = find_by_argument(int(lines[0]), str(self.data))
+        owner = find_by_words(int(lines[0]), "-D", str(self.data))
         if owner:
             write_state(self._state, port=int(lines[3]), identity=remember(owner))
         else:
             pidfile.unlink()
+
+    def _end_orphan(self) -> None:
+        orphan = search_by_words("-D", str(self.data), "-p")
+        if orphan:
+            self._say(f"PostgreSQL ({orphan.pid}) still runs though its data was deleted: ending it")
+            end(orphan, signal.SIGQUIT)
 
     def _initialise(self, user: pwd.struct_passwd | None) -> None:
         """Makes the data directory once; a half-made one (no finished mark) is made again."""
@@ -263,10 +273,7 @@ class Postgres:
         write_state(self._state, port=port, identity=remember(Identity.of(self._child.pid)))
 
     def _end(self, first: signal.Signals) -> None:
-        identity = identity_of(read_state(self._state))
-        process = identity.process() if identity else None
-        if process:
-            stop(process, first)
+        end(identity_of(read_state(self._state)), first)
         if self._child:
             self._child.wait(10)
             self._child = None

@@ -63,17 +63,21 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def find_by_argument(pid: int, argument: str) -> Identity | None:
-    """The identity of process ``pid`` if ``argument`` is one of its command line's words, else None."""
+def find_by_words(pid: int, *words: str) -> Identity | None:
+    """The identity of process ``pid`` if ``words`` stand one after another in its command line, else None.
+
+    One word would not do: an editor that has our configuration open is no server of ours.
+    """
     with contextlib.suppress(psutil.Error):
-        if argument in psutil.Process(pid).cmdline():
+        line = tuple(psutil.Process(pid).cmdline())
+        if any(line[at : at + len(words)] == words for at in range(len(line))):
             return Identity.of(pid)
     return None
 
 
-def search_by_argument(argument: str) -> Identity | None:
-    """The identity of any process that has ``argument`` among its command line's words."""
-    found = (find_by_argument(pid, argument) for pid in psutil.pids())
+def search_by_words(*words: str) -> Identity | None:
+    """The identity of any process that has ``words`` one after another in its command line."""
+    found = (find_by_words(pid, *words) for pid in psutil.pids())
     return next((identity for identity in found if identity), None)
 
 
@@ -87,6 +91,13 @@ def stop(process: psutil.Process, first: signal.Signals = signal.SIGTERM, patien
         if not wait_until(lambda: _ended(process), patience, every=0.01):
             process.kill()
             wait_until(lambda: _ended(process), 10, every=0.01)
+
+
+def end(identity: Identity | None, first: signal.Signals) -> None:
+    """Like ``stop``, for a process that may be gone or have never been."""
+    process = identity.process() if identity else None
+    if process:
+        stop(process, first)
 
 
 def _ended(process: psutil.Process) -> bool:

@@ -5,7 +5,8 @@ Decides which databases there are and that two starts do not race. Creates neith
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,9 @@ from connectors.local.postgres import Postgres
 from connectors.local.process import LOOPBACK, locked
 
 DISTRICT, PROVINCE = "govbus", "province"
+POSTGRES = "postgres"
 Say = Callable[[str], None]
+OnDatabase = Callable[[str], object]
 
 
 def _silent(_: str) -> None:
@@ -64,7 +67,7 @@ class Stack:
         self.kafka = Cluster(self.home / "kafka", brokers, heap_mb=heap_mb, logs=self.logs, say=say, progress=progress)
         self.postgres = Postgres(self.home / "postgres", logs=self.logs, say=say)
 
-    def up(self, kafka: bool = True, postgres: bool = True, on_database: Say = _silent) -> Addresses:
+    def up(self, kafka: bool = True, postgres: bool = True, on_database: OnDatabase = _silent) -> Addresses:
         """Starts what is asked for and does not run, waits until it serves, and says where.
 
         ``on_database`` is given the district's database URL while Kafka may still be starting.
@@ -77,19 +80,26 @@ class Stack:
             district, province = server.result() if server else ("", "")
             return Addresses(broker.result() if broker else "", district, province)
 
-    def down(self) -> list[str]:
-        """Stops what runs, in order; returns the names of the parts that ran."""
-        with locked(self.home / "stack.lock"):
-            ran = [part.name for part in self.status() if part.running]
-            self.kafka.stop()
-            self.postgres.stop()
+    def down(self, only: Collection[str] | None = None) -> list[str]:
+        """Stops what runs (of the parts ``only``, if given), in order; returns the names of the parts that ran.
+
+        Finds also what no state file knows: parts that we were killed beside, or whose home was deleted.
+        """
+        with locked(self.home / "stack.lock") if self.home.exists() else contextlib.nullcontext():
+            self.kafka.adopt()
+            self.postgres.adopt()
+            ran = [part.name for part in self.status() if part.running and (only is None or part.name in only)]
+            if any(node.name in ran for node in self.kafka.nodes):
+                self.kafka.stop()
+            if POSTGRES in ran:
+                self.postgres.stop()
         return ran
 
     def status(self) -> list[Part]:
         """The parts as they are now; changes nothing."""
         nodes = [
             Part(
-                f"kafka-{node.number}",
+                node.name,
                 node.running(),
                 node.pid,
                 f"{LOOPBACK}:{node.port}" if node.port else "",
@@ -102,10 +112,10 @@ class Stack:
         address = f"{LOOPBACK}:{server.port}" if server.port else ""
         return [
             *nodes,
-            Part("postgres", server.running(), server.pid, address, str(server.data), str(server.log)),
+            Part(POSTGRES, server.running(), server.pid, address, str(server.data), str(server.log)),
         ]
 
-    def _start_postgres(self, on_database: Say) -> tuple[str, str]:
+    def _start_postgres(self, on_database: OnDatabase) -> tuple[str, str]:
         self.postgres.start()
         district, province = self.postgres.create(DISTRICT), self.postgres.create(PROVINCE, role=PROVINCE)
         on_database(district)

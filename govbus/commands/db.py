@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 
@@ -12,13 +14,22 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="db")
 
 
-def upgrade() -> None:
+def upgrade(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")] = False,
+) -> None:
     """Bring the database to the newest schema; safe to run again and from several machines at once."""
+    import json
+
     from rich.console import Console
 
     from govbus.runtime import resolve
     from govbus.settings import load
     from streams.store import migrate
 
-    migrate.upgrade(resolve(load(), prepare=False).database_url)
-    Console(stderr=True).print("database is at the newest schema")
+    console = Console(stderr=True)
+    with console.status("waiting for the database, then migrating"):
+        revision = migrate.upgrade(resolve(load(), prepare=False).database_url)
+    if as_json:
+        typer.echo(json.dumps({"revision": revision}))
+    else:
+        console.print(f"database is at the newest schema, {revision}")

@@ -7,7 +7,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -109,15 +109,28 @@ class _Show:
     def run(self, report: Path | None, leave: bool) -> bool:
         """The whole demonstration; True if reconciliation, faults and oracle all agree."""
         from govbus.district.generator import make
-        from govbus.supervisor import Supervisor
-        from streams.store.engine import connect
 
         with ThreadPoolExecutor(1) as beside:
             making = beside.submit(make, self.seed, self.cases, min(LIVE_PER_S * LIVE_S, 10 * self.cases))
-            settings = _bus()
+            settings, started = _bus()
+        try:
+            return self._on(settings, making.result(), report, leave)
+        finally:
+            self._stop(settings, started)
+
+    def _stop(self, settings: Settings, started: Collection[str]) -> None:
+        """Stop the parts of the local stack that this run started; what ran before goes on."""
+        from govbus.runtime import local_stack
+
+        if started and (stopped := local_stack(settings, self.console).down(started)):
+            self.console.print(f"stopped {', '.join(stopped)}; the data stays in {settings.home} (govbus up)")
+
+    def _on(self, settings: Settings, made: Made, report: Path | None, leave: bool) -> bool:
+        from govbus.supervisor import Supervisor
+        from streams.store.engine import connect
+
         self.kafka = settings.kafka
         repeated = _claim(settings, self.seed, self.cases)
-        made = making.result()
         engine = connect(settings.database_url)
         children = _children(settings)
         with Supervisor(children, settings.home / "logs", on_end=self._tell) as supervisor:
@@ -279,15 +292,25 @@ class _Show:
 # --- the bus and its processes ---
 
 
-def _bus() -> Settings:
-    """The bus, with its tables and topics, and with Kafka's own topic of groups under way."""
+def _bus() -> tuple[Settings, set[str]]:
+    """The bus, with its tables and topics, and with Kafka's own topic of groups under way; and the parts of the
+    local stack that had to be started for it.
+    """
     from connectors.topics_admin import wake_groups
     from govbus import runtime
     from govbus.settings import load
 
-    settings = runtime.resolve_ready(load())
+    given = load()
+    before = _running(given)
+    settings = runtime.resolve_ready(given)
     threading.Thread(target=wake_groups, args=(settings.kafka,), daemon=True).start()
-    return settings
+    return settings, _running(given) - before
+
+
+def _running(settings: Settings) -> set[str]:
+    from govbus.runtime import local_stack
+
+    return {part.name for part in local_stack(settings).status() if part.running}
 
 
 def _children(settings: Settings) -> Sequence[Child]:

@@ -27,7 +27,7 @@ def search(
     department: Annotated[str, typer.Option(help="Department code.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
-    """Search the directory. 检索政务数据资源共享目录."""
+    """Search the directory; exit code 1 if nothing is found. 检索政务数据资源共享目录."""
     import json
 
     from consumers.alerts.inbox import now_ms
@@ -43,6 +43,7 @@ def search(
         typer.echo(json.dumps([plain(h) for h in hits], ensure_ascii=False))
     else:
         show(hits)
+    raise typer.Exit(0 if hits else 1)
 
 
 def plain(hit: Hit) -> dict[str, Any]:

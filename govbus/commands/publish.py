@@ -40,21 +40,19 @@ def publish(
     encoding: Annotated[Literal["utf-8", "gb18030"], typer.Option(help="Encoding of a text file.")] = "utf-8",
     wait: Annotated[float, typer.Option(help="Seconds to wait for a database that is away.")] = 600,
 ) -> None:
-    """Publish FILE to TOPIC. Exit code 0 only if every row stands on the bus; sending a file again is safe.
-    Publish FILE to TOPIC. Exit code 0 only if every row stands on the bus; sending a file again is safe.
-    """
+    """Publish FILE to TOPIC. Exit code 0 only if every row stands on the bus; sending a file again is safe."""
     from rich.console import Console
 
     from schemas.errors import Rejected
 
-    report = Report(topic, dept, dry_run)
+    report = Report(topic, dept, dry_run, as_json)
     job = Job(topic, file, dept, region, encoding, dry_run, wait, Console(stderr=True))
     try:
         for result in _results(job):
             report.add(result)
     except Rejected as error:
         report.refuse(error)
-    report.show(as_json)
+    report.show()
     if not report.accepted:
         raise typer.Exit(1)
 
@@ -154,10 +152,11 @@ def _with_progress(source: Source, results: Iterator[RowResult], errors: Console
 
 
 class Report:
-    """What became of the file: counts always, every row for JSON, the first bad rows for people."""
+    """What became of the file: counts always, every row for JSON (``every``), the first bad rows for people."""
 
-    def __init__(self, topic: str, department: str, dry_run: bool) -> None:
+    def __init__(self, topic: str, department: str, dry_run: bool, every: bool) -> None:
         self._head = {"topic": topic, "department": department, "dry_run": dry_run}
+        self._every = every
         self._outcomes: Counter[str] = Counter()
         self._results: list[RowResult] = []
         self._file_faults: list[dict[str, str]] = []
@@ -171,18 +170,19 @@ class Report:
     def add(self, result: RowResult) -> None:
         """Count one row."""
         self._outcomes[result.outcome] += 1
-        self._results.append(result)
+        if self._every or (not result.accepted and len(self._results) < SHOWN):
+            self._results.append(result)
 
     def refuse(self, error: Any) -> None:
         """Note why the file as a whole cannot be published."""
         self._file_faults = [_fault(f) for f in error.faults]
 
-    def show(self, as_json: bool) -> None:
+    def show(self) -> None:
         """Print the report to standard output."""
         if not self._outcomes and not self._file_faults:
-            none = "the file holds no rows"
-            self._file_faults = [{"reason": "bad_row", "field": "", "text": none, "mend": ""}]
-        if as_json:
+            none, mend = "the file holds no rows", "check the export that made it"
+            self._file_faults = [{"reason": "bad_row", "field": "", "text": none, "mend": mend}]
+        if self._every:
             typer.echo(json.dumps(self.as_json(), ensure_ascii=False))
         else:
             self._print()
@@ -192,7 +192,7 @@ class Report:
         return {
             **self._head,
             "accepted": self.accepted,
-            "rows": len(self._results),
+            "rows": self._outcomes.total(),
             "outcomes": dict(self._outcomes),
             "faults": self._file_faults,
             "results": [as_json(r) for r in self._results],
@@ -205,15 +205,15 @@ class Report:
         console = Console()
         for fault in self._file_faults:
             console.print(f"[red]{fault['reason']}[/red] {escape(_line(fault))}", soft_wrap=True)
-        bad = [r for r in self._results if not r.accepted]
-        for result in bad[:SHOWN]:
+        bad = self._outcomes["refused"] + self._outcomes["conflict"]
+        for result in self._results:
             console.print(f"[red]row {result.row}: {result.outcome}[/red]")
             for fault in map(_fault, result.faults):
                 console.print(f"  {fault['reason']} {escape(_line(fault))}", soft_wrap=True)
-        if len(bad) > SHOWN:
-            console.print(f"… and {len(bad) - SHOWN} more; --json lists every row")
+        if bad > SHOWN:
+            console.print(f"… and {bad - SHOWN} more; --json lists every row")
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self._outcomes.items()))
-        console.print(f"{len(self._results)} rows: {counts or 'nothing published'}")
+        console.print(f"{self._outcomes.total()} rows: {counts or 'nothing published'}")
 
 
 def as_json(result: RowResult) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
 def rebuild(
     yes: bool = typer.Option(False, "--yes", help="Do not ask."),
     timeout: float = typer.Option(600.0, help="Seconds to wait for the workers; 0: do not wait."),
+    as_json: bool = typer.Option(False, "--json", help="Print JSON to standard output."),
 ) -> None:
     """Forget cases, cards, ratings, licences and directory, and let the workers read the whole log again.
 
@@ -41,7 +43,11 @@ def rebuild(
     store.forget(engine, names)
     told = Console(stderr=True)
     told.print("derived tables are empty; the workers read the log again")
-    if timeout and not _follow(settings.kafka, engine, names, timeout, told):
+    begun = time.monotonic()
+    caught_up = _follow(settings.kafka, engine, names, timeout, told) if timeout else None
+    if as_json:
+        typer.echo(json.dumps({"caught_up": caught_up, "seconds": round(time.monotonic() - begun, 1)}))
+    if caught_up is False:
         told.print("[red]not at the end of the log yet; is a worker running? (govbus worker)[/red]")
         raise typer.Exit(1)
 

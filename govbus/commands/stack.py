@@ -41,7 +41,7 @@ def down(as_json: bool = JSON) -> None:
     from govbus import runtime
 
     settings = settings_module.load()
-    stopped = runtime.local_stack(settings).down() if settings.home.exists() else []
+    stopped = runtime.local_stack(settings).down()
     if as_json:
         typer.echo(json.dumps({"stopped": stopped}))
     else:

@@ -15,6 +15,7 @@ from functools import lru_cache
 import chinese_calendar
 
 SHANGHAI = timezone(timedelta(hours=8))
+EPOCH = date(1970, 1, 1).toordinal()
 MINUTE = 60_000
 DAY = timedelta(days=1)
 SESSIONS = ((9 * 60, 12 * 60), (13 * 60, 17 * 60))
@@ -27,8 +28,7 @@ Span = tuple[int, int]
 
 def at(day: date, minute: int) -> int:
     """Epoch ms of ``minute`` of the day ``day`` in Asia/Shanghai."""
-    midnight = datetime(day.year, day.month, day.day, tzinfo=SHANGHAI)
-    return int(midnight.timestamp()) * 1000 + minute * MINUTE
+    return (day.toordinal() - EPOCH) * 1440 * MINUTE + (minute - 8 * 60) * MINUTE
 
 
 def day_of(moment: int) -> date:
@@ -60,9 +60,14 @@ def next_working(day: date, revised: bool = True) -> date:
 def sessions(start: date, revised: bool) -> Iterator[Span]:
     """Open hours from ``start`` on, as (opens, closes) in epoch ms."""
     for offset in range(FAR):
-        day = start + timedelta(days=offset)
-        if is_working(day, revised):
-            yield from ((at(day, opens), at(day, closes)) for opens, closes in SESSIONS)
+        yield from _open_on(start + timedelta(days=offset), revised)
+
+
+@lru_cache(maxsize=4096)
+def _open_on(day: date, revised: bool) -> tuple[Span, ...]:
+    if not is_working(day, revised):
+        return ()
+    return tuple((at(day, opens), at(day, closes)) for opens, closes in SESSIONS)
 
 
 def without(span: Span, pauses: Sequence[Span]) -> list[Span]:

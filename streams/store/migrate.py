@@ -14,14 +14,18 @@ LOCK = 0x676F7662  # "govb": one upgrade at a time on one database
 SCRIPTS = Path(__file__).parent / "migrations"
 
 
-def upgrade(url: str) -> None:
-    """Apply every missing migration to the database at ``url``; safe to call from many processes at once."""
+def upgrade(url: str) -> str:
+    """Apply every missing migration to the database at ``url``; safe to call from many processes at once.
+
+    Returns the revision that the database is at now.
+    """
     engine = connect(url)
     try:
         with engine.begin() as tx:
             tx.execute(sa.text("SET LOCAL lock_timeout = 0"))
             tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
             command.upgrade(config(tx), "head")
+            return str(tx.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one())
     finally:
         engine.dispose()
 

@@ -170,5 +170,5 @@ def test_each_row_is_received_when_it_is_taken(engine: sa.Engine) -> None:
 
 def test_an_absent_database_is_something_to_wait_for() -> None:
     away = connect("postgresql+psycopg://nobody@127.0.0.1:1/none")
-    with pytest.raises(Retryable, match="database is away"):
+    with pytest.raises(Retryable, match=r"PostgreSQL at 127.0.0.1:\d+, the database, is away"):
         publisher(away).publish(RATING, [rating()])

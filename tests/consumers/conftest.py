@@ -12,13 +12,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from confluent_kafka import Producer
-from kafka import TopicPartition
 
-from connectors.relay import Relay
+from connectors.relay import Relay, Sender
 from consumers.loop import carried, partitions, reader
 from schemas import envelope
-from schemas.topics import RATING, TOPICS, UPLOAD, Topic
-from streams.store import outbox, steps, tables
+from schemas.topics import RATING, UPLOAD, Topic
+from streams.store import bulk, outbox, steps, tables
 from streams.store.projection import Carried, Event, Said
 
 AT = 1_602_228_000_000  # 2020-10-09 15:20:00 Asia/Shanghai, epoch ms
@@ -59,6 +58,7 @@ class Line:
 
     engine: sa.Engine
     kafka: str
+    carrier: Relay
 
     def publish(self, topic: Topic, records: Sequence[Mapping[str, Any]]) -> list[outbox.Enqueued]:
         """Into the outbox."""
@@ -66,16 +66,10 @@ class Line:
             return outbox.enqueue(tx, [outbox.row(topic, r) for r in records])
 
     def relay(self) -> None:
-        """Everything that is unsent, to Kafka."""
-        stop = threading.Event()
-        thread = threading.Thread(target=Relay(self.engine, self.kafka).run, args=(stop,), daemon=True)
-        thread.start()
-        unsent = (
-            sa.select(sa.func.count()).select_from(tables.outbox).where(tables.outbox.c.sent_at.is_(None))
-        )
-        until(lambda: self.scalar(unsent) == 0)
-        stop.set()
-        thread.join(10)
+        """Everything that is unsent, to Kafka, by one turn after another of the relay's own loop."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            while self.carrier._forward(bulk.driver(connection), threading.Event()):
+                continue
 
     def carried(self, topic: Topic) -> list[Carried]:
         """What Kafka holds of ``topic``."""
@@ -138,32 +132,33 @@ def until(true: Callable[[], bool], seconds: float = 90.0) -> None:
         time.sleep(0.02)
 
 
+@pytest.fixture(scope="module")
+def bus(shared_bus: Any) -> Any:
+    """Nothing here harms a broker."""
+    return shared_bus
+
+
+@pytest.fixture(scope="module")
+def sender(bus: Any) -> Iterator[Sender]:
+    """One producer for all relays of the module: a new one takes half a second to begin."""
+    made = Sender(bus.kafka)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def line(bus: Any, postgres: Any) -> Iterator[Line]:
+def line(bus: Any, postgres: Any, sender: Sender, emptied: Callable[[str], None]) -> Iterator[Line]:
     """An empty line: a fresh database, and Kafka emptied of what earlier tests of this module left."""
     from streams.store.engine import connect
 
-    _empty(bus.kafka)
+    emptied(bus.kafka)
     name = f"line_{time.monotonic_ns()}"
     engine = connect(postgres.create(name, template="govbus_template"))
-    yield Line(engine, bus.kafka)
+    relay = Relay(engine, bus.kafka)
+    relay._sender = sender
+    yield Line(engine, bus.kafka, relay)
     engine.dispose()
     postgres.drop(name)
-
-
-def _empty(kafka: str) -> None:
-    """Delete all records of all topics (offsets go on)."""
-    from kafka import KafkaAdminClient
-
-    consumer, admin = reader(kafka), KafkaAdminClient(bootstrap_servers=kafka)
-    try:
-        places = partitions(consumer, TOPICS)
-        ends = {p: o for p, o in consumer.end_offsets(places).items() if o}
-        if ends:
-            admin.delete_records({TopicPartition(p.topic, p.partition): o for p, o in ends.items()})
-    finally:
-        admin.close()
-        consumer.close(autocommit=False)
 
 
 @pytest.fixture

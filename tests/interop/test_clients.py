@@ -49,9 +49,9 @@ def as_sent(topic: Topic, record: dict[str, Any]) -> Sent:
 
 
 @pytest.fixture(scope="module")
-def sent(bus: Any) -> dict[str, dict[str, Sent]]:
+def sent(shared_bus: Any) -> dict[str, dict[str, Sent]]:
     """All examples of all topics in Kafka: topic name to event id to what was sent."""
-    producer = Producer({"bootstrap.servers": bus.kafka, "enable.idempotence": True})
+    producer = Producer({"bootstrap.servers": shared_bus.kafka, "enable.idempotence": True})
     written = {t.name: [as_sent(t, r) for r in examples.load(t).values()] for t in TOPICS}
     for name, records in written.items():
         for s in records:
@@ -72,7 +72,9 @@ def registry() -> SchemaRegistryClient:
 
 def consumed(bootstrap: str, topic: Topic, count: int) -> Iterator[Any]:
     """The first ``count`` messages of a topic."""
-    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "interop", "enable.auto.commit": False})
+    consumer = Consumer(
+        {"bootstrap.servers": bootstrap, "group.id": "interop", "enable.auto.commit": False, "fetch.wait.max.ms": 20}
+    )
     consumer.assign([TopicPartition(topic.name, p, OFFSET_BEGINNING) for p in range(topic.partitions)])
     try:
         for _ in range(count):
@@ -97,13 +99,13 @@ def in_milliseconds(value: Any) -> Any:
 
 @topics
 def test_confluents_deserializer_reads_every_value_as_it_was_meant(
-    topic: Topic, bus: Any, sent: dict[str, dict[str, Sent]], registry: SchemaRegistryClient
+    topic: Topic, shared_bus: Any, sent: dict[str, dict[str, Sent]], registry: SchemaRegistryClient
 ) -> None:
     deserialize = AvroDeserializer(registry)
     expected = sent[topic.name]
 
     read = {}
-    for message in consumed(bus.kafka, topic, len(expected)):
+    for message in consumed(shared_bus.kafka, topic, len(expected)):
         record: Any = deserialize(message.value(), SerializationContext(topic.name, MessageField.VALUE))
         read[record["event_id"]] = in_milliseconds(record)
         assert message.key().decode() == expected[record["event_id"]].key
@@ -124,14 +126,14 @@ def told_headers(text: str, between: str) -> dict[str, str]:
 
 
 def test_kafkas_console_consumer_shows_keys_headers_and_framing_of_every_topic(
-    bus: Any, sent: dict[str, dict[str, Sent]], tmp_path: Path
+    shared_bus: Any, sent: dict[str, dict[str, Sent]], tmp_path: Path
 ) -> None:
     expected = {i: (s, name) for name, records in sent.items() for i, s in records.items()}
     shown = ["print.key=true", "print.headers=true", "print.value=true", "key.separator=\t"]
     shown += ["headers.separator=,"]
     shown += ["value.deserializer=org.apache.kafka.common.serialization.BytesDeserializer"]
     lines = run(java(
-        jars.classpath(), "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", bus.kafka,
+        jars.classpath(), "org.apache.kafka.tools.consumer.ConsoleConsumer", "--bootstrap-server", shared_bus.kafka,
         "--include", "|".join(t.name for t in TOPICS), "--from-beginning", "--timeout-ms", "90000",
         "--max-messages", str(len(expected)),
         *(part for p in shown for part in ("--formatter-property", p)), logs=tmp_path,
@@ -157,10 +159,11 @@ def kcat() -> str:
 
 @topics
 def test_kcat_shows_keys_headers_and_framing(
-    topic: Topic, bus: Any, sent: dict[str, dict[str, Sent]]
+    topic: Topic, shared_bus: Any, sent: dict[str, dict[str, Sent]]
 ) -> None:
     expected = sent[topic.name]
-    read = [kcat(), "-C", "-b", bus.kafka, "-t", topic.name, "-o", "beginning", "-e", "-q"]
+    read = [kcat(), "-C", "-b", shared_bus.kafka, "-t", topic.name, "-o", "beginning", "-e", "-q"]
+    read += ["-X", "fetch.wait.max.ms=20"]
 
     lines = run([*read, "-f", "%h\t%k\t%S\n"])
     framing = run([*read, "-s", "value=>b I", "-f", "%s\n"])

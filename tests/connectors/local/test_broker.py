@@ -4,6 +4,7 @@ same jars.
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -84,6 +85,23 @@ def test_starting_a_running_broker_changes_nothing_even_without_its_state_file(
     (node.directory / "state.json").unlink()
     cluster.start()
     assert (node.pid, node.port) == (before, port)
+
+
+def test_a_broker_whose_directory_was_deleted_is_ended_and_a_new_one_begins_empty(
+    own: tuple[Cluster, list[str]],
+) -> None:
+    cluster, said = own
+    orphan = cluster.nodes[0].identity
+    assert orphan
+    shutil.rmtree(cluster.directory)
+    cluster.adopt()
+    assert not orphan.alive()  # at once: some seconds later Kafka would have given up by itself
+    cluster.start()
+    assert f"Kafka node 1 ({orphan.pid}) still runs though its data was deleted: ending it" in said
+    admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+    assert TOPIC not in admin.list_topics()
+    admin.create_topics({TOPIC: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
+    admin.close()
 
 
 def test_the_broker_listens_on_loopback_alone(own: tuple[Cluster, list[str]]) -> None:

@@ -56,6 +56,23 @@ def test_a_half_written_state_file_counts_as_none(tmp_path: Path) -> None:
     assert process.read_state(path) == {"port": 12}
 
 
+def test_a_process_that_merely_has_our_file_open_is_not_taken_for_a_server() -> None:
+    words = ["kafka.Kafka", "/somewhere/server.properties"]
+    code = "print('up', flush=True); input()"
+    editor, server = (
+        subprocess.Popen([sys.executable, "-c", code, *seen], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for seen in (words[1:], words)
+    )
+    for child in (editor, server):
+        assert child.stdout
+        assert child.stdout.readline() == b"up\n"
+    found = process.search_by_words(*words)
+    for child in (editor, server):
+        child.communicate(b"\n")
+    assert found
+    assert found.pid == server.pid
+
+
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -132,3 +133,19 @@ def test_down_stops_every_part_keeps_the_data_and_may_be_repeated(home: Path) ->
     assert (home / "postgres" / "data" / "PG_VERSION").exists()
     code, out, _ = _done(_govbus(home, "down", "--json"))
     assert (code, json.loads(out)) == (0, {"stopped": []})
+
+
+def test_down_ends_a_stack_whose_home_was_deleted_and_leaves_one_beside_it_alone(home: Path) -> None:
+    beside = Stack(home.with_name("beside"))
+    Stack(home).up(kafka=False)
+    beside.up(kafka=False)
+    assert beside.postgres.port != Stack(home).postgres.port
+    orphan = identity_of(read_state(home / "postgres" / "state.json"))
+    assert orphan
+    shutil.rmtree(home)
+    code, out, err = _done(_govbus(home, "down", "--json"))
+    assert (code, json.loads(out)) == (0, {"stopped": []})
+    assert f"PostgreSQL ({orphan.pid}) still runs though its data was deleted" in " ".join(err.split())
+    assert not orphan.alive()
+    assert not home.exists()
+    assert beside.down() == ["postgres"]

@@ -90,6 +90,19 @@ def test_only_alerts_that_stand_are_listed_and_one_case_can_be_asked_for(govbus:
     assert govbus.invoke(build(), ["alerts", "list", "--case", "case-2"]).exit_code == 1
 
 
+@pytest.mark.stack
+def test_a_search_that_finds_nothing_says_so_and_does_not_end_well(govbus: CliRunner) -> None:
+    found = govbus.invoke(build(), ["directory", "search", "水质"])
+    assert (found.exit_code, "0 项" in found.stdout) == (1, True)
+    assert govbus.invoke(build(), ["directory", "search", "--json"]).stdout == "[]\n"
+
+
+@pytest.mark.stack
+def test_an_upgrade_names_the_revision_it_ends_at(govbus: CliRunner) -> None:
+    told = govbus.invoke(build(), ["db", "upgrade", "--json"])
+    assert (told.exit_code, len(json.loads(told.stdout)["revision"])) == (0, 4)
+
+
 def test_a_finding_taken_back_says_why_and_is_no_card() -> None:
     screen = io.StringIO()
     alert = {

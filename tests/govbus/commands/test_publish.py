@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,11 @@ import xlsxwriter
 from click.testing import Result
 from typer.testing import CliRunner
 
+from connectors.local.postgres import Postgres
 from govbus.cli import build
 from govbus.commands.publish import patiently
 from schemas.errors import Retryable
+from streams.store import migrate
 from streams.store.tables import dead_letter, outbox
 
 COLUMNS = (
@@ -26,6 +30,7 @@ CELLS = "C1,rating.given,2020-09-25 16:50:00,11430903MBDEM0138T4000715002000," +
     "platform.satisfaction,5,platform.channel,4"
 )
 ROW = dict(zip(COLUMNS.split(","), CELLS.split(","), strict=True))
+NEXT_YEAR = (datetime.now(UTC) + timedelta(days=365)).isoformat(timespec="seconds")
 Run = Callable[..., Result]
 
 
@@ -110,6 +115,7 @@ def test_a_file_that_cannot_be_read_is_refused_whole_with_exit_code_1(
     code, report = publish(run, file(tmp_path, name, content))
     assert (code, report["accepted"], report["results"]) == (1, False, [])
     assert expected in [(f["reason"], f["field"]) for f in report["faults"]]
+    assert all(f["text"] and f["mend"] for f in report["faults"])
     assert count(engine, outbox) == 0
 
 
@@ -118,7 +124,9 @@ def test_a_file_that_cannot_be_read_is_refused_whole_with_exit_code_1(
     [
         ({"department": "区土地局"}, ("unknown_department", "department")),
         ({"occurred_at": "1970-01-01 08:00:00"}, ("bad_event_time", "occurred_at")),
+        ({"occurred_at": 0}, ("bad_event_time", "occurred_at")),
         ({"occurred_at": "2099-01-01 08:00:00"}, ("bad_event_time", "occurred_at")),
+        ({"occurred_at": NEXT_YEAR}, ("bad_event_time", "occurred_at")),
         ({"item_code": "11430903MBDEM0138X4000715002000"}, ("bad_item_code", "item_code")),
         ({"case_no": None}, ("missing_field", "case_no")),
         ({"comment": "长" * 90_000}, ("too_large", "")),
@@ -132,6 +140,7 @@ def test_a_bad_row_is_named_dead_lettered_and_ends_with_exit_code_1(
     good, bad = report["results"]
     assert (code, good["outcome"], bad["outcome"], bad["row"]) == (1, "new", "refused", 2)
     assert [(f["reason"], f["field"]) for f in bad["faults"]] == [expected]
+    assert all(f["text"] and f["mend"] for f in bad["faults"])
     assert count(engine, dead_letter) == 1
 
 
@@ -184,6 +193,41 @@ def test_a_conflict_lists_the_differing_fields(run: Run, tmp_path: Path) -> None
     code, report = publish(run, file(tmp_path, "b.jsonl", lines(ROW | {"satisfaction_code": "1"})))
     assert (code, report["outcomes"]) == (1, {"conflict": 1})
     assert report["results"][0]["differing"] == ["satisfaction_code"]
+
+
+def test_of_many_bad_rows_people_see_the_first_and_the_count_of_all(run: Run, tmp_path: Path) -> None:
+    bad = [ROW | {"case_no": f"C{n}", "satisfaction_code": "9"} for n in range(25)]
+    path = file(tmp_path, "a.jsonl", lines(*bad, ROW))
+    told = run("publish", "service.rating.v1", path, "--dept", "HS-ZRZYJ", "--dry-run")
+    assert (told.exit_code, told.stdout.count(": refused")) == (1, 20)
+    assert "and 5 more" in told.stdout
+    assert "26 rows: 25 refused, 1 valid" in told.stdout
+
+
+def test_a_file_is_published_once_though_postgresql_is_killed_on_the_way(
+    run: Run, stack_directory: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("govbus.commands.publish.CHUNK", 50)
+    path = file(tmp_path, "a.jsonl", lines(*(ROW | {"case_no": f"C{n}"} for n in range(4_000))))
+    with Postgres(stack_directory / "killed-postgres", tied=True) as server:
+        url = server.create("district")
+        migrate.upgrade(url)
+        store = sa.create_engine(url, poolclass=sa.NullPool)
+        monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
+        told: list[Result] = []
+        words = ("publish", "service.rating.v1", path, "--dept", "HS-ZRZYJ")
+        publishing = threading.Thread(target=lambda: told.append(run(*words)))
+        publishing.start()
+        while count(store, outbox) == 0:
+            time.sleep(0.01)
+        server.kill()
+        time.sleep(1)
+        server.start()
+        publishing.join(120)
+        assert count(store, outbox) == 4_000
+    assert told[0].exit_code == 0
+    assert "waiting: PostgreSQL at 127.0.0.1" in told[0].stderr
+    assert "4000 rows" in told[0].stdout
 
 
 def test_publishing_waits_for_an_absent_database_and_says_so() -> None:

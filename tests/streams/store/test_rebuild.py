@@ -6,6 +6,7 @@ transaction the first time and in two the second); what is said of each in the e
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -113,8 +114,9 @@ def test_after_a_rebuild_every_table_holds_what_it_held_and_nothing_is_said_twic
 
     monkeypatch.setenv("GOVBUS_KAFKA", bus.kafka)
     monkeypatch.setenv("GOVBUS_DATABASE_URL", bus.database_url)
-    answer = CliRunner().invoke(cli.build(), ["rebuild", "--yes", "--timeout", "60"])
+    answer = CliRunner().invoke(cli.build(), ["rebuild", "--yes", "--timeout", "60", "--json"])
     assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["caught_up"] is True
     until(settled(engine), "the second reading to settle")
 
     assert dump(engine) == before

@@ -1,0 +1,41 @@
+"""What an operator is told when the database or Kafka fails under a command; knows no command.
+
+Decides which of the drivers' errors are outages. What is none of these is a mistake of ours.
+"""
+
+from __future__ import annotations
+
+from schemas.errors import GovbusError, Misconfigured, Retryable
+
+NO_SUCH_TABLE, NO_SUCH_COLUMN, NO_SUCH_DATABASE = "42P01", "42703", "3D000"
+
+
+def explained(error: BaseException) -> GovbusError | None:
+    """The error in an operator's words: wait (``Retryable``) or mend (``Misconfigured``); None: not an outage."""
+    import psycopg
+    import sqlalchemy as sa
+    from confluent_kafka import KafkaException
+    from kafka.errors import KafkaError
+
+    if isinstance(error, KafkaError | KafkaException):
+        return Retryable(f"Kafka does not answer: {_first_line(error)}; govbus status shows what runs")
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return _database(error, cause) if isinstance(cause, psycopg.Error) else None
+
+
+def _database(error: BaseException, cause: BaseException) -> GovbusError | None:
+    from streams.store.engine import is_transient
+
+    code = getattr(cause, "sqlstate", None)
+    if code in (NO_SUCH_TABLE, NO_SUCH_COLUMN):
+        return Misconfigured("the database is not at the newest schema: govbus db upgrade")
+    if code == NO_SUCH_DATABASE or "authentication failed" in str(cause):
+        return Misconfigured(f"GOVBUS_DATABASE_URL: {_first_line(cause)}")
+    if is_transient(error):
+        return Retryable(f"PostgreSQL does not answer: {_first_line(cause)}; govbus status shows what runs")
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    """The drivers' first line names the address and the reason; values of rows never stand there."""
+    return str(error).strip().partition("\n")[0]

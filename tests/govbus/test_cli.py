@@ -1,0 +1,98 @@
+"""What an operator reads when something is away or set wrong: what and where, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from govbus import cli, settings
+from schemas.errors import Misconfigured
+
+Told = Callable[..., tuple[int, str]]
+NOBODY = "postgresql+psycopg://govbus:geheim@127.0.0.1:1/govbus"
+READING = (
+    "alerts list", "rollup show", "directory search 水质", "licence show 1", "dlq list", "reconcile --no-province",
+    "db upgrade", "rebuild --yes",
+)  # fmt: skip
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Told:
+    """Exit code and standard error of ``govbus …`` as its entry point gives them."""
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_HOME", str(tmp_path))
+
+    def run(command: str, url: str) -> tuple[int, str]:
+        monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
+        monkeypatch.setattr(sys, "argv", ["govbus", *command.split()])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return int(ended.value.code or 0), capsys.readouterr().err.strip()
+
+    return run
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_database_that_is_away_is_told_in_one_line_with_its_address(command: str, told: Told) -> None:
+    code, said = told(command, NOBODY)
+    assert code == 1
+    assert "PostgreSQL does not answer" in said
+    assert 'server at "127.0.0.1", port 1' in said
+    assert "geheim" not in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.stack
+def test_a_database_without_tables_is_told_with_what_mends_it(told: Told, postgres: object) -> None:
+    url = postgres.create("without_tables")  # type: ignore[attr-defined]
+    code, said = told("alerts list", url)
+    assert (code, "govbus db upgrade" in said) == (78, True)
+    wrong = sa.make_url(url).set(password="geheim").render_as_string(hide_password=False)
+    code, said = told("alerts list", wrong)
+    assert (code, "GOVBUS_DATABASE_URL" in said, "geheim" in said) == (78, True, False)
+
+
+def test_an_absent_kafka_is_told_in_one_line_with_its_address(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("connectors.topics_admin.ANSWER_MS", 300)
+    code, said = told("topics check", NOBODY)
+    assert (code, len(said.splitlines())) == (1, 1)
+    assert "Kafka does not answer at 127.0.0.1:1" in said
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(cli, "build", lambda: broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
+
+
+def test_every_wrong_setting_is_named_at_once_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", "mysql://govbus:geheim@db/govbus")
+    monkeypatch.setenv("GOVBUS_KAFKA", "kafka-1;kafka-2")
+    monkeypatch.setenv("GOVBUS_CLOCK", "sundial")
+    monkeypatch.setenv("GOVBUS_REPLICATION", "three")
+    with pytest.raises(Misconfigured) as told:
+        settings.load()
+    named = sorted(problem.partition(":")[0] for problem in told.value.problems)
+    assert named == ["GOVBUS_CLOCK", "GOVBUS_DATABASE_URL", "GOVBUS_KAFKA", "GOVBUS_REPLICATION"]
+    assert "must be postgresql://user:password@host:port/database" in str(told.value)
+    assert "geheim" not in str(told.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_the_usual_ways_to_write_a_database_s_address_are_taken(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", f"{scheme}://u:p@h:5432/govbus")
+    assert settings.load().database_url == "postgresql+psycopg://u:p@h:5432/govbus"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "postgresql://host", "postgresql:///", "sqlite:///x.db"])
+def test_an_address_that_names_no_postgresql_database_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
+    with pytest.raises(Misconfigured, match="GOVBUS_DATABASE_URL"):
+        settings.load()
