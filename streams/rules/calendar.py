@@ -131,7 +131,7 @@ def _year(year: int, chosen: Chosen) -> tuple[Sessions, ...]:
     count = day_of(date(year + 1, 1, 1)) - first
     different = dict(next((p.days for p in chosen if p.days), ()))
     hours = next((p.hours for p in chosen if p.hours), ())
-    known = bool(chosen)
+    known = any(p.days for p in chosen)  # office hours alone are no calendar
     return tuple(
         _hours_on(day, hours) if _working(day, different, known) else () for day in range(first, first + count)
     )
@@ -169,7 +169,9 @@ class Calendar:
         lengths = [sum(c - o for o, c in sessions) for sessions in self._of_day]
         self._minutes = list(accumulate(lengths, initial=0))
         self._days = list(accumulate((1 if n else 0 for n in lengths), initial=0))
-        self._versions = {year: "+".join(p.version for p in ps) for year, ps in chosen.items() if ps}
+        self._versions = {
+            year: "+".join(p.version for p in ps) for year, ps in chosen.items() if any(p.days for p in ps)
+        }
 
     def sessions(self, day: int) -> Sessions:
         """Office sessions of a day as (opens, closes) minutes of the day; empty: a day off."""
