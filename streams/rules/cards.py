@@ -269,7 +269,7 @@ def summary(case_no: str, alert: Alert, due: str, finding: str) -> str:
     """The sentence a supervisor reads; ``due`` as local time text, ``finding`` the finding's name. No
     personal data.
     """
-    about = clock_of(alert.rule_id), alert.colour
+    about = _ABOUT.get(alert.rule_id) or (clock_of(alert.rule_id), alert.colour)
     sentence = _SENTENCES[about].format(case_no=case_no, due=due, finding=finding, subject=alert.subject)
     return sentence + ("（日历未公布，期限为暂定）" if alert.provisional else "")
 
@@ -284,4 +284,6 @@ _SENTENCES: Mapping[tuple[str, str], str] = {
     (GROUP, YELLOW): "黄牌：{case_no} 全流程时限将到，应于 {due} 前全部办结，请牵头部门协调。",
     (GROUP, RED): "红牌：{case_no} 已超过全流程时限（{due}），请牵头部门立即协调并说明原因。",
     ("", NO_COLOUR): "监察发现：办件 {case_no} {finding}，请核查。",
+    ("item", NO_COLOUR): "监察发现：事项 {case_no} 的“{subject}”线上线下不一致，请核查。",
 }
+_ABOUT: Mapping[str, tuple[str, str]] = {"element_mismatch": ("item", NO_COLOUR)}

@@ -93,6 +93,13 @@ def derive(
     return replace(state, spoken=remember(spoken, decisions)), decisions
 
 
+def explained(key: str, members: Members, references: References, at: int) -> tuple[Line, Calendar] | None:
+    """The group's own clock as known at ``at`` (epoch ms) and the calendar it counts by; None if it has none."""
+    known = {no: tuple(events[: _count(events, at)]) for no, events in sorted(members.items())}
+    view = _view(key, [_Life(no, events, references, at) for no, events in known.items() if events], references, at)
+    return None if view.line is None or view.calendar is None else (view.line, view.calendar)
+
+
 def _count(events: Sequence[CaseEvent], horizon: int) -> int:
     return bisect_right(events, horizon, key=lambda e: e.known_at)
 

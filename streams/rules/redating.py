@@ -11,7 +11,7 @@ from streams.rules import cards, clocks
 from streams.rules.calendar import Calendar
 from streams.rules.clocks import Line
 from streams.rules.judge import References
-from streams.rules.lifecycle import VOID, CaseEvent, course
+from streams.rules.lifecycle import VOID, CaseEvent, Course, course
 from streams.rules.limits import counting
 
 
@@ -48,8 +48,15 @@ def redated(case_no: str, events: Sequence[CaseEvent], references: References, a
 def _lines(
     events: Sequence[CaseEvent], calendar: Calendar, references: References
 ) -> Mapping[tuple[str, str], tuple[str, Line]]:
+    seen, lines = explained(events, calendar, references)
+    return {(line.clock, line.subject): (seen.department, line) for line in lines}
+
+
+def explained(
+    events: Sequence[CaseEvent], calendar: Calendar, references: References
+) -> tuple[Course, tuple[Line, ...]]:
+    """The course of a case with these events, and its clocks; none for a void case."""
     seen = course(events, calendar, counting(), cards.practice())
     if seen.status == VOID:
-        return {}
-    seen, lines = clocks.lines(seen, events[0].item_code, calendar, references.items)
-    return {(line.clock, line.subject): (seen.department, line) for line in lines}
+        return seen, ()
+    return clocks.lines(seen, events[0].item_code, calendar, references.items)

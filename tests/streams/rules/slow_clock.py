@@ -128,6 +128,12 @@ class Counter:
             counts[max(begin - start, 0) : size if end is None else max(end - start, 0)] = False
         self.consumed = np.concatenate(([0], np.cumsum(counts)))
 
+    def passed(self, minute: int) -> int:
+        """Minutes counted before ``minute``."""
+        while minute - self.start >= len(self.consumed):
+            self._count(8 * len(self.consumed))
+        return int(self.consumed[minute - self.start])
+
     def first(self, reached: Any) -> int | None:
         """The first minute at which ``reached(consumed)`` holds; None: never."""
         found = np.flatnonzero(reached(self.consumed))
@@ -205,7 +211,7 @@ def _natural(offices: Offices, case: Case, days: float) -> tuple[int | None, int
         if not more:
             break
         pauses += more
-    span = budget if due is None else int(counter.consumed[due - opened])
+    span = budget if due is None else counter.passed(due)
     longer = days > 1
     yellow = counter.first(lambda c: (c * 100 >= span * 80) | (longer & (span - c <= DAY)))
     return due, yellow
