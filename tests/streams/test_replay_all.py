@@ -80,7 +80,7 @@ def history(seed: int) -> tuple[Entry, ...]:
     stories = _stories(rng)
     rows = [
         *_references(rng, stories),
-        *(_late(rng, row) for s in stories for row in cases.rows(rng, s)),
+        *(_late(rng, _of_a_project(row)) for s in stories for row in cases.rows(rng, s)),
         *(_late(rng, ratings.row(rng, o)) for s in stories[:2] for o in _opinions(rng, s)),
         *(row for k in _licences(rng) for row in k.rows),
         *_resource(rng),
@@ -111,6 +111,11 @@ def _stories(rng: random.Random) -> list[Story]:
     return rng.sample(sorted(told, key=lambda s: -len(s.told))[:10], 3)
 
 
+def _of_a_project(row: Row) -> Row:
+    """All three cases belong to one construction project, whose clock spans them and their partitions."""
+    return replace(row, record={**row.record, "project_code": "2001-430903-04-01-000001"})
+
+
 def _late(rng: random.Random, row: Row) -> Row:
     """A quarter of the rows comes up to ten days late, so also out of order."""
     late = rng.choice((0, 0, 0, rng.randrange(10 * DAY_MS)))
@@ -131,7 +136,8 @@ def _references(rng: random.Random, stories: Sequence[Story]) -> list[Row]:
     rows = [Row(CALENDAR, HESHAN, EVERY_PUBLISHER, KNOWN_BEFORE, r) for r in known]
     rows += [Row(CALENDAR, HESHAN, EVERY_PUBLISHER, at, r) for at, r in ((REVISION_HEARD, revised), (own_at, own))]
     versions = {(v.code, v.version): v for s in stories for v in s.versions}
-    return rows + list(items.rows(versions.values(), KNOWN_BEFORE + 60_000))
+    published = items.rows(versions.values(), KNOWN_BEFORE + 60_000)
+    return rows + [replace(row, record={**row.record, "limit_rule": "R6-5"}) for row in published]
 
 
 def _opinions(rng: random.Random, story: Story) -> list[Opinion]:
