@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from streams.rules import cards, clock
 from streams.rules.calendar import DAY_MINUTES, Calendar, epoch_ms, minute_of
 from streams.rules.cards import CARD, DELIVERY, HANDLING, STATUTORY, STEP, CardRule, Ground
-from streams.rules.clock import Deadline
+from streams.rules.clock import Deadline, Pauses
 from streams.rules.lifecycle import CaseEvent, Course, Finding
 from streams.rules.limits import ItemVersion, Limit, Step, capped, counting, delivery, in_force
 
@@ -26,7 +26,7 @@ class Line:
     deadline: Deadline
     limit: Limit
     evidence: tuple[str, ...]
-    pauses: clock.Pauses = ()
+    pauses: Pauses = ()
     stopped_at: int | None = None
     stopped_by: str = ""
     subject: str = ""
@@ -146,7 +146,7 @@ def ms(minute: int | None) -> int | None:
     return None if minute is None else epoch_ms(minute)
 
 
-def in_ms(pauses: clock.Pauses) -> tuple[tuple[int, int | None], ...]:
+def in_ms(pauses: Pauses) -> tuple[tuple[int, int | None], ...]:
     """Pauses in epoch ms."""
     return tuple((epoch_ms(start), ms(end)) for start, end in pauses)
 

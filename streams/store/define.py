@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -63,8 +62,8 @@ def _tell(tx: sa.Connection, code: str, events: Sequence[sets.Body], spoken: Map
     latest = max(events, key=lambda e: (e["received_at"], e["event_id"]))
     about = About(latest["region"], latest["department"], code, latest["received_at"])
     found = define.findings(code, events)
-    owner, answering = define.owner(code), SimpleNamespace(region=about.region, department=about.department)
-    cards.replace(tx, [owner], cards.rows(owner, answering, code, found))
+    owner = define.owner(code)
+    cards.replace(tx, [owner], cards.rows(owner, about, code, found))
     decisions = tuple(differences(spoken, found, about, latest["received_at"]))
     after = remember(spoken, decisions)
     cards.remember(tx, {(owner, d.alert.alert_id): after[d.alert.alert_id] for d in decisions})

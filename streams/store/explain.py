@@ -38,7 +38,7 @@ def case(tx: sa.Connection, case_no: str) -> Explained:
     known = _references(tx, {e.item_code for e in events})
     calendar = known.calendars.known_at(FAR, events[0].region)
     lines = redating.explained(events, calendar, known)[1]
-    return Explained(row, lines, calendar, _cards(tx, case_no))
+    return Explained(dict(row), lines, calendar, _cards(tx, case_no))
 
 
 def group(tx: sa.Connection, key: str) -> Explained:
@@ -52,7 +52,7 @@ def group(tx: sa.Connection, key: str) -> Explained:
     found = groups.explained(key, {no: s.events for no, s in states.items()}, known, FAR)
     calendar = known.calendars.known_at(FAR, row["region"])
     lines = () if found is None else (found[0],)
-    return Explained(row, lines, calendar, _cards(tx, key))
+    return Explained(dict(row), lines, calendar, _cards(tx, key))
 
 
 def _references(tx: sa.Connection, item_codes: set[str]) -> References:
@@ -61,7 +61,7 @@ def _references(tx: sa.Connection, item_codes: set[str]) -> References:
 
 def _cards(tx: sa.Connection, owner: str) -> tuple[Mapping[str, Any], ...]:
     query = sa.select(card).where(card.c.case_no == owner).order_by(card.c.issued_at, card.c.alert_id)
-    return tuple(tx.execute(query).mappings())
+    return tuple(dict(row) for row in tx.execute(query).mappings())
 
 
 _MEMBERS = sa.text(
