@@ -21,7 +21,8 @@ BAD_SQL = "SELECT count(*) FROM alert_inbox WHERE kind = 'BAD_RATING'"
 DEAD_SQL = "SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason"
 DUE_SQL = """SELECT (SELECT count(*) FROM case_state WHERE next_check_at <= :end) +
                     (SELECT count(*) FROM group_state WHERE next_check_at <= :end) +
-                    (SELECT count(*) FROM case_group WHERE stale)"""
+                    (SELECT count(*) FROM case_group WHERE stale) +
+                    (SELECT count(*) FROM rating_claim_news)"""
 
 
 @dataclass(frozen=True, slots=True)

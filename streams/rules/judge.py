@@ -16,9 +16,21 @@ from typing import Any
 from streams.rules import cards, clock, clocks
 from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
 from streams.rules.cards import HANDLING, STATUTORY, Alert, Ground, Knowledge
+from streams.rules.claims import Claim, standing
 from streams.rules.clock import Deadline
 from streams.rules.clocks import Line
-from streams.rules.lifecycle import DECIDED, NONE, RETURNED, SUBMITTED, TRANSFERRED, VOID, CaseEvent, Course, course
+from streams.rules.lifecycle import (
+    DECIDED,
+    NONE,
+    RETURNED,
+    SUBMITTED,
+    TRANSFERRED,
+    VOID,
+    CaseEvent,
+    Course,
+    Finding,
+    course,
+)
 from streams.rules.limits import ItemVersion, counting
 
 ISSUED, REVOKED, RETRACTED = "ISSUED", "REVOKED", "RETRACTED"
@@ -27,10 +39,13 @@ ON_TIME_COUNTS = (*DECIDED, RETURNED, TRANSFERRED)
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What cases are judged by: calendars as they became known, items as they are (timeless)."""
+    """What cases are judged by: calendars as they became known, items as they are (timeless), and what ratings claim
+    about the cases (by case number).
+    """
 
     calendars: CalendarHistory
     items: Mapping[str, tuple[ItemVersion, ...]] = field(default_factory=dict)
+    claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +179,8 @@ def fold(
     if not history:
         return state, ()
     horizon = max(now, history[-1].known_at, *(a.issued_at for a in state.alerts))
-    derived = _derive(state.case_no, history, references, horizon, _quiet(state, history))
+    quiet = 0 if references.claims.get(state.case_no) else _quiet(state, history)
+    derived = _derive(state.case_no, history, references, horizon, quiet)
     about = About(derived.region, derived.department, derived.item_code, history[-1].known_at)
     decisions = tuple(differences(state.spoken, derived.alerts, about, horizon))
     return replace(derived, spoken=remember(state.spoken, decisions)), decisions
@@ -215,12 +231,16 @@ class _View:
 
 def _derive(case_no: str, events: tuple[CaseEvent, ...], references: References, horizon: int, quiet: int) -> CaseState:
     region = events[0].region
-    changes = references.calendars.changes(region)
+    claims, changes = references.claims.get(case_no, ()), references.calendars.changes(region)
+    if claims:
+        changes = tuple(sorted({*changes, *(c.at for c in claims)}))
     first, last = bisect_right(changes, events[0].known_at), bisect_right(changes, horizon)
     history: list[Knowledge] = []
     for at, count in _loud(_moments(events, changes[first:last]), quiet):
         view = _view(events[:count], references.calendars.known_at(at, region), references)
-        history.append(_knowledge(at, view, events, count))
+        if claims:
+            view = _contradicted(view, standing(claims, at))
+        history.append(_knowledge(at, view, events, count, claims))
     alerts, upcoming = cards.alerts(case_no, history, horizon)
     ahead = [upcoming, view.course.deemed_at, changes[last] if last < len(changes) else None]
     nearest = min((t for t in ahead if t is not None and t > horizon), default=None)
@@ -242,10 +262,22 @@ def _loud(moments: list[tuple[int, int]], quiet: int) -> list[tuple[int, int]]:
     return moments[begin:] if begin > 0 else moments
 
 
-def _knowledge(at: int, view: _View, events: Sequence[CaseEvent], count: int) -> Knowledge:
+def _contradicted(view: _View, claims: Sequence[Claim]) -> _View:
+    """Findings about ratings that say the case took too long where the clock says that it did not (DOMAIN 5.4)."""
+    handling = view.line(HANDLING)
+    if handling is None or not handling.on_time:
+        return view
+    found = (Finding("tag_contradicts_clock", c.event_id) for c in claims)
+    return replace(view, grounds=(*view.grounds, *clocks.finding_grounds(found)))
+
+
+def _knowledge(
+    at: int, view: _View, events: Sequence[CaseEvent], count: int, claims: Sequence[Claim]
+) -> Knowledge:
     pauses = clocks.in_ms(view.course.pauses)
     new = [e.type for e in events[:count] if e.known_at == at]
-    return Knowledge(at, view.grounds, pauses, view.course.hold_until, why(new))
+    amended = not new and any(c.at == at for c in claims)
+    return Knowledge(at, view.grounds, pauses, view.course.hold_until, "rating_corrected" if amended else why(new))
 
 
 _REASONS = (

@@ -5,6 +5,7 @@ says it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from schemas import codesets
 from schemas.topics import ALERT, CASE
 from streams.rules.judge import CaseState, Decision, Spoken, alert_record, fold
 from streams.rules.lifecycle import CaseEvent
-from streams.store import bulk, cards, groups, references
+from streams.store import bulk, cards, claims, groups, references
 from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, decode_rows, keep_new, say
 from streams.store.tables import case_event, case_state
@@ -69,7 +70,7 @@ class JudgeProjection:
         states = _load(tx, list(cases))
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
-        known = self._references.read(tx, epochs, codes)
+        known = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
         judged = _Judged()
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())

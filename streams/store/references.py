@@ -18,8 +18,8 @@ from streams.rules.limits import ItemVersion, item_versions
 from streams.rules.schedule import Concern
 from streams.store.tables import calendar_event, item_event, reference_epoch
 
-CALENDAR, ITEM = "calendar", "item"
-KINDS = (CALENDAR, ITEM)
+CALENDAR, ITEM, CLAIM = "calendar", "item", "claim"
+KINDS = (CALENDAR, ITEM, CLAIM)
 
 
 def held(tx: sa.Connection) -> Mapping[str, int]:

@@ -293,6 +293,23 @@ rollup_emitted = sa.Table(  # what was last said on rating.rollup.v1; not state:
     sa.Column("revision", BIG, nullable=False),
 )
 
+rating_claim = sa.Table(  # ratings that say their case took too long, and amendments; see streams.rules.claims
+    "rating_claim",
+    metadata,
+    sa.Column("event_id", UUID(as_uuid=True), primary_key=True),
+    sa.Column("case_no", TEXT, nullable=False),
+    sa.Column("service_no", sa.Integer, nullable=False),
+    sa.Column("assess_no", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("too_slow", sa.Boolean, nullable=False),
+    sa.Column("received_at", BIG, nullable=False),
+    sa.Index("ix_rating_claim_case", "case_no"),
+)
+
+rating_claim_news = sa.Table(  # cases whose judge has not been told of them yet; not state
+    "rating_claim_news", metadata, sa.Column("case_no", TEXT, nullable=False)
+)
+
 # --- licences, directory, handling, counted topics ------------------------------------------------------------------
 
 licence_event = sa.Table("licence_event", metadata, *_event_columns(), sa.Column("family", TEXT, nullable=False),
@@ -436,9 +453,9 @@ receipt = sa.Table(  # one row a batch: the province's signed word
 )
 
 STATE_TABLES: tuple[sa.Table, ...] = (
-    item_event, calendar_event, case_event, case_state, case_group, group_state, card, rating_event, rating_cell,
-    licence_event, licence, resource_event, directory_entry, handling_event, handling, behaviour_event, ticket_event,
-    dead_letter,
+    item_event, calendar_event, case_event, case_state, case_group, group_state, card, rating_event, rating_claim,
+    rating_cell, licence_event, licence, resource_event, directory_entry, handling_event, handling, behaviour_event,
+    ticket_event, dead_letter,
 )  # fmt: skip
 """What a full replay must rebuild identically (columns ``partition`` and ``offset`` aside)."""
 

@@ -1,4 +1,4 @@
-"""Groups of cases, how far a partition is known, and which days a case depends on."""
+"""Groups of cases, how far a partition is known, which days a case depends on, and what ratings claim of it."""
 
 from __future__ import annotations
 
@@ -52,9 +52,24 @@ def upgrade() -> None:
         ["next_check_at"],
         postgresql_where=sa.text("next_check_at IS NOT NULL"),
     )
+    op.create_table(
+        "rating_claim",
+        sa.Column("event_id", sa.UUID(), nullable=False),
+        sa.Column("case_no", sa.Text(), nullable=False),
+        sa.Column("service_no", sa.Integer(), nullable=False),
+        sa.Column("assess_no", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("too_slow", sa.Boolean(), nullable=False),
+        sa.Column("received_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("event_id"),
+    )
+    op.create_index("ix_rating_claim_case", "rating_claim", ["case_no"])
+    op.create_table("rating_claim_news", sa.Column("case_no", sa.Text(), nullable=False))
 
 
 def downgrade() -> None:
+    op.drop_table("rating_claim_news")
+    op.drop_table("rating_claim")
     op.drop_table("group_state")
     op.drop_table("case_group")
     op.drop_column("cursor", "horizon")
