@@ -265,7 +265,7 @@ def _loud(moments: list[tuple[int, int]], quiet: int) -> list[tuple[int, int]]:
 def _contradicted(view: _View, claims: Sequence[Claim]) -> _View:
     """Findings about ratings that say the case took too long where the clock says that it did not (DOMAIN 5.4)."""
     handling = view.line(HANDLING)
-    if handling is None or not handling.on_time:
+    if handling is None or not handling.on_time or view.course.status not in ON_TIME_COUNTS:
         return view
     found = (Finding("tag_contradicts_clock", c.event_id) for c in claims)
     return replace(view, grounds=(*view.grounds, *clocks.finding_grounds(found)))

@@ -57,6 +57,7 @@ def test_too_slow_said_of_a_case_that_was_on_time_is_found_and_of_a_late_one_is_
     assert found([ACCEPTED, IN_TIME], said) == [("2020-10-21 09:00", "", "", ("r1",))]
     assert found([ACCEPTED, LATE], said) == []
     assert found([ACCEPTED], said) == []  # nobody knows yet
+    assert found([ACCEPTED, event("withdrawn", "2020-10-13 09:00")], said) == []  # it is in no rate
 
 
 def test_a_rating_that_is_known_before_the_decision_is_found_with_the_decision() -> None:
