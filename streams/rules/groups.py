@@ -188,7 +188,7 @@ def _why(lives: Sequence[_Life], at: int) -> str:
 
 def _view(key: str, lives: Sequence[_Life], references: References, at: int) -> _View:
     known = [(life, seen) for life in lives if (seen := life.at(at)) is not None]
-    begun = [(life, seen) for life, seen in known if seen.accepted_at is not None and seen.status != VOID]
+    begun = [(life, seen) for life, seen in known if seen.accepted_at is not None]  # a void one never was
     named = _rule(key, begun, references) if begun else None
     if named is None:
         return _View(known)

@@ -150,6 +150,13 @@ def test_a_case_accepted_on_a_promise_is_verified_in_time_or_found(kind: str) ->
     assert [a.revoked_at for a in state.alerts] == [ms("2020-11-12 09:00")]
 
 
+def test_a_promise_verified_too_late_was_not_verified_in_time() -> None:
+    late = event("verified", "2020-11-10 17:01", verification="KEPT")
+    assert findings(told([promised("PROMISE"), GRANTED, late], known(), "2020-12-01 09:00")) == [
+        ("promise_unverified", "2020-11-10 17:00")
+    ]
+
+
 def test_a_broken_promise_is_found_when_it_is_told() -> None:
     broken = event("verified", "2020-11-02 10:00", verification="BROKEN")
     assert findings(told([promised("PROMISE"), GRANTED, broken], known(), "2020-12-01 09:00")) == [

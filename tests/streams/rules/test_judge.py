@@ -425,6 +425,13 @@ def test_a_special_procedure_of_more_than_ninety_days_is_a_finding_and_no_card()
     assert [(a.revoked_reason) for a in later.alerts] == ["late_pause"]
 
 
+@pytest.mark.parametrize(("ended", "found"), [("2021-01-11 10:00", []), ("2021-01-11 10:01", ["suspension_too_long"])])
+def test_a_special_procedure_told_after_its_end_was_too_long_or_not(ended: str, found: list[str]) -> None:
+    whole = event("special_ended", ended, special="HEARING", started_at=ms("2020-10-13 10:00"), ended_at=ms(ended))
+    state, _ = told([event("accepted", "2020-10-12 10:00"), whole], references(item(100)), "2021-01-12 10:00")
+    assert findings(state) == found
+
+
 def test_events_count_by_when_they_happened_not_by_when_they_came() -> None:
     events = [
         event("submitted", "2020-10-09 10:00"),
