@@ -152,9 +152,9 @@ def test_a_case_accepted_on_a_promise_is_verified_in_time_or_found(kind: str) ->
 
 def test_a_promise_verified_too_late_was_not_verified_in_time() -> None:
     late = event("verified", "2020-11-10 17:01", verification="KEPT")
-    assert findings(told([promised("PROMISE"), GRANTED, late], known(), "2020-12-01 09:00")) == [
-        ("promise_unverified", "2020-11-10 17:00")
-    ]
+    state = told([promised("PROMISE"), GRANTED, late], known(), "2020-12-01 09:00")
+    assert findings(state) == [("promise_unverified", "2020-11-10 17:00")]
+    assert state.alerts[0].revoked_at is None
 
 
 def test_a_broken_promise_is_found_when_it_is_told() -> None:
