@@ -180,6 +180,26 @@ def test_an_item_that_arrives_after_its_case_gives_it_a_clock(
     assert rows(engine, sa.select(case_state.c.due_at)) == [(ms(2020, 10, 19, 17),)]
 
 
+@pytest.mark.parametrize(
+    ("changed", "received", "marked"),
+    [
+        (date(2020, 3, 2), ms(2020, 10, 14, 9), False),  # a day that the case does not count
+        (date(2020, 10, 15), ms(2020, 10, 14, 9), True),  # one that it does
+        (date(2020, 3, 2), ms(2020, 10, 12, 12), True),  # published before the newest event, applied after it
+    ],
+)
+def test_a_revised_calendar_has_those_judged_again_whom_it_may_concern(
+    engine: sa.Engine, log: Log, judge: JudgeProjection, changed: date, received: int, marked: bool
+) -> None:
+    put(engine, ScheduleProjection(), log, published_calendar(2020, 1))
+    put(engine, DefineProjection(), log, published_item(5))
+    put(engine, judge, log, case("accepted", "C-1", ACCEPTED), case("step_completed", "C-1", ms(2020, 10, 13, 9)))
+    revised = published_calendar(2020, received, revision=2)
+    off = {"day": changed, "working": False, "name": ""}
+    put(engine, ScheduleProjection(), log, {**revised, "days": [*revised["days"], off]})
+    assert (rows(engine, sa.select(case_state.c.next_check_at)) == [(0,)]) is marked
+
+
 def test_30_a_version_that_promises_more_than_the_law_allows_is_quarantined(
     engine: sa.Engine, log: Log, judge: JudgeProjection
 ) -> None:
