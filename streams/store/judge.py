@@ -19,8 +19,10 @@ from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, decode_rows, keep_new, say
 from streams.store.tables import case_event, case_state
 
-BLOCK = 2_000
-"""Cases that one call of ``tick`` judges at most."""
+BLOCK = 500
+"""Cases that one call of ``tick`` judges at most. A tick of a worker that has all twelve partitions is one transaction,
+and while it lasts no event is applied: alerts wait for it.
+"""
 
 
 class JudgeProjection:
