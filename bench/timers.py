@@ -1,5 +1,5 @@
-"""``govbus bench timers``: the sweep over open clocks: what it costs while nothing is due, and how fast all of them are
-judged once they are.
+"""``govbus bench timers``: the sweep over open clocks: what it costs while nothing is due, how fast all of them are
+judged once they are, and how long a revised calendar takes to re-date them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bench import cases, clones, load, ours
+from bench import cases, clones, load, ours, revision
 from bench.given import Given
 from bench.known import known
 from bench.measure import Round, percentile, report
@@ -35,7 +35,9 @@ def run(given: Given) -> dict[str, Any]:
     """The report over about ``given.events`` cases that are accepted and not decided (two events each).
 
     ``quiet_ms_*``: one look while no clock is due. ``rate``: cases a second once all are due, years later by the wall
-    clock, judged as a worker's line judges them but in this process. Limit: one UPDATE of the same rows.
+    clock, judged as a worker's line judges them but in this process. ``revised_few``, ``revised_all``: clocks that
+    a revised calendar concerns, by one late day or by all of the year; ``…_s``: until the last of them is re-dated,
+    also in this process. Limit: one UPDATE of the same rows.
     """
     templates = clones.open_case_templates()
     events = clones.copies(templates, 2 * given.events) * len(templates)
@@ -67,6 +69,11 @@ def _round(place: Stand, given: Given, count: int, number: int) -> Round:
         engine = connect(url)
         figures = {"clocks": float(count), **_quiet(engine, given), **_sweep(engine, given, count)}
         engine.dispose()
+    for name in revision.KINDS:
+        with place.database(CLOCKS, f"revised_{name}_{number}") as url:
+            engine = connect(url)
+            figures |= revision.figures(engine, name, given)
+            engine.dispose()
     with place.database(CLOCKS, f"update_{number}") as url:
         engine = connect(url)
         updated = _updated(engine, count)

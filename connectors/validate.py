@@ -342,6 +342,18 @@ def _promise_within_statute(finding: Finding) -> None:
         )
 
 
+def _steps_within_promise(finding: Finding) -> None:
+    """DOMAIN §2.5: the limits of the steps sum up to the promise at most; compared in one unit only."""
+    record = finding.record
+    unit, factor = SAME_UNIT.get(record.get("promise_unit_code", ""), ("", 0.0))
+    steps = [(SAME_UNIT.get(s.get("step_unit_code", ""), ("", 0.0)), s) for s in record.get("steps") or ()]
+    promise = record.get("promise_limit")
+    if promise is None or not steps or any(other != unit for (other, _), _ in steps):
+        return
+    if sum(by * float(s.get("step_limit", 0)) for (_, by), s in steps) > promise * factor:
+        finding.fault("rule_failed", "steps", "together they are longer than promise_limit", "correct the limits")
+
+
 def _level_matches_code(finding: Finding) -> None:
     """DOMAIN §2.2: place 19 of an implementing code is the level of the body."""
     code, level = finding.record.get("item_code", ""), finding.record.get("body_level_code", "")
@@ -382,7 +394,7 @@ def _family(finding: Finding) -> None:
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (_not_accepted_has_reason,),
     BEHAVIOUR: (_reported_after_check,),
-    ITEM: (_promise_within_statute, _level_matches_code),
+    ITEM: (_promise_within_statute, _steps_within_promise, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),
     LICENCE: (_family,),
 }

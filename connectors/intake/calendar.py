@@ -28,9 +28,19 @@ def calendar_rows(
 
 
 def calendar_row(
-    year: int, *, occurred_at: int, department: str, region: str = NATION, revision: int = 1
+    year: int,
+    *,
+    occurred_at: int,
+    department: str,
+    region: str = NATION,
+    revision: int = 1,
+    days: list[dict[str, Any]] | None = None,
+    hours: list[dict[str, Any]] | None = None,
+    source: str = SOURCE,
 ) -> dict[str, Any]:
-    """The row of one year: days that differ from Mon-Fri, and the office hours in force all year."""
+    """The row of one year: days that differ from Mon-Fri (None: the package's), and the office hours (None: the
+    reference hours all year).
+    """
     return {
         "event_type": "calendar.published",
         "region": region,
@@ -39,9 +49,9 @@ def calendar_row(
         "year": year,
         "revision": revision,
         "calendar_version": f"{year}-r{revision}",
-        "source": SOURCE,
-        "days": different_days(year),
-        "hours": [_hours(year)],
+        "source": source,
+        "days": different_days(year) if days is None else days,
+        "hours": hours or [_hours(year)],
     }
 
 

@@ -1,9 +1,10 @@
-"""``govbus clock``: a deadline explained, day by day, from the published calendars of the package
-chinesecalendar.
+"""``govbus clock``: a deadline explained, day by day. One that is described on the command line, by the calendars of
+the package chinesecalendar, or those of a case or group in the database, by the calendars that were published.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,19 @@ import typer
 if TYPE_CHECKING:
     from streams.rules.calendar import Calendar
     from streams.rules.clock import Deadline, Pauses
+    from streams.rules.clocks import Line
+    from streams.rules.limits import Limit
 
 UNITS = {"wd": "1", "d": "2", "h": "3", "min": "4", "mo": "5"}
 UNIT_NAMES = {"1": "个工作日", "2": "个自然日", "3": "小时", "4": "分钟", "5": "个月"}
+KINDS = {
+    "handling": "承诺时限",
+    "statutory": "法定时限",
+    "step": "环节",
+    "acceptance": "受理答复",
+    "delivery": "证照送达",
+    "group": "全流程",
+}
 BEIJING = timezone(timedelta(hours=8))
 
 
@@ -25,11 +36,11 @@ def register(app: typer.Typer) -> None:
 
 def clock(
     accepted: Annotated[
-        str, typer.Option(help="Acceptance, ISO 8601 (Asia/Shanghai unless it says otherwise).")
-    ],
+        str, typer.Option(help="When the clock begins, ISO 8601 (Asia/Shanghai unless it says otherwise).")
+    ] = "",
     limit: Annotated[
-        float, typer.Option(help="The limit, in --unit; 0: on the spot (即办).", min=0, max=10_000)
-    ],
+        float | None, typer.Option(help="The limit, in --unit; 0: on the spot (即办).", min=0, max=10_000)
+    ] = None,
     unit: Annotated[
         str, typer.Option(help="wd 工作日, d 自然日, h 小时, min 分钟, mo 月; or a govbus.limit-unit code.")
     ] = "wd",
@@ -40,27 +51,107 @@ def clock(
     half_day: Annotated[
         str, typer.Option(help="BUSINESS_MINUTES, FIXED_4H or SESSION.")
     ] = "BUSINESS_MINUTES",
+    kind: Annotated[
+        str, typer.Option(help="handling, step, group; acceptance or delivery, whose limits the law gives.")
+    ] = "handling",
+    case: Annotated[str, typer.Option(help="Explain all clocks of this case, as it was applied.")] = "",
+    group: Annotated[str, typer.Option(help="Explain this project or bundle: project/430903/CODE.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
 ) -> None:
-    """Explain a deadline. 时限计算说明."""
+    """Explain a deadline day by day: one that is given, or those of a case or group. 时限计算说明."""
     import json
 
+    if case or group:
+        report = _applied(case, group)
+    else:
+        report = _given(kind, accepted, limit, unit, pause or [], extend, half_day)
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    elif case or group:
+        _show_applied(report)
+    else:
+        _show(report)
+
+
+def _given(
+    kind: str, accepted: str, amount: float | None, unit: str, pause: list[str], extend: float, half_day: str
+) -> dict[str, Any]:
+    """The report on a clock that is described on the command line."""
+    from streams.rules import cards
     from streams.rules import clock as rule
-    from streams.rules.limits import Limit, counting
+    from streams.rules.calendar import DAY_MINUTES
+    from streams.rules.limits import counting
 
     if half_day not in ("BUSINESS_MINUTES", "FIXED_4H", "SESSION"):
         raise typer.BadParameter("BUSINESS_MINUTES, FIXED_4H or SESSION", param_hint="--half-day")
-    calendar = _calendar()
-    pauses = rule.union(_pause(text) for text in pause or [])
+    if kind not in KINDS:
+        raise typer.BadParameter(f"one of {', '.join(KINDS)}", param_hint="--kind")
+    limit, start = _limit(kind, amount, _unit(unit)), _minute(accepted, "--accepted")
+    calendar, pauses = _calendar(), rule.union(_pause(text) for text in pause)
     how = rule.counting_in(counting(), half_day)  # type: ignore[arg-type]
-    line = rule.deadline(
-        calendar, _minute(accepted, "--accepted"), Limit(limit, _unit(unit)), how, pauses, extend
-    )
-    report = _report(calendar, line, pauses)
-    if as_json:
-        typer.echo(json.dumps(report, ensure_ascii=False))
-    else:
-        _show(report, limit + extend, _unit(unit))
+    warning = cards.warning("handling" if kind == "acceptance" else kind, start // DAY_MINUTES)
+    line = rule.deadline(calendar, start, limit, how, pauses, extend, warning)
+    return {"clock": kind, "limit": limit.amount + extend, "unit": limit.unit, **_report(calendar, line, pauses)}
+
+
+def _limit(kind: str, amount: float | None, unit: str) -> Limit:
+    from streams.rules.limits import Limit, counting, delivery
+
+    if amount is not None:
+        return Limit(amount, unit)
+    if kind == "acceptance":
+        return counting().acceptance
+    if kind == "delivery":
+        return delivery().limit
+    raise typer.BadParameter("is needed for this clock", param_hint="--limit")
+
+
+def _applied(case: str, group: str) -> dict[str, Any]:
+    """The report on what the database holds of a case or a group."""
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from streams.store import explain
+    from streams.store.engine import connect
+
+    engine = connect(resolve(load()).database_url)
+    with engine.connect() as tx:
+        found = explain.case(tx, case) if case else explain.group(tx, group)
+    engine.dispose()
+    row = found.row
+    head = {"case_no": row["case_no"], "status": row["status"]} if case else _whole(row)
+    lines = [{**_line(line), **_report(found.calendar, line.deadline, line.pauses)} for line in found.lines]
+    return {**head, "department": row["department"], "clocks": lines, "cards": [_card(c) for c in found.cards]}
+
+
+def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("case_no", "item_code", "department", "status", "accepted", "stopped")
+    parts = [dict(zip(names, part, strict=True)) for part in row["parts"]]
+    for part in parts:
+        part["accepted"], part["stopped"] = _moment(part["accepted"]), _moment(part["stopped"])
+    return {"group": row["group_key"], "status": row["stage"], "limit_rule": row["limit_rule"], "parts": parts}
+
+
+def _line(line: Line) -> dict[str, Any]:
+    return {
+        "clock": line.clock,
+        "step": line.subject,
+        "limit": line.limit.amount,
+        "unit": line.limit.unit,
+        "pauses": [[_iso(start), _iso(end)] for start, end in line.pauses],
+        "stopped": _moment(line.stopped_at),
+        "on_time": line.on_time,
+        "evidence": [*line.evidence, *([line.stopped_by] if line.stopped_by else [])],
+    }
+
+
+def _card(row: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("kind", "colour", "rule_id", "rule_version", "calendar_version", "revoked_reason", "evidence")
+    times = {name: _moment(row[name]) for name in ("due_at", "issued_at", "revoked_at")}
+    return {"alert_id": str(row["alert_id"]), **{name: row[name] for name in kept}, **times}
+
+
+def _moment(at: int | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at / 1000, BEIJING).isoformat()
 
 
 def _calendar() -> Calendar:
@@ -122,13 +213,14 @@ def _report(calendar: Calendar, line: Deadline, pauses: Pauses) -> dict[str, Any
     }
 
 
-def _show(report: dict[str, Any], limit: float, unit: str) -> None:
+def _show(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
     opened, minutes = _short(report["opened"]), report["counted_minutes"]
-    console.print(f"时限：{limit:g}{UNIT_NAMES[unit]}，自 {opened} 起算，共 {minutes} 分钟")
+    amount = f"{report['limit']:g}{UNIT_NAMES[report['unit']]}"
+    console.print(f"时限：{amount}，自 {opened} 起算，共 {minutes} 分钟")
     due, yellow = _short(report["due"]), _short(report["yellow_at"])
     console.print(f"应于 [bold]{due}[/bold] 前办结，黄牌预警 [yellow]{yellow}[/yellow]")
     if report["provisional"]:
@@ -137,6 +229,24 @@ def _show(report: dict[str, Any], limit: float, unit: str) -> None:
     for day in report["days"]:
         table.add_row(day["day"], str(day["minutes"]))
     console.print(table)
+
+
+def _show_applied(report: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"{report.get('case_no') or report['group']} {report['status']} 责任部门 {report['department']}")
+    for part in report.get("parts", ()):
+        console.print(f"  {part['case_no']} {part['department']} {part['status']}")
+    for line in report["clocks"]:
+        ended = {None: "进行中", True: "按时", False: "超时"}[line["on_time"]]
+        console.print(f"\n[bold]{KINDS[line['clock']]} {line['step']}[/bold] {ended} {_short(line['stopped'] or '')}")
+        for start, end in line["pauses"]:
+            console.print(f"  特别程序 {_short(start)} 至 {_short(end) if end else '今'}，不计入")
+        _show(line)
+    for card in report["cards"]:
+        revoked = f"，{_short(card['revoked_at'])} 撤销（{card['revoked_reason']}）" if card["revoked_at"] else ""
+        console.print(f"{card['colour']} {card['rule_id']} {_short(card['issued_at'])} 发出{revoked}")
 
 
 def _short(text: str | None) -> str:

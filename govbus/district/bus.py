@@ -19,7 +19,10 @@ CARDS_SQL = """SELECT colour || CASE WHEN revoked_at IS NULL THEN '' ELSE ' revo
                FROM card WHERE kind = 'CARD' GROUP BY 1 ORDER BY 1"""
 BAD_SQL = "SELECT count(*) FROM alert_inbox WHERE kind = 'BAD_RATING'"
 DEAD_SQL = "SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason"
-DUE_SQL = "SELECT count(*) FROM case_state WHERE next_check_at <= :end"
+DUE_SQL = """SELECT (SELECT count(*) FROM case_state WHERE next_check_at <= :end) +
+                    (SELECT count(*) FROM group_state WHERE next_check_at <= :end) +
+                    (SELECT count(*) FROM case_group WHERE stale) +
+                    (SELECT count(*) FROM rating_claim_news)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,11 +25,15 @@ from schemas import codec
 from schemas.topics import ALERT
 
 ANSWER_DAYS = 5  # working days for an answer to the applicant (行政许可法 32)
+DELIVERY_DAYS = 10  # working days from the grant of a licence to its handing over (行政许可法 44)
+LICENCE = "01"  # places 22 and 23 of an item's code: its kind (DOMAIN §2.1, §2.2)
 FAR = 2**53
 RANK = ("submitted", "prechecked", "correction_requested", "correction_received", "accepted", "not_accepted",
         "step_completed", "special_started", "special_ended", "extended", "decided", "withdrawn", "returned",
         "transferred", "certified", "delivered", "voided")  # fmt: skip
-COLOURS = ("RED_STATUTORY", "RED", "YELLOW")
+CARDS = ("RED_STATUTORY", "RED", "YELLOW", "delivery RED", "delivery YELLOW")
+YIELDS = {"YELLOW": {"RED_STATUTORY", "RED"}, "delivery YELLOW": {"delivery RED"}}
+"""Colours only escalate, each clock's by themselves (§4.2): what keeps a yellow card from being issued."""
 STOPPED = {"returned": "RETURNED", "withdrawn": "WITHDRAWN", "transferred": "TRANSFERRED"}
 TIMED = frozenset({"GRANTED", "DENIED", "CERTIFIED", "DELIVERED", "RETURNED", "TRANSFERRED"})
 """Statuses for which on time or late is asked; a withdrawn case is in no overdue rate (DOMAIN §10, 26)."""
@@ -51,6 +55,8 @@ class Course:
     extensions: list[tuple[int, float]] = field(default_factory=list)
     pauses: list[tuple[int, int]] = field(default_factory=list)
     parked: list[Told] = field(default_factory=list)
+    granted: int | None = None
+    delivered: int | None = None
 
     def answer_due(self, revised: bool) -> int | None:
         """Until when the applicant must be answered, while an answer is owed; a decision is an answer."""
@@ -107,7 +113,7 @@ def _step(state: Course, told: Told) -> None:
     elif verb.startswith("special"):
         _special(state, told)
     elif state.stopped is not None:
-        _afterwards(state, verb)
+        _afterwards(state, verb, at)
     elif verb in STOPPED or (verb == "not_accepted" and state.accepted is None):
         _stop(state, STOPPED.get(verb, "NOT_ACCEPTED"), at)
     elif state.accepted is None:
@@ -137,7 +143,9 @@ def _handle(state: Course, told: Told) -> None:
     elif verb == "extended":
         state.extensions.append((at, float(told.fields["extension_limit"])))
     elif verb == "decided":
-        _stop(state, "DENIED" if told.fields["result_code"] == "1" else "GRANTED", at)
+        denied = told.fields["result_code"] == "1"
+        state.granted = None if denied else at
+        _stop(state, "DENIED" if denied else "GRANTED", at)
     elif verb in ("certified", "delivered"):
         state.parked.append(told)
 
@@ -148,10 +156,11 @@ def _stop(state: Course, status: str, at: int) -> None:
     _go_on(state)
 
 
-def _afterwards(state: Course, verb: str) -> None:
+def _afterwards(state: Course, verb: str, at: int) -> None:
     """After the end only the paper moves."""
     if (verb, state.status) in (("certified", "GRANTED"), ("delivered", "GRANTED"), ("delivered", "CERTIFIED")):
         state.status = verb.upper()
+        state.delivered = at if verb == "delivered" else None
 
 
 def _special(state: Course, told: Told) -> None:
@@ -197,24 +206,34 @@ def _extra(state: Course, due: int | None) -> float:
 
 
 def grounds(story: Story, state: Course, revised: bool) -> dict[str, int]:
-    """For each colour the moment from which the course supports a card: red from the minute after due on."""
+    """For each card the moment from which the course supports it: red from the minute after due on."""
     if state.status == "VOID":
         return {}
     promise, statutory = limits(story, state, revised)
-    marks = {
-        "YELLOW": promise.yellow,
-        "RED": None if promise.due is None else promise.due + MINUTE,
-        "RED_STATUTORY": None if statutory is None else statutory + MINUTE,
-    }
-    stop = FAR if state.stopped is None else state.stopped
-    pauses = _until_stop(state)
+    marks = {"YELLOW": promise.yellow, "RED": _after(promise.due), "RED_STATUTORY": _after(statutory)}
+    held = _held(marks, state.stopped, _until_stop(state))
+    if state.granted is None or story.item.code[21:23] != LICENCE:
+        return held
+    over = clock.deadlines(state.granted, DELIVERY_DAYS, (), revised)
+    return held | _held({"delivery YELLOW": over.yellow, "delivery RED": _after(over.due)}, state.delivered, ())
+
+
+def _after(due: int | None) -> int | None:
+    return None if due is None else due + MINUTE
+
+
+def _held(
+    marks: Mapping[str, int | None], stopped: int | None, pauses: Sequence[tuple[int, int]]
+) -> dict[str, int]:
+    """The marks that the clock reached before it stopped, moved out of pauses."""
+    stop = FAR if stopped is None else stopped
     return {
-        colour: moved
-        for colour, mark in marks.items()
+        card: moved
+        for card, mark in marks.items()
         if mark is not None
-        and (mark < stop or (mark == stop and colour != "YELLOW"))
+        and (mark < stop or (mark == stop and card not in YIELDS))
         and (moved := _unpaused(mark, pauses)) < FAR
-        and not (colour == "YELLOW" and moved >= stop)
+        and not (card in YIELDS and moved >= stop)
     }
 
 
@@ -226,7 +245,7 @@ def _unpaused(moment: int, pauses: Sequence[tuple[int, int]]) -> int:
 
 
 def cards(story: Story, horizon: int) -> list[str]:
-    """The cards that finally exist, as ``COLOUR`` or ``COLOUR revoked``."""
+    """The cards that finally exist, as ``COLOUR`` or ``COLOUR revoked``, whatever clock they are about."""
     standing: set[str] = set()
     revoked: list[str] = []
     for since, until in _periods(story, horizon):
@@ -239,14 +258,14 @@ def cards(story: Story, horizon: int) -> list[str]:
         pauses = _until_stop(state)
         spoken = {c: _unpaused(max(mark, since), pauses) for c, mark in marks.items()}
         _issue(standing, {c: moment for c, moment in spoken.items() if moment < until})
-    return sorted([*standing, *revoked])
+    return sorted(card.removeprefix("delivery ") for card in [*standing, *revoked])
 
 
 def _issue(standing: set[str], moments: Mapping[str, int]) -> None:
-    """Give the cards in the order of their moments, red before yellow: colours only escalate (§4.2)."""
-    for colour in sorted(moments, key=lambda c: (moments[c], COLOURS.index(c))):
-        if colour != "YELLOW" or standing.isdisjoint(COLOURS[:2]):
-            standing.add(colour)
+    """Give the cards in the order of their moments, red before yellow."""
+    for card in sorted(moments, key=lambda c: (moments[c], CARDS.index(c))):
+        if standing.isdisjoint(YIELDS.get(card, ())):
+            standing.add(card)
 
 
 def _periods(story: Story, horizon: int) -> list[tuple[int, int]]:

@@ -120,6 +120,30 @@ def _hours(raw: Mapping[str, Any]) -> Hours:
 
 
 Chosen = tuple[Publication, ...]  # the publications in force for one year: the district's first, then the nation's
+Chain = tuple[Publication, ...]  # one region's publications of one year, rising in revision; the last is in force
+Ranges = tuple[tuple[int, int], ...]  # first and last days, rising and disjoint
+
+
+@lru_cache(maxsize=1024)
+def changed(old: Publication, new: Publication) -> Ranges:
+    """The days about which two publications of one region and year say otherwise; all of the year where one has days or
+    hours and the other leaves them to somebody else.
+    """
+    first, last = day_of(date(new.year, 1, 1)), day_of(date(new.year, 12, 31))
+    if bool(old.days) != bool(new.days) or bool(old.hours) != bool(new.hours):
+        return ((first, last),)
+    before, after = dict(old.days), dict(new.days)
+    ranges: list[tuple[int, int]] = []
+    for day in range(first, last + 1):
+        if before.get(day) != after.get(day) or _hours_on(day, old.hours) != _hours_on(day, new.hours):
+            begin = ranges.pop()[0] if ranges and ranges[-1][1] == day - 1 else day
+            ranges.append((begin, day))
+    return tuple(ranges)
+
+
+def touched(ranges: Ranges, first: int, last: int) -> bool:
+    """Whether one of ``ranges`` has a day from ``first`` to ``last``."""
+    return any(begin <= last and end >= first for begin, end in ranges)
 
 
 @lru_cache(maxsize=2048)
@@ -131,7 +155,7 @@ def _year(year: int, chosen: Chosen) -> tuple[Sessions, ...]:
     count = day_of(date(year + 1, 1, 1)) - first
     different = dict(next((p.days for p in chosen if p.days), ()))
     hours = next((p.hours for p in chosen if p.hours), ())
-    known = bool(chosen)
+    known = any(p.days for p in chosen)  # office hours alone are no calendar
     return tuple(
         _hours_on(day, hours) if _working(day, different, known) else () for day in range(first, first + count)
     )
@@ -153,7 +177,7 @@ def _hours_on(day: int, hours: Sequence[Hours]) -> Sessions:
 
 class Calendar:
     """Working days and office minutes of one region, as one set of publications has them. Immutable; equal by
-    identity.
+    identity. ``chains``: for each year those of the region itself, of its district and of the nation, in this order.
 
     Never raises for a date: an unknown year is counted Mon-Fri without fixed holidays and is *provisional*,
     days
@@ -162,14 +186,16 @@ class Calendar:
 
     __slots__ = ("_days", "_first", "_minutes", "_of_day", "_versions")
 
-    def __init__(self, chosen: Mapping[int, Chosen]) -> None:
+    def __init__(self, chains: Mapping[int, tuple[Chain, ...]]) -> None:
         span = range(defaults().first, defaults().last + 1)
+        chosen = {year: tuple(chain[-1] for chain in found) for year, found in chains.items()}
         self._first = day_of(date(span.start, 1, 1))
         self._of_day = [sessions for year in span for sessions in _year(year, chosen.get(year, ()))]
         lengths = [sum(c - o for o, c in sessions) for sessions in self._of_day]
         self._minutes = list(accumulate(lengths, initial=0))
         self._days = list(accumulate((1 if n else 0 for n in lengths), initial=0))
-        self._versions = {year: "+".join(p.version for p in ps) for year, ps in chosen.items() if ps}
+        known = {year for year, ps in chosen.items() if any(p.days for p in ps)}
+        self._versions = {year: tuple(_steps(chain) for chain in chains[year]) for year in known}
 
     def sessions(self, day: int) -> Sessions:
         """Office sessions of a day as (opens, closes) minutes of the day; empty: a day off."""
@@ -223,10 +249,32 @@ class Calendar:
         return any(year not in self._versions for year in _years(first, last))
 
     def version(self, first: int, last: int) -> str:
-        """Versions of the calendars used between two minutes, e.g. ``2020-r1`` or ``2026-r1
-        2027-provisional``.
+        """Versions of the calendars used between two minutes, e.g. ``2020-r1`` or ``2026-r1 2027-provisional``.
+
+        A revision that changes none of these days leaves the version that settled them, so that nothing that counts
+        them need be judged again.
         """
-        return " ".join(self._versions.get(year, f"{year}-provisional") for year in _years(first, last))
+        days = first // DAY_MINUTES, max(first, last) // DAY_MINUTES
+        return " ".join(self._version(year, *days) for year in _years(first, last))
+
+    def _version(self, year: int, first: int, last: int) -> str:
+        if year not in self._versions:
+            return f"{year}-provisional"
+        return "+".join(_settled(steps, first, last) for steps in self._versions[year])
+
+
+Steps = tuple[tuple[str, Ranges | None], ...]  # version and what it changed, newest first; None: the first one
+
+
+def _steps(chain: Chain) -> Steps:
+    before = (None, *chain[:-1])
+    steps = ((p.version, None if old is None else changed(old, p)) for old, p in zip(before, chain, strict=True))
+    return tuple(reversed(list(steps)))
+
+
+def _settled(steps: Steps, first: int, last: int) -> str:
+    """The last version that changed a day from ``first`` to ``last``."""
+    return next(version for version, ranges in steps if ranges is None or touched(ranges, first, last))
 
 
 def _years(first: int, last: int) -> range:
@@ -268,22 +316,20 @@ class CalendarHistory:
         return known
 
     def _build(self, region: str, moment: int) -> Calendar:
-        latest: dict[tuple[str, int], Publication] = {}
+        chains: dict[tuple[int, int], list[Publication]] = {}
         for p in self._all:
             if p.received_at <= moment and p.region in _names(region):
-                held = latest.get((p.region, p.year))
-                if held is None or p.revision > held.revision:
-                    latest[p.region, p.year] = p
-        chosen = tuple(sorted(latest.values(), key=lambda p: (p.year, _names(region).index(p.region))))
-        return _calendar(chosen)
+                chains.setdefault((p.year, _names(region).index(p.region)), []).append(p)
+        rising = (tuple(sorted(found, key=lambda p: p.revision)) for _, found in sorted(chains.items()))
+        return _calendar(tuple(rising))
 
 
 @lru_cache(maxsize=32)
-def _calendar(chosen: Chosen) -> Calendar:
+def _calendar(chains: tuple[Chain, ...]) -> Calendar:
     """The calendar of publications ordered by year, the district's before the nation's; building one takes
     20 ms.
     """
-    years: dict[int, Chosen] = {}
-    for p in chosen:
-        years[p.year] = (*years.get(p.year, ()), p)
+    years: dict[int, tuple[Chain, ...]] = {}
+    for chain in chains:
+        years[chain[-1].year] = (*years.get(chain[-1].year, ()), chain)
     return Calendar(years)

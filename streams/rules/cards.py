@@ -22,10 +22,17 @@ CARD, FINDING = "CARD", "FINDING"
 _SEVERITY = {RED_STATUTORY: 0, RED: 1, YELLOW: 2, NO_COLOUR: 3}
 
 
+HANDLING, STATUTORY, STEP, DELIVERY, GROUP = "handling", "statutory", "step", "delivery", "group"
+
+
 @dataclass(frozen=True, slots=True)
 class CardRule:
-    """One version of a card's rule, in force for cases accepted from day ``effective`` on."""
+    """One version of a card's rule for one ``clock``, in force for clocks that begin on day ``effective`` or
+    later. ``at_warning``: the card comes with the warning; else with the minute after the due one.
+    """
 
+    clock: str
+    at_warning: bool
     colour: str
     rule_id: str
     rule_version: str
@@ -42,6 +49,8 @@ def _raw() -> dict[str, Any]:
 def _rules() -> tuple[CardRule, ...]:
     rules = (
         CardRule(
+            raw["clock"],
+            raw["at"] == "warning",
             raw["colour"],
             raw["rule_id"],
             raw["rule_version"],
@@ -54,10 +63,25 @@ def _rules() -> tuple[CardRule, ...]:
 
 
 @cache
-def rule(colour: str, day: int) -> CardRule:
-    """The rule of ``colour`` for a case accepted on day ``day``; before the first version, the first."""
-    ours = [r for r in _rules() if r.colour == colour]
-    return next((r for r in ours if r.effective <= day), ours[-1])
+def rules(clock: str, day: int) -> tuple[CardRule, ...]:
+    """The rules of ``clock`` for one that begins on day ``day``, one a colour; before a rule's first version,
+    the first.
+    """
+    ours = [r for r in _rules() if r.clock == clock]
+    colours = {r.colour: [v for v in ours if v.colour == r.colour] for r in reversed(ours)}
+    return tuple(next((v for v in versions if v.effective <= day), versions[-1]) for versions in colours.values())
+
+
+@cache
+def warning(clock: str, day: int) -> Warning:
+    """When ``clock`` warns if it begins on day ``day``; at its end if no rule asks for a warning."""
+    return next((r.warning for r in rules(clock, day) if r.at_warning), Warning(100, 0))
+
+
+@cache
+def clock_of(rule_id: str) -> str:
+    """The clock that a card's rule is about; empty for findings."""
+    return next((r.clock for r in _rules() if r.rule_id == rule_id), "")
 
 
 @cache
@@ -70,7 +94,9 @@ def practice() -> Practice:
         if status != "set"
         for code in codes
     }
-    return Practice(frozenset(_raw()["special"]["running"]), results, _raw()["finding"]["park_hours"] * 3_600_000)
+    special, day_ms = _raw()["special"], 86_400_000
+    patience = _raw()["finding"]["park_hours"] * 3_600_000
+    return Practice(frozenset(special["running"]), results, patience, special["longest_days"] * day_ms)
 
 
 @cache
@@ -185,15 +211,19 @@ class _Desk:
         for moment, ground in timed:
             if moment >= until:
                 return moment
-            if not (ground.colour == YELLOW and self._is_red()):
+            if not (ground.colour == YELLOW and self._is_red(clock_of(ground.rule_id))):
                 self._active[ground.key] = self._alert(ground, moment)
         return None
 
     def all(self) -> tuple[Alert, ...]:
         return tuple(sorted([*self._closed, *self._active.values()], key=lambda a: (a.issued_at, a.alert_id)))
 
-    def _is_red(self) -> bool:
-        return any(a.colour in (RED, RED_STATUTORY) for a in self._active.values())
+    def _is_red(self, clock: str) -> bool:
+        """Whether a red card stands that ``clock``, or the statute behind it, has brought."""
+        return any(
+            a.colour in (RED, RED_STATUTORY) and _ESCALATES.get(name := clock_of(a.rule_id), name) == clock
+            for a in self._active.values()
+        )
 
     def _alert(self, ground: Ground, moment: int) -> Alert:
         ordinal = 1 + sum((a.colour, a.rule_id, a.subject) == ground.key for a in self._closed)
@@ -212,6 +242,9 @@ class _Desk:
             ground.evidence,
             moment,
         )
+
+
+_ESCALATES = {STATUTORY: HANDLING}  # both run on the same work: no yellow card of the one under a red of the other
 
 
 def _moment(ground: Ground, knowledge: Knowledge) -> int | None:
@@ -236,13 +269,21 @@ def summary(case_no: str, alert: Alert, due: str, finding: str) -> str:
     """The sentence a supervisor reads; ``due`` as local time text, ``finding`` the finding's name. No
     personal data.
     """
-    sentence = _SENTENCES[alert.colour].format(case_no=case_no, due=due, finding=finding)
+    about = _ABOUT.get(alert.rule_id) or (clock_of(alert.rule_id), alert.colour)
+    sentence = _SENTENCES[about].format(case_no=case_no, due=due, finding=finding, subject=alert.subject)
     return sentence + ("（日历未公布，期限为暂定）" if alert.provisional else "")
 
 
-_SENTENCES: Mapping[str, str] = {
-    YELLOW: "黄牌：办件 {case_no} 承诺时限将到，应于 {due} 前办结，请尽快办理。",
-    RED: "红牌：办件 {case_no} 已超过承诺时限（{due}），请立即办理并说明原因。",
-    RED_STATUTORY: "红牌：办件 {case_no} 已超过法定时限（{due}），请立即办理并书面说明。",
-    NO_COLOUR: "监察发现：办件 {case_no} {finding}，请核查。",
+_SENTENCES: Mapping[tuple[str, str], str] = {
+    (HANDLING, YELLOW): "黄牌：办件 {case_no} 承诺时限将到，应于 {due} 前办结，请尽快办理。",
+    (HANDLING, RED): "红牌：办件 {case_no} 已超过承诺时限（{due}），请立即办理并说明原因。",
+    (STATUTORY, RED_STATUTORY): "红牌：办件 {case_no} 已超过法定时限（{due}），请立即办理并书面说明。",
+    (STEP, YELLOW): "黄牌：办件 {case_no} 的“{subject}”环节已超过时限（{due}），请尽快办理。",
+    (DELIVERY, YELLOW): "黄牌：办件 {case_no} 证照送达时限将到，应于 {due} 前送达。",
+    (DELIVERY, RED): "红牌：办件 {case_no} 证照已超过送达时限（{due}），请立即送达并说明原因。",
+    (GROUP, YELLOW): "黄牌：{case_no} 全流程时限将到，应于 {due} 前全部办结，请牵头部门协调。",
+    (GROUP, RED): "红牌：{case_no} 已超过全流程时限（{due}），请牵头部门立即协调并说明原因。",
+    ("", NO_COLOUR): "监察发现：办件 {case_no} {finding}，请核查。",
+    ("item", NO_COLOUR): "监察发现：事项 {case_no} 的“{subject}”线上线下不一致，请核查。",
 }
+_ABOUT: Mapping[str, tuple[str, str]] = {"element_mismatch": ("item", NO_COLOUR)}

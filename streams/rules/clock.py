@@ -82,6 +82,8 @@ def deadline(
     Source: DOMAIN 3.6; 行政许可法 45 and 82; 民法典 200-203.
     """
     total = Limit(limit.amount + extension, limit.unit)
+    if total.amount <= 0:  # on the spot is on the spot in any unit
+        total = Limit(0.0, WORKING_DAY)
     if total.unit in (NATURAL_DAY, MONTH):
         return _natural(calendar, accepted, total, counting, pauses, warning)
     return _business(calendar, accepted, total, counting, pauses, warning)
@@ -188,14 +190,13 @@ def _natural(
     calendar: Calendar, accepted: int, limit: Limit, counting: Counting, pauses: Pauses, warning: Warning
 ) -> Deadline:
     """Rule 6: calendar days from the day after acceptance, to the close of business of the last, or the
-    next working day.
+    next working day. What pauses after that moment does not move it.
     """
     days = limit.amount * (counting.month_days if limit.unit == MONTH else 1)
-    opened = (accepted // DAY_MINUTES + 1) * DAY_MINUTES
-    end = _advance(None, opened, round(days * DAY_MINUTES), pauses)
-    due = None if end is None else max(calendar.close((end - 1) // DAY_MINUTES), opened)
-    span = round(days * DAY_MINUTES) if due is None else due - opened - _paused(pauses, opened, due)
-    yellow = _advance(None, opened, _warning(span, DAY_MINUTES, days > warning.days_left, warning), pauses)
+    opened, budget = (accepted // DAY_MINUTES + 1) * DAY_MINUTES, round(days * DAY_MINUTES)
+    due, before = _natural_due(calendar, opened, budget, pauses)
+    span = budget if due is None else due - opened - _paused(before, opened, due)
+    yellow = _advance(None, opened, _warning(span, DAY_MINUTES, days > warning.days_left, warning), before)
     seen = accepted if due is None else due
     return Deadline(
         accepted,
@@ -207,6 +208,29 @@ def _natural(
         calendar.provisional(accepted, seen),
         calendar.version(accepted, seen),
     )
+
+
+def _natural_due(calendar: Calendar, opened: int, budget: int, pauses: Pauses) -> tuple[int | None, Pauses]:
+    """The due minute, and the pauses that begin before it: only they can move it."""
+    for count in range(len(pauses) + 1):
+        before = pauses[:count]
+        end = _advance(None, opened, budget, before)
+        due = None if end is None else _close_outside(calendar, (end - 1) // DAY_MINUTES, before)
+        if due is None or count == len(pauses) or due <= pauses[count][0]:
+            break
+    return due, before
+
+
+def _close_outside(calendar: Calendar, day: int, pauses: Pauses) -> int | None:
+    """Close of business of ``day`` or the first working day after it that does not close in a pause."""
+    close = calendar.close(day)
+    for begin, end in pauses:
+        if end is None and begin < close:
+            return None
+        if end is not None and begin < close <= end:
+            resumed = calendar.close(end // DAY_MINUTES)
+            close = resumed if resumed > end else calendar.close(end // DAY_MINUTES + 1)
+    return close
 
 
 def _warning(budget: int, day: int, longer: bool, warning: Warning) -> int:

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any
 
-from streams.rules import cards, clock
+from streams.rules import cards, clock, clocks
 from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
-from streams.rules.cards import CARD, RED, RED_STATUTORY, YELLOW, Alert, Ground, Knowledge
+from streams.rules.cards import HANDLING, STATUTORY, Alert, Ground, Knowledge
+from streams.rules.claims import Claim, standing
 from streams.rules.clock import Deadline
+from streams.rules.clocks import Line
 from streams.rules.lifecycle import (
     DECIDED,
     NONE,
@@ -29,7 +31,7 @@ from streams.rules.lifecycle import (
     Finding,
     course,
 )
-from streams.rules.limits import ItemVersion, Limit, capped, counting, in_force
+from streams.rules.limits import ItemVersion, counting
 
 ISSUED, REVOKED, RETRACTED = "ISSUED", "REVOKED", "RETRACTED"
 ON_TIME_COUNTS = (*DECIDED, RETURNED, TRANSFERRED)
@@ -37,10 +39,13 @@ ON_TIME_COUNTS = (*DECIDED, RETURNED, TRANSFERRED)
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """What cases are judged by: calendars as they became known, items as they are (timeless)."""
+    """What cases are judged by: calendars as they became known, items as they are (timeless), and what ratings claim
+    about the cases (by case number).
+    """
 
     calendars: CalendarHistory
     items: Mapping[str, tuple[ItemVersion, ...]] = field(default_factory=dict)
+    claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,8 @@ class CaseState:
 
     ``spoken`` (by alert id) is what was said before: it depends on when one looked, so it is no part of
     :meth:`dump`.
-    ``next_check_at``: when silence changes something next; None: never.
+    ``next_check_at``: when silence changes something next; None: never. ``counted_from``, ``counted_to``: between them
+    lie all days of the calendar that it depends on; None: no end is known.
     """
 
     case_no: str
@@ -96,7 +102,14 @@ class CaseState:
     parked: tuple[str, ...] = ()
     alerts: tuple[Alert, ...] = ()
     next_check_at: int | None = None
+    counted_from: int = 0
+    counted_to: int | None = None
     spoken: Mapping[str, Spoken] = field(default_factory=dict, compare=False)
+
+    @property
+    def known_at(self) -> int:
+        """Its newest knowledge, epoch ms."""
+        return self.events[-1].known_at if self.events else 0
 
     def dump(self) -> dict[str, Any]:
         """JSON form of everything but ``spoken``; :meth:`load` reads it back."""
@@ -166,9 +179,11 @@ def fold(
     if not history:
         return state, ()
     horizon = max(now, history[-1].known_at, *(a.issued_at for a in state.alerts))
-    derived = _derive(state.case_no, history, references, horizon, _quiet(state, history))
-    decisions = tuple(_differences(state.spoken, derived, horizon))
-    return replace(derived, spoken=_remember(state.spoken, decisions)), decisions
+    quiet = 0 if references.claims.get(state.case_no) else _quiet(state, history)
+    derived = _derive(state.case_no, history, references, horizon, quiet)
+    about = About(derived.region, derived.department, derived.item_code, history[-1].known_at)
+    decisions = tuple(differences(state.spoken, derived.alerts, about, horizon))
+    return replace(derived, spoken=remember(state.spoken, decisions)), decisions
 
 
 def _quiet(state: CaseState, history: Sequence[CaseEvent]) -> int:
@@ -206,20 +221,26 @@ class _View:
 
     course: Course
     calendar: Calendar
-    promise: Deadline | None = None
-    statutory: Deadline | None = None
-    extended_by: str = ""
+    lines: tuple[Line, ...] = ()
     grounds: tuple[Ground, ...] = ()
+
+    def line(self, name: str) -> Line | None:
+        """The clock of that name."""
+        return next((line for line in self.lines if line.clock == name), None)
 
 
 def _derive(case_no: str, events: tuple[CaseEvent, ...], references: References, horizon: int, quiet: int) -> CaseState:
     region = events[0].region
-    changes = references.calendars.changes(region)
+    claims, changes = references.claims.get(case_no, ()), references.calendars.changes(region)
+    if claims:
+        changes = tuple(sorted({*changes, *(c.at for c in claims)}))
     first, last = bisect_right(changes, events[0].known_at), bisect_right(changes, horizon)
     history: list[Knowledge] = []
     for at, count in _loud(_moments(events, changes[first:last]), quiet):
         view = _view(events[:count], references.calendars.known_at(at, region), references)
-        history.append(_knowledge(at, view, events, count))
+        if claims:
+            view = _contradicted(view, standing(claims, at))
+        history.append(_knowledge(at, view, events, count, claims))
     alerts, upcoming = cards.alerts(case_no, history, horizon)
     ahead = [upcoming, view.course.deemed_at, changes[last] if last < len(changes) else None]
     nearest = min((t for t in ahead if t is not None and t > horizon), default=None)
@@ -241,10 +262,22 @@ def _loud(moments: list[tuple[int, int]], quiet: int) -> list[tuple[int, int]]:
     return moments[begin:] if begin > 0 else moments
 
 
-def _knowledge(at: int, view: _View, events: Sequence[CaseEvent], count: int) -> Knowledge:
-    pauses = tuple((epoch_ms(s), None if e is None else epoch_ms(e)) for s, e in view.course.pauses)
+def _contradicted(view: _View, claims: Sequence[Claim]) -> _View:
+    """Findings about ratings that say the case took too long where the clock says that it did not (DOMAIN 5.4)."""
+    handling = view.line(HANDLING)
+    if handling is None or not handling.on_time or view.course.status not in ON_TIME_COUNTS:
+        return view
+    found = (Finding("tag_contradicts_clock", c.event_id) for c in claims)
+    return replace(view, grounds=(*view.grounds, *clocks.finding_grounds(found)))
+
+
+def _knowledge(
+    at: int, view: _View, events: Sequence[CaseEvent], count: int, claims: Sequence[Claim]
+) -> Knowledge:
+    pauses = clocks.in_ms(view.course.pauses)
     new = [e.type for e in events[:count] if e.known_at == at]
-    return Knowledge(at, view.grounds, pauses, view.course.hold_until, _why(new))
+    amended = not new and any(c.at == at for c in claims)
+    return Knowledge(at, view.grounds, pauses, view.course.hold_until, "rating_corrected" if amended else why(new))
 
 
 _REASONS = (
@@ -257,7 +290,7 @@ _REASONS = (
 _STOPS = frozenset(("decided", "withdrawn", "returned", "transferred", "not_accepted"))
 
 
-def _why(new: Sequence[str]) -> str:
+def why(new: Sequence[str]) -> str:
     """Code of ``govbus.revocation`` for what the new events, or without any a new calendar, take back."""
     if not new:
         return "calendar_revised"
@@ -270,124 +303,9 @@ def _view(events: tuple[CaseEvent, ...], calendar: Calendar, references: Referen
     seen = course(events, calendar, counting(), cards.practice())
     if seen.status == VOID:
         return _View(seen, calendar)
-    seen, promise, statutory, extension = _clocks(seen, events[0].item_code, calendar, references)
-    findings = tuple(_finding_ground(f.code, f.subject, f.since) for f in seen.findings)
-    lines = _card_grounds(seen, promise, statutory, extension) if promise is not None else ()
-    return _View(seen, calendar, promise, statutory, extension, (*lines, *findings))
-
-
-def _clocks(
-    seen: Course, item_code: str, calendar: Calendar, references: References
-) -> tuple[Course, Deadline | None, Deadline | None, str]:
-    """Promise and statutory clock of the accepted case, the extension that counts, and what is wrong with
-    others.
-    """
-    if seen.accepted_at is None:
-        return seen, None, None, ""
-    accepted = minute_of(seen.accepted_at)
-    item = in_force(references.items.get(item_code, ()), accepted // DAY_MINUTES)
-    if item is None:
-        return seen, None, None, ""
-    limit = capped(item.promise, item.rule, accepted // DAY_MINUTES)
-    warning = cards.rule(YELLOW, accepted // DAY_MINUTES).warning
-    promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, 0.0, warning)
-    extension: CaseEvent | None = None
-    if seen.extensions:
-        seen, extension = _extension(seen, promise)
-    added = 0.0 if extension is None else extension.extension or 0.0
-    if added:
-        promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, added, warning)
-    statutory = _statutory(calendar, accepted, item.statutory, seen, added)
-    return seen, promise, statutory, "" if extension is None else extension.event_id
-
-
-def _statutory(calendar: Calendar, accepted: int, limit: Limit | None, seen: Course, added: float) -> Deadline | None:
-    return None if limit is None else clock.deadline(calendar, accepted, limit, counting(), seen.pauses, added)
-
-
-def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | None]:
-    """The extension that counts: the first, told before the limit passed (行政许可法 42); findings about
-    the others.
-    """
-    findings, counted = list(seen.findings), 0
-    valid: CaseEvent | None = None
-    for event in seen.extensions:
-        if counted >= counting().most_extensions:
-            findings.append(Finding("second_extension", event.event_id))
-        elif promise.due is not None and minute_of(event.occurred_at) > promise.due:
-            findings.append(Finding("extension_after_due", event.event_id))
-        else:
-            valid, counted = event, counted + 1
-    return replace(seen, findings=tuple(findings)), valid
-
-
-def _finding_ground(code: str, subject: str, since: int | None) -> Ground:
-    return Ground(
-        cards.FINDING,
-        cards.NO_COLOUR,
-        code,
-        cards.finding_version(),
-        subject,
-        since or 0,
-        None,
-        "",
-        False,
-        (subject,),
-    )
-
-
-def _card_grounds(seen: Course, promise: Deadline, statutory: Deadline | None, extension: str) -> tuple[Ground, ...]:
-    evidence = tuple(e for e in (seen.accepted_by, *sorted(seen.paused_by), extension) if e)
-    grounds = [_yellow(seen, promise, evidence), _red(seen, promise, RED, evidence)]
-    if statutory is not None:
-        grounds.append(_red(seen, statutory, RED_STATUTORY, evidence))
-    return tuple(g for g in grounds if g is not None)
-
-
-def _yellow(seen: Course, line: Deadline, evidence: tuple[str, ...]) -> Ground | None:
-    """Holds from the warning minute on, if the case had not stopped by then."""
-    if line.yellow is None:
-        return None
-    since = _since(seen, line.yellow)
-    if since is None or (seen.stopped_at is not None and seen.stopped_at <= since):
-        return None
-    return _ground(YELLOW, line, since, evidence)
-
-
-def _red(seen: Course, line: Deadline, colour: str, evidence: tuple[str, ...]) -> Ground | None:
-    """Holds from the minute after the due one on, if the case had not stopped by the due minute; never
-    provisionally.
-    """
-    if line.due is None or line.provisional:
-        return None
-    if seen.stopped_at is not None and minute_of(seen.stopped_at) <= line.due:
-        return None
-    since = _since(seen, line.due + 1)
-    late = (seen.stopped_by,) if seen.stopped_at is not None else ()
-    return None if since is None else _ground(colour, line, since, (*evidence, *late))
-
-
-def _since(seen: Course, minute: int) -> int | None:
-    """Epoch ms of ``minute``, moved out of pauses, and not before silence became acceptance."""
-    moment = cards.unpaused(minute, seen.pauses)
-    return None if moment is None else max(epoch_ms(moment), seen.deemed_at or 0)
-
-
-def _ground(colour: str, line: Deadline, since: int, evidence: tuple[str, ...]) -> Ground:
-    rule = cards.rule(colour, line.accepted // DAY_MINUTES)
-    due = None if line.due is None else epoch_ms(line.due)
-    return Ground(
-        CARD,
-        colour,
-        rule.rule_id,
-        rule.rule_version,
-        "",
-        since,
-        due,
-        line.version,
-        line.provisional,
-        evidence,
-    )
+    seen, lines = clocks.lines(seen, events[0].item_code, calendar, references.items)
+    called = [ground for line in lines for ground in clocks.grounds(line)]
+    return _View(seen, calendar, lines, (*called, *clocks.finding_grounds(seen.findings)))
 
 
 # --- the state at the horizon
@@ -404,42 +322,44 @@ def _state(
 ) -> CaseState:
     seen = view.course
     pending = seen.deemed_at is not None and seen.deemed_at > horizon
-    promise, statutory = (None, None) if pending else (view.promise, view.statutory)
+    handling, statutory = (None, None) if pending else (view.line(HANDLING), view.line(STATUTORY))
+    promise = None if handling is None else handling.deadline
     stopped = seen.stopped_at
     return CaseState(
         case_no,
         events,
         events[0].region,
-        seen.home.department,
+        seen.department,
         events[0].item_code,
         SUBMITTED if pending else seen.status,
         None if pending else seen.accepted_at,
         seen.deemed_at is not None and not pending,
-        _ms(None if promise is None else promise.due),
-        _ms(None if promise is None else promise.yellow),
-        _ms(None if statutory is None else statutory.due),
+        None if promise is None else clocks.ms(promise.due),
+        None if promise is None else clocks.ms(promise.yellow),
+        None if statutory is None else clocks.ms(statutory.deadline.due),
         stopped,
-        _on_time(seen, promise),
+        None if handling is None or seen.status not in ON_TIME_COUNTS else handling.on_time,
         promise is not None and promise.provisional,
         _used(view, promise),
         "" if promise is None else promise.version,
         seen.parked,
         alerts,
         nearest,
+        min(t for e in events for t in (e.occurred_at, e.started_at, e.corrected_at) if t is not None),
+        _counted_to(view, events),
     )
 
 
-def _ms(minute: int | None) -> int | None:
-    return None if minute is None else epoch_ms(minute)
-
-
-def _on_time(seen: Course, promise: Deadline | None) -> bool | None:
-    """Whether the stop came by the due minute (DOMAIN 3.6 rule 4); None while open, and for what the rate
-    leaves out.
-    """
-    if seen.stopped_at is None or promise is None or seen.status not in ON_TIME_COUNTS:
+def _counted_to(view: _View, events: Sequence[CaseEvent]) -> int | None:
+    """The last moment up to which the judgement looked into the calendar."""
+    seen, ends = view.course, [e.occurred_at for e in events]
+    if seen.accepted_at is None and seen.stopped_at is None:
         return None
-    return promise.due is None or minute_of(seen.stopped_at) <= promise.due
+    for line in view.lines:
+        if line.deadline.due is None:
+            return None
+        ends.append(epoch_ms(line.deadline.due))
+    return max(*ends, seen.stopped_at or 0, seen.deemed_at or 0)
 
 
 def _used(view: _View, promise: Deadline | None) -> int | None:
@@ -452,26 +372,38 @@ def _used(view: _View, promise: Deadline | None) -> int | None:
 # ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a statement says of its alert besides the alert; ``known_at``: the newest knowledge, epoch ms."""
+
+    region: str
+    department: str
+    item_code: str
+    known_at: int
+
+
 def _content(alert: Alert) -> str:
     return f"{alert.issued_at}/{alert.revoked_at}/{alert.revoked_reason}/{alert.due_at}/{alert.provisional}"
 
 
-def _differences(spoken: Mapping[str, Spoken], state: CaseState, horizon: int) -> Iterable[Decision]:
+def differences(
+    spoken: Mapping[str, Spoken], alerts: Sequence[Alert], about: About, horizon: int
+) -> Iterable[Decision]:
     """What must be said. What was said of a time beyond ``horizon`` stands: a replay is not there yet."""
-    for alert in state.alerts:
+    for alert in alerts:
         said = spoken.get(alert.alert_id)
         if said is None or (said.alert.revoked_at or 0) <= horizon:
-            yield from _statements(said, alert, state)
+            yield from _statements(said, alert, about)
     if spoken:
-        derived = {a.alert_id for a in state.alerts}
+        derived = {a.alert_id for a in alerts}
         for alert_id in sorted(spoken):
             said = spoken[alert_id]
             if alert_id not in derived and said.action != RETRACTED and said.alert.issued_at <= horizon:
-                known = state.events[-1].known_at
-                yield _decision(RETRACTED, said.seq + 1, said.alert, state, max(known, said.alert.issued_at))
+                known = max(about.known_at, said.alert.issued_at)
+                yield _decision(RETRACTED, said.seq + 1, said.alert, about, known)
 
 
-def _statements(said: Spoken | None, alert: Alert, state: CaseState) -> Iterable[Decision]:
+def _statements(said: Spoken | None, alert: Alert, about: About) -> Iterable[Decision]:
     seq = 0 if said is None else said.seq
     standing = replace(alert, revoked_at=None, revoked_reason="")
     if said is not None and said.action != RETRACTED and said.content == _content(alert):
@@ -479,16 +411,17 @@ def _statements(said: Spoken | None, alert: Alert, state: CaseState) -> Iterable
     known = said is not None and said.action == ISSUED and said.content == _content(standing)
     if not known:
         seq += 1
-        yield _decision(ISSUED, seq, standing, state, alert.issued_at)
+        yield _decision(ISSUED, seq, standing, about, alert.issued_at)
     if alert.revoked_at is not None:
-        yield _decision(REVOKED, seq + 1, alert, state, alert.revoked_at)
+        yield _decision(REVOKED, seq + 1, alert, about, alert.revoked_at)
 
 
-def _decision(action: str, seq: int, alert: Alert, state: CaseState, known_at: int) -> Decision:
-    return Decision(action, seq, alert, state.region, state.department, state.item_code, known_at)
+def _decision(action: str, seq: int, alert: Alert, about: About, known_at: int) -> Decision:
+    return Decision(action, seq, alert, about.region, about.department, about.item_code, known_at)
 
 
-def _remember(spoken: Mapping[str, Spoken], decisions: Sequence[Decision]) -> Mapping[str, Spoken]:
+def remember(spoken: Mapping[str, Spoken], decisions: Sequence[Decision]) -> Mapping[str, Spoken]:
+    """What was said last of each alert, after ``decisions``."""
     if not decisions:
         return spoken
     return {

@@ -35,6 +35,7 @@ OPEN = (NONE, SUBMITTED, WAIT, ACCEPTED, IN_PROCESS)
 RUNNING = (ACCEPTED, IN_PROCESS)
 ENDED = (NOT_ACCEPTED, GRANTED, DENIED, CERTIFIED, DELIVERED, WITHDRAWN, RETURNED, TRANSFERRED)
 DECIDED = (GRANTED, DENIED, CERTIFIED, DELIVERED)
+VAIN = (NOT_ACCEPTED, DENIED, WITHDRAWN, RETURNED, TRANSFERRED)
 
 # Order among events of one moment (DOMAIN 3.5: 即办件 share a timestamp).
 RANK = {
@@ -57,6 +58,7 @@ RANK = {
             "withdrawn",
             "certified",
             "delivered",
+            "verified",
             "corrected",
             "voided",
         )
@@ -64,7 +66,13 @@ RANK = {
 }
 
 
-Intervals = list[tuple[int, int | None]]  # epoch ms; None: still open
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A special procedure, epoch ms; ``end`` None: still open. ``told_by``: the event that says so."""
+
+    start: int
+    end: int | None
+    told_by: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,13 @@ class CaseEvent:
     result: str = ""
     corrects: str = ""
     corrected_at: int | None = None
+    step: str = ""
+    responsible: str = ""
+    acceptance: str = ""
+    verify_by: int | None = None
+    verification: str = ""
+    project: str = ""
+    bundle: str = ""
 
     @classmethod
     def of(cls, event_id: str, record: Mapping[str, Any]) -> CaseEvent:
@@ -117,18 +132,26 @@ class CaseEvent:
             record["result_code"],
             record["corrects_event_id"],
             record["corrected_at"],
+            record["step_name"] if record["event_type"] == "case.step_completed" else "",
+            record["responsible_code"],
+            record["acceptance_code"],
+            record["verify_by"],
+            record["verification_code"],
+            record["project_code"],
+            record["bundle_no"],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Practice:
     """What the lifecycle takes from data: kinds of special procedure that do not pause, results, patience
-    in ms.
+    with what must still arrive and with a special procedure, in ms.
     """
 
     running_specials: frozenset[str]
     results: Mapping[tuple[str, str], str]
     park_ms: int
+    longest_special_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +172,7 @@ class Course:
     ``deemed_at``: when silence made, or will make, it accepted from ``accepted_at`` on; until then it is
     SUBMITTED.
     ``hold_until``: no card before it, because the start of a special procedure is still on its way.
+    ``responsible``: the department named so (跨域通办). ``acceptance``: code of ``govbus.acceptance``.
     """
 
     status: str
@@ -165,6 +189,16 @@ class Course:
     findings: tuple[Finding, ...] = ()
     parked: tuple[str, ...] = ()
     hold_until: int = 0
+    responsible: str = ""
+    steps: tuple[CaseEvent, ...] = ()
+    granted: CaseEvent | None = None
+    delivered: CaseEvent | None = None
+    acceptance: str = ""
+
+    @property
+    def department(self) -> str:
+        """Who answers for the case: the one named responsible (跨域通办), else who accepted it."""
+        return self.responsible or self.home.department
 
 
 def course(events: Sequence[CaseEvent], calendar: Calendar, counting: Counting, practice: Practice) -> Course:
@@ -234,11 +268,18 @@ class _Walk:
     extensions: list[CaseEvent] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     parked: list[CaseEvent] = field(default_factory=list)
+    responsible: str = ""
+    steps: list[CaseEvent] = field(default_factory=list)
+    granted: CaseEvent | None = None
+    delivered: CaseEvent | None = None
+    promised: CaseEvent | None = None
+    verified: list[CaseEvent] = field(default_factory=list)
 
     def take(self, event: CaseEvent) -> None:
         """Let one event act in the present status."""
         if self.waiting is not None:
             self._deem_before(event)
+        self.responsible = event.responsible or self.responsible
         ACTIONS[self.status, event.type](self, event)
 
     def end(self) -> Course:
@@ -248,8 +289,9 @@ class _Walk:
         intervals, pauses, hold = self._pauses()
         status = self.status
         if status in RUNNING and intervals:  # DOMAIN 3.5: after the last special_ended the case is in process
-            status = SUSPENDED if any(end is None for _, end in intervals) else IN_PROCESS
+            status = SUSPENDED if any(i.end is None for i in intervals) else IN_PROCESS
         self.findings.extend(self._missing(e) for e in self.parked)
+        self._promise()
         return Course(
             status,
             self.home,
@@ -265,6 +307,11 @@ class _Walk:
             tuple(self.findings),
             tuple(e.event_id for e in self.parked),
             hold,
+            self.responsible,
+            tuple(self.steps),
+            self.granted,
+            self.delivered,
+            "" if self.promised is None else self.promised.acceptance,
         )
 
     # acceptance
@@ -286,11 +333,14 @@ class _Walk:
             self.find("illegal_transition", event)
         self.status, self.waiting, self.home = ACCEPTED, None, event
         self.accepted_at, self.accepted_by = event.occurred_at, event.event_id
+        self.promised = event if event.acceptance else None
         self._unpark()
 
     def accept_again(self, event: CaseEvent) -> None:
         if self.deemed_at is None:
             self.find("illegal_transition", event)
+        elif event.acceptance:
+            self.promised = event
         self._unpark()
 
     def refuse(self, event: CaseEvent) -> None:
@@ -341,8 +391,9 @@ class _Walk:
 
     # handling
 
-    def progress(self, _: CaseEvent) -> None:
+    def progress(self, event: CaseEvent) -> None:
         self.status = IN_PROCESS
+        self.steps.append(event)
 
     def special(self, event: CaseEvent) -> None:
         if self.stopped_at is not None and _start(event) >= self.stopped_at and event.type == "special_started":
@@ -356,7 +407,11 @@ class _Walk:
     # ends
 
     def decide(self, event: CaseEvent) -> None:
-        self._stop(event, self.practice.results.get((event.result_set, event.result), GRANTED))
+        status = self.practice.results.get((event.result_set, event.result), GRANTED)
+        if status in (DENIED, RETURNED) and not event.reasoned:
+            self.find("refusal_without_reason", event)
+        self.granted = event if status == GRANTED else None
+        self._stop(event, status)
 
     def withdraw(self, event: CaseEvent) -> None:
         self._stop(event, WITHDRAWN)
@@ -371,8 +426,23 @@ class _Walk:
         self.status = CERTIFIED
         self._unpark()
 
-    def deliver(self, _: CaseEvent) -> None:
-        self.status = DELIVERED
+    def deliver(self, event: CaseEvent) -> None:
+        self.status, self.delivered = DELIVERED, event
+
+    # accepted on a promise (告知承诺, 容缺)
+
+    def verify(self, event: CaseEvent) -> None:
+        self.verified.append(event)
+        if event.verification == "BROKEN":
+            self.find("promise_broken", event)
+
+    def _promise(self) -> None:
+        """A promise that is not verified in its time is a finding, unless the case came to nothing."""
+        promised = self.promised
+        if promised is None or promised.verify_by is None or self.status in VAIN:
+            return
+        if not any(e.occurred_at <= promised.verify_by for e in self.verified):
+            self.findings.append(Finding("promise_unverified", promised.event_id, promised.verify_by + 1))
 
     def _stop(self, event: CaseEvent, status: str) -> None:
         self.status, self.waiting = status, None
@@ -412,49 +482,54 @@ class _Walk:
 
     # pauses
 
-    def _pauses(self) -> tuple[Intervals, clock.Pauses, int]:
-        """The special intervals in epoch ms, their union in minutes, and the hold for ends without start."""
+    def _pauses(self) -> tuple[list[Interval], clock.Pauses, int]:
+        """The special procedures, their union in minutes, and the hold for ends without start."""
         if not self.specials:
             return [], (), 0
         intervals, orphans = _pair(self.specials)
-        hold = max((e.known_at + self.practice.park_ms for e in orphans), default=0)
-        self.findings.extend(
-            Finding("ended_without_start", e.event_id, e.known_at + self.practice.park_ms) for e in orphans
-        )
+        late = [Finding("ended_without_start", e.event_id, e.known_at + self.practice.park_ms) for e in orphans]
+        self.findings.extend(late)
         stop = self.stopped_at
-        if (
-            stop is not None
-            and self.status in DECIDED
-            and any(s < stop and (e is None or e > stop) for s, e in intervals)
-        ):
+        self._suspended(intervals, stop)
+        minutes = ((minute_of(i.start), None if i.end is None else minute_of(i.end)) for i in intervals)
+        pauses = clock.union(minutes, None if stop is None else minute_of(stop))
+        return intervals, pauses, max((f.since or 0 for f in late), default=0)
+
+    def _suspended(self, intervals: Sequence[Interval], stop: int | None) -> None:
+        """Findings about special procedures that outlast the decision, or all patience."""
+        over = [i for i in intervals if stop is not None and i.start < stop and (i.end is None or i.end > stop)]
+        if over and self.status in DECIDED:
             self.findings.append(Finding("decided_while_suspended", self.stopped_by))
-        minutes = ((minute_of(s), None if e is None else minute_of(e)) for s, e in intervals)
-        return intervals, clock.union(minutes, None if stop is None else minute_of(stop)), hold
+        for interval in intervals:
+            longest = interval.start + self.practice.longest_special_ms
+            ends = [t for t in (interval.end, stop) if t is not None]
+            if not ends or min(ends) > longest:
+                self.findings.append(Finding("suspension_too_long", interval.told_by, longest))
 
 
 def _start(event: CaseEvent) -> int:
     return event.occurred_at if event.started_at is None else event.started_at
 
 
-def _pair(specials: Sequence[CaseEvent]) -> tuple[Intervals, list[CaseEvent]]:
-    """Intervals in epoch ms, and ends that found no start. An end takes the open start of its number, else
+def _pair(specials: Sequence[CaseEvent]) -> tuple[list[Interval], list[CaseEvent]]:
+    """The special procedures, and ends that found no start. An end takes the open start of its number, else
     of its kind.
     """
     starts = [e for e in specials if e.type == "special_started" and e.ended_at is None]
     whole = [e for e in specials if e.started_at is not None and e.ended_at is not None]
     ends = [e for e in specials if e.type == "special_ended"]
-    intervals: Intervals = [(_start(e), e.ended_at) for e in whole]
+    intervals = [Interval(_start(e), e.ended_at, e.event_id) for e in whole]
     orphans = []
     for end in sorted(ends, key=lambda e: (_end(e), e.event_id)):
         start = _match(end, starts)
         if start is not None:
             starts.remove(start)
-            intervals.append((_start(start), _end(end)))
+            intervals.append(Interval(_start(start), _end(end), start.event_id))
         elif end.started_at is not None:
-            intervals.append((end.started_at, _end(end)))
+            intervals.append(Interval(end.started_at, _end(end), end.event_id))
         else:
             orphans.append(end)
-    return intervals + [(_start(e), None) for e in starts], orphans
+    return intervals + [Interval(_start(e), None, e.event_id) for e in starts], orphans
 
 
 def _end(event: CaseEvent) -> int:
@@ -515,6 +590,7 @@ def _actions() -> dict[tuple[str, str], Action]:
         delivered=_Walk.park,
     )
     on(OPEN, withdrawn=_Walk.withdraw, returned=_Walk.give_back, transferred=_Walk.transfer)
+    on((*OPEN, *ENDED), verified=_Walk.verify)
     on(ENDED, accepted=_Walk.accepted_late, special_started=_Walk.special, special_ended=_Walk.special)
     on((GRANTED,), certified=_Walk.certify, delivered=_Walk.deliver)
     on((CERTIFIED,), delivered=_Walk.deliver)

@@ -75,6 +75,23 @@ def counting() -> Counting:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Which decisions are followed by the handing over of a paper, and how long that may take."""
+
+    limit: Limit
+    kinds: frozenset[str]
+    without_paper: frozenset[tuple[str, str]]
+
+
+@cache
+def delivery() -> Delivery:
+    """The delivery clock of ``limits.toml`` (行政许可法 44)."""
+    raw = _raw()["delivery"]
+    without = frozenset((r["set"], code) for r in raw["without_paper"] for code in r["codes"])
+    return Delivery(Limit(float(raw["amount"]), raw["unit"]), frozenset(raw["item_types"]), without)
+
+
 @cache
 def policy() -> Mapping[str, PolicyLimit]:
     """The policy's limits by rule id (DOMAIN 4.1)."""
@@ -82,6 +99,28 @@ def policy() -> Mapping[str, PolicyLimit]:
         raw["rule"]: PolicyLimit(raw["rule"], Limit(float(raw["amount"]), raw["unit"]), day_of(raw["effective_on"]))
         for raw in _raw()["limit"]
     }
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRule:
+    """How the cases of one bundle or project share a limit; see ``limits.toml``."""
+
+    name: str
+    by: str
+    rules: tuple[str, ...]
+    gaps_pause: bool
+    parts: int
+    lead: str
+
+
+@cache
+def group_rules(by: str) -> tuple[GroupRule, ...]:
+    """The group clocks of ``bundle`` or ``project``."""
+    return tuple(
+        GroupRule(raw["name"], by, tuple(raw["rules"]), raw["gaps"] == "PAUSE", raw["parts"], raw["lead"])
+        for raw in _raw()["group"]
+        if raw["by"] == by and raw["scope"] == "GROUP_TOTAL"
+    )
 
 
 def capped(promise: Limit, rule: str, day: int) -> Limit:
@@ -95,9 +134,17 @@ def capped(promise: Limit, rule: str, day: int) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """A step of an item and its limit."""
+
+    name: str
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True)
 class ItemVersion:
     """What a case needs of one version of an item; days are local day numbers, ``cancelled`` None: still in
-    force.
+    force. ``kind``: code of ``gbt39046.item-type``.
     """
 
     version: int
@@ -106,16 +153,26 @@ class ItemVersion:
     rule: str
     effective: int
     cancelled: int | None
+    kind: str = ""
+    steps: tuple[Step, ...] = ()
 
     @property
     def sound(self) -> bool:
         """False where the promise exceeds the statutory limit or one is no amount: never judged by (DOMAIN
         2.5).
         """
-        legal = self.statutory
-        if legal is None or legal.unit != self.promise.unit:
-            return all(plausible(limit.amount) for limit in (self.promise, legal) if limit is not None)
-        return plausible(self.promise.amount) and self.promise.amount <= legal.amount <= MOST
+        given = [limit for limit in (self.promise, self.statutory) if limit is not None]
+        if not all(plausible(limit.amount) for limit in (*given, *(s.limit for s in self.steps))):
+            return False
+        (unit, promise), (other, legal) = comparable(given[0]), comparable(given[-1])
+        return unit != other or promise <= legal
+
+
+def comparable(limit: Limit) -> tuple[str, float]:
+    """The limit in the smaller of the units that can be compared with its own: a month is 30 days (DOMAIN 2.5)."""
+    if limit.unit == MONTH:
+        return NATURAL_DAY, limit.amount * counting().month_days
+    return (MINUTE, limit.amount * 60) if limit.unit == HOUR else (limit.unit, limit.amount)
 
 
 def item_versions(records: Iterable[Mapping[str, Any]]) -> tuple[ItemVersion, ...]:
@@ -150,7 +207,13 @@ def _version(record: Mapping[str, Any]) -> ItemVersion:
         record.get("limit_rule", ""),
         _day(record["effective_on"]),
         _optional_day(record.get("cancelled_on")),
+        record.get("item_type_code", ""),
+        tuple(_step(raw) for raw in record.get("steps", ())),
     )
+
+
+def _step(raw: Mapping[str, Any]) -> Step:
+    return Step(raw["step_name"], Limit(float(raw["step_limit"]), raw["step_unit_code"] or WORKING_DAY))
 
 
 def _withdrawal(record: Mapping[str, Any]) -> int:

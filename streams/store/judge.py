@@ -4,23 +4,25 @@ says it.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from schemas import codesets
 from schemas.topics import ALERT, CASE
-from streams.rules.judge import CaseState, Decision, Spoken, alert_of, alert_record, alert_row, fold
+from streams.rules.judge import CaseState, Decision, Spoken, alert_record, fold
 from streams.rules.lifecycle import CaseEvent
-from streams.store import bulk, references
+from streams.store import bulk, cards, claims, groups, references
 from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, decode_rows, keep_new, say
-from streams.store.tables import alert_said, card, case_event, case_state
+from streams.store.tables import case_event, case_state
 
-BLOCK = 2_000
-"""Cases that one call of ``tick`` judges at most."""
+BLOCK = 500
+"""Cases that one call of ``tick`` judges at most. A tick of a worker that has all twelve partitions is one transaction,
+and while it lasts no event is applied: alerts wait for it.
+"""
 
 
 class JudgeProjection:
@@ -46,7 +48,8 @@ class JudgeProjection:
 
     def due(self, tx: sa.Connection, until: int) -> set[int]:
         """The partitions that have cases to judge up to ``until`` (epoch ms)."""
-        return set(tx.execute(_PARTITIONS_DUE, {"processor": self.name, "topic": CASE.name, "until": until}).scalars())
+        asked = {"processor": self.name, "topic": CASE.name, "until": until}
+        return set(tx.execute(_PARTITIONS_DUE, asked).scalars()) | groups.due(tx, until)
 
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
@@ -54,7 +57,8 @@ class JudgeProjection:
         due = tx.execute(_DUE, {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK})
         cases: dict[str, tuple[int, list[CaseEvent]]] = {row[0]: (partition, []) for row in due}
         self._judge(tx, epochs, cases, horizon)
-        return len(cases) == BLOCK
+        more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)
+        return more or len(cases) == BLOCK
 
     def _judge(
         self,
@@ -68,7 +72,7 @@ class JudgeProjection:
         states = _load(tx, list(cases))
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
-        known = self._references.read(tx, epochs, codes)
+        known = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
         judged = _Judged()
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())
@@ -96,14 +100,10 @@ _DUE = sa.text(
     "ORDER BY next_check_at, case_no LIMIT :block"
 )
 _STATES = sa.text("SELECT case_no, next_check_at, state FROM case_state WHERE case_no = ANY(:cases)")
-_SPOKEN = sa.text("SELECT case_no, alert_id, seq, action, content, alert FROM alert_said WHERE case_no = ANY(:cases)")
 
 
 def _load(tx: sa.Connection, cases: list[str]) -> dict[str, CaseState]:
-    spoken: dict[str, dict[str, Spoken]] = {}
-    for row in tx.execute(_SPOKEN, {"cases": cases}):
-        said = Spoken(row.seq, row.action, row.content, alert_of(row.alert))
-        spoken.setdefault(row.case_no, {})[str(row.alert_id)] = said
+    spoken = cards.spoken(tx, cases)
     rows = tx.execute(_STATES, {"cases": cases})
     states = {
         row.case_no: CaseState.load(row.case_no, row.state, row.next_check_at, spoken.get(row.case_no, {}))
@@ -121,26 +121,28 @@ class _Judged:
         self._recarded: list[str] = []
         self._cards: list[dict[str, Any]] = []
         self._saids: list[Said] = []
-        self._spoken: dict[str, dict[str, Any]] = {}
+        self._spoken: dict[tuple[str, str], Spoken] = {}
+        self._told: list[tuple[int, CaseState]] = []
 
     def add(self, partition: int, before: CaseState, after: CaseState, decisions: Sequence[Decision]) -> None:
         self._states.append(_state_row(partition, after))
+        if len(before.events) != len(after.events) or before.next_check_at == 0:
+            self._told.append((partition, after))
         if before.alerts != after.alerts:
             self._recarded.append(after.case_no)
-            self._cards.extend(_card_rows(after))
+            self._cards.extend(cards.rows(after.case_no, after, after.item_code, after.alerts))
         for decision in decisions:
             self._saids.append(Said(ALERT, alert_record(after.case_no, decision, _finding(decision))))
             alert_id = decision.alert.alert_id
-            self._spoken[alert_id] = _spoken_row(after.case_no, alert_id, after.spoken[alert_id])
+            self._spoken[after.case_no, alert_id] = after.spoken[alert_id]
 
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, case_state, self._states)
-        if self._recarded:
-            tx.execute(sa.text("DELETE FROM card WHERE case_no = ANY(:cases)"), {"cases": self._recarded})
-            bulk.upsert(tx, card, self._cards)
+        cards.replace(tx, self._recarded, self._cards)
         if self._saids:
-            bulk.upsert(tx, alert_said, list(self._spoken.values()))
+            cards.remember(tx, self._spoken)
             say(tx, self._saids)
+        groups.touched(tx, self._told)
 
 
 def _finding(decision: Decision) -> str:
@@ -166,38 +168,7 @@ def _state_row(partition: int, state: CaseState) -> dict[str, Any]:
         "provisional": state.provisional,
         "state": state.dump(),
         "next_check_at": state.next_check_at,
-    }
-
-
-def _card_rows(state: CaseState) -> list[dict[str, Any]]:
-    return [
-        {
-            "alert_id": uuid.UUID(a.alert_id),
-            "case_no": state.case_no,
-            "region": state.region,
-            "department": state.department,
-            "item_code": state.item_code,
-            "kind": a.kind,
-            "colour": a.colour,
-            "rule_id": a.rule_id,
-            "rule_version": a.rule_version,
-            "calendar_version": a.calendar_version,
-            "due_at": a.due_at,
-            "issued_at": a.issued_at,
-            "revoked_at": a.revoked_at,
-            "revoked_reason": a.revoked_reason,
-            "evidence": list(a.evidence),
-        }
-        for a in state.alerts
-    ]
-
-
-def _spoken_row(case_no: str, alert_id: str, said: Spoken) -> dict[str, Any]:
-    return {
-        "alert_id": uuid.UUID(alert_id),
-        "case_no": case_no,
-        "seq": said.seq,
-        "action": said.action,
-        "content": said.content,
-        "alert": alert_row(said.alert),
+        "counted_from": state.counted_from,
+        "counted_to": state.counted_to,
+        "known_at": state.known_at,
     }

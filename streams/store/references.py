@@ -15,10 +15,11 @@ import sqlalchemy as sa
 from streams.rules.calendar import NATION, CalendarHistory, Publication
 from streams.rules.judge import References
 from streams.rules.limits import ItemVersion, item_versions
-from streams.store.tables import calendar_event, case_state, item_event, reference_epoch
+from streams.rules.schedule import Concern
+from streams.store.tables import calendar_event, item_event, reference_epoch
 
-CALENDAR, ITEM = "calendar", "item"
-KINDS = (CALENDAR, ITEM)
+CALENDAR, ITEM, CLAIM = "calendar", "item", "claim"
+KINDS = (CALENDAR, ITEM, CLAIM)
 
 
 def held(tx: sa.Connection) -> Mapping[str, int]:
@@ -56,16 +57,57 @@ def judge_items_again(tx: sa.Connection, item_codes: Iterable[str]) -> None:
     )
 
 
-def judge_regions_again(tx: sa.Connection, regions: Iterable[str]) -> None:
-    """Mark the cases of these regions and their townships; the nation's calendar (000000) concerns all."""
-    names = sorted(set(regions))
-    if not names:
-        return
-    stale = sa.update(case_state).values(next_check_at=0)
-    if NATION not in names:
-        own = case_state.c.region
-        stale = stale.where(sa.or_(own.in_(names), sa.func.left(own, 6).in_(names)))
-    tx.execute(stale.where(case_state.c.next_check_at.is_distinct_from(0)))
+def judge_again(tx: sa.Connection, concerns: Iterable[Concern]) -> None:
+    """Mark the cases, and all groups, that these calendars concern: the timer judges them again, block by block.
+    Call in the transaction that stored the calendars.
+    """
+    for concern in concerns:
+        tx.execute(_STALE, asked(concern))
+        tx.execute(_STALE_GROUPS, asked(concern))
+
+
+def asked(whom: Concern) -> dict[str, Any]:
+    """The parameters of ``WHOM``."""
+    moments = whom.moments
+    return {
+        "region": whom.region,
+        "nation": NATION,
+        "since": whom.received_at,
+        "all": whom.days is None,
+        "firsts": [first for first, _ in moments],
+        "lasts": [last for _, last in moments],
+    }
+
+
+_REGION = "(:region = :nation OR region = :region OR left(region, 6) = :region)"
+WHOM = (
+    f"{_REGION} AND (:all OR known_at > :since OR EXISTS (SELECT FROM "
+    "unnest(CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[])) AS changed(f, l) "
+    "WHERE counted_from <= l AND (counted_to IS NULL OR counted_to >= f)))"
+)
+"""Rows of ``case_state`` that a calendar concerns (``streams.rules.schedule.Concern``), in SQL."""
+_STALE = sa.text(f"UPDATE case_state SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0 AND {WHOM}")
+_STALE_GROUPS = sa.text(
+    f"UPDATE group_state SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0 AND {_REGION}"
+)
+
+
+def publications(tx: sa.Connection) -> list[Publication]:
+    """All published calendars."""
+    c = calendar_event.c
+    rows = tx.execute(sa.select(c.region, c.year, c.revision, c.received_at, c.body))
+    return [
+        Publication.of(
+            {
+                **r.body,
+                "region": r.region,
+                "year": r.year,
+                "revision": r.revision,
+                "received_at": r.received_at,
+            }
+        )
+        for r in rows
+    ]
 
 
 class ReferenceReader:
@@ -83,7 +125,7 @@ class ReferenceReader:
         transaction.
         """
         if self._epochs.get(CALENDAR) != epochs[CALENDAR]:
-            self._calendars = CalendarHistory(_publications(tx))
+            self._calendars = CalendarHistory(publications(tx))
         if self._epochs.get(ITEM) != epochs[ITEM]:
             self._items = {}
         self._epochs = dict(epochs)
@@ -91,23 +133,6 @@ class ReferenceReader:
         if missing:
             self._items.update(_items(tx, missing))
         return References(self._calendars, self._items)
-
-
-def _publications(tx: sa.Connection) -> list[Publication]:
-    c = calendar_event.c
-    rows = tx.execute(sa.select(c.region, c.year, c.revision, c.received_at, c.body))
-    return [
-        Publication.of(
-            {
-                **r.body,
-                "region": r.region,
-                "year": r.year,
-                "revision": r.revision,
-                "received_at": r.received_at,
-            }
-        )
-        for r in rows
-    ]
 
 
 def _items(tx: sa.Connection, codes: list[str]) -> dict[str, tuple[ItemVersion, ...]]:

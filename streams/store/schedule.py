@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from schemas.topics import CALENDAR
 from streams.rules import schedule
+from streams.rules.calendar import Publication
 from streams.store import references, sets
 from streams.store.projection import Carried, Event
 from streams.store.steps import bury, decode_rows, keep_new
@@ -28,7 +29,10 @@ class ScheduleProjection:
         if events:
             references.changed(tx, references.CALENDAR)
         new = keep_new(tx, calendar_event, events, _columns)
-        references.judge_regions_again(tx, schedule.concern(e.record for e in new))
+        if new:
+            known = references.publications(tx)
+            published = [Publication.of(e.record) for e in new]
+            references.judge_again(tx, (schedule.concern(p, known) for p in published))
 
 
 def _columns(event: Event) -> dict[str, Any]:

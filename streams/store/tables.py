@@ -80,6 +80,7 @@ cursor = sa.Table(
     sa.Column("partition", sa.Integer, primary_key=True),
     sa.Column("next_offset", BIG, nullable=False, server_default="0"),
     sa.Column("watermark", BIG, nullable=False, server_default="0"),  # highest received_at applied
+    sa.Column("horizon", BIG, nullable=False, server_default="0"),  # up to it the partition is known: groups
 )
 
 dead_letter = sa.Table(
@@ -145,6 +146,10 @@ case_state = sa.Table(
     sa.Column("provisional", sa.Boolean, nullable=False),
     sa.Column("state", JSONB, nullable=False),  # the whole folded state, see streams.rules.judge
     sa.Column("next_check_at", BIG),  # when a timer must look again; NULL: never; 0: references changed
+    # all days of the calendar that it depends on lie between these; NULL: no end is known
+    sa.Column("counted_from", BIG, nullable=False, server_default="0"),
+    sa.Column("counted_to", BIG),
+    sa.Column("known_at", BIG, nullable=False, server_default="0"),  # its newest knowledge
     sa.Index(
         "ix_case_state_next_check",
         "partition",
@@ -152,6 +157,38 @@ case_state = sa.Table(
         postgresql_where=sa.text("next_check_at IS NOT NULL"),
     ),
     sa.Index("ix_case_state_item", "item_code"),
+)
+
+case_group = sa.Table(  # which cases share a clock or are handled as one
+    "case_group",
+    metadata,
+    sa.Column("group_key", TEXT, primary_key=True),
+    sa.Column("case_no", TEXT, primary_key=True),
+    sa.Column("partition", sa.Integer, nullable=False),
+    sa.Column("stale", sa.Boolean, nullable=False),  # the case changed since its group was derived
+    sa.Index("ix_case_group_stale", "group_key", postgresql_where=sa.text("stale")),
+    sa.Index("ix_case_group_partition", "partition"),
+)
+
+group_state = sa.Table(
+    "group_state",
+    metadata,
+    sa.Column("group_key", TEXT, primary_key=True),  # see streams.rules.groups
+    sa.Column("region", TEXT, nullable=False),
+    sa.Column("department", TEXT, nullable=False),
+    sa.Column("stage", TEXT, nullable=False),
+    sa.Column("limit_rule", TEXT, nullable=False),
+    sa.Column("accepted_at", BIG),
+    sa.Column("due_at", BIG),
+    sa.Column("yellow_at", BIG),
+    sa.Column("ended_at", BIG),
+    sa.Column("on_time", sa.Boolean),
+    sa.Column("provisional", sa.Boolean, nullable=False),
+    sa.Column("used_minutes", BIG),
+    sa.Column("calendar_version", TEXT, nullable=False),
+    sa.Column("parts", JSONB, nullable=False),
+    sa.Column("next_check_at", BIG),
+    sa.Index("ix_group_state_next_check", "next_check_at", postgresql_where=sa.text("next_check_at IS NOT NULL")),
 )
 
 card = sa.Table(
@@ -254,6 +291,23 @@ rollup_emitted = sa.Table(  # what was last said on rating.rollup.v1; not state:
     metadata,
     sa.Column("scope", TEXT, primary_key=True),
     sa.Column("revision", BIG, nullable=False),
+)
+
+rating_claim = sa.Table(  # ratings that say their case took too long, and amendments; see streams.rules.claims
+    "rating_claim",
+    metadata,
+    sa.Column("event_id", UUID(as_uuid=True), primary_key=True),
+    sa.Column("case_no", TEXT, nullable=False),
+    sa.Column("service_no", sa.Integer, nullable=False),
+    sa.Column("assess_no", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("too_slow", sa.Boolean, nullable=False),
+    sa.Column("received_at", BIG, nullable=False),
+    sa.Index("ix_rating_claim_case", "case_no"),
+)
+
+rating_claim_news = sa.Table(  # cases whose judge has not been told of them yet; not state
+    "rating_claim_news", metadata, sa.Column("case_no", TEXT, nullable=False)
 )
 
 # --- licences, directory, handling, counted topics ------------------------------------------------------------------
@@ -399,8 +453,9 @@ receipt = sa.Table(  # one row a batch: the province's signed word
 )
 
 STATE_TABLES: tuple[sa.Table, ...] = (
-    item_event, calendar_event, case_event, case_state, card, rating_event, rating_cell, licence_event, licence,
-    resource_event, directory_entry, handling_event, handling, behaviour_event, ticket_event, dead_letter,
+    item_event, calendar_event, case_event, case_state, case_group, group_state, card, rating_event, rating_claim,
+    rating_cell, licence_event, licence, resource_event, directory_entry, handling_event, handling, behaviour_event,
+    ticket_event, dead_letter,
 )  # fmt: skip
 """What a full replay must rebuild identically (columns ``partition`` and ``offset`` aside)."""
 

@@ -21,8 +21,9 @@ from schemas.errors import Fault
 from schemas.topics import ALERT, RATING, ROLLUP, UPLOAD
 from streams.rules import mask
 from streams.rules import tally as rule
+from streams.rules.claims import tags as claim_tags
 from streams.rules.tally import Rating
-from streams.store import frames, steps, tally_few
+from streams.store import claims, frames, steps, tally_few
 from streams.store.bulk import driver
 from streams.store.projection import Carried, Refused
 from streams.store.tables import rating_event
@@ -51,6 +52,7 @@ class Effects:
     events: frames.Rows
     changes: frames.Rows
     said: frames.Spoken
+    claims: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,7 @@ class TallyProjection:
         days = _take_days(tx)
         if days:
             _say_rollups(tx, days)
-        return merged == MERGED_AT_ONCE or bool(days)
+        return claims.tell(tx) or merged == MERGED_AT_ONCE or bool(days)
 
 
 # --- keep what is new -----------------------------------------------------------------------------
@@ -169,6 +171,7 @@ def _effects(new: pl.DataFrame, old: pl.DataFrame, upload: bool) -> Effects | No
         events=frames.rows("rating_event", new.select(STORED).sort("case_no", "event_id")),
         changes=frames.rows("rating_cell_change", changes.select(*CELL, *COUNTS)),
         said=frames.spoken(said),
+        claims=_claims(new),
     )
 
 
@@ -176,6 +179,19 @@ def _write(tx: sa.Connection, effects: Effects) -> None:
     frames.write(tx, effects.events)
     frames.write(tx, effects.changes)
     frames.put(tx, effects.said)
+    claims.keep(tx, ((row["event_id"], row) for row in effects.claims))
+
+
+def _claims(new: pl.DataFrame) -> list[dict[str, Any]]:
+    """The rows of which ``streams.rules.claims.matters`` may hold: few of many."""
+    _, codes = claim_tags()
+    tagged = pl.any_horizontal(*(pl.col("tags").list.contains(code) for code in sorted(codes)))
+    return new.filter((pl.col("revision") > 0) | tagged).select(CLAIMED).to_dicts()
+
+
+CLAIMED = (
+    "event_id", "case_no", "service_no", "assess_no", "revision", "operation", "tag_set", "tags", "received_at",
+)  # fmt: skip
 
 
 def _stored(tx: sa.Connection, cases: str) -> pl.DataFrame:

@@ -22,7 +22,7 @@ from schemas.topics import ALERT, UPLOAD
 from streams.rules import mask
 from streams.rules import tally as rule
 from streams.rules.tally import Cell, Count, Rating
-from streams.store import bulk, steps
+from streams.store import bulk, claims, steps
 from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import rating_cell_change, rating_event
 
@@ -65,6 +65,7 @@ def apply(tx: sa.Connection, few: Few, upload: bool) -> None:
         return
     touched = visits((rating for rating, _ in known), (rating for _, rating in new))
     bulk.insert_new(tx, rating_event, [_event_row(e, r) for e, r in new], ())
+    claims.keep(tx, ((str(e.event_id), e.record) for e, _ in new))
     rows = [dict(zip(_CHANGE, change, strict=True)) for change in changes(touched)]
     bulk.insert_new(tx, rating_cell_change, rows, ())
     uploads = [Said(UPLOAD, _upload(e, r)) for e, r in new] if upload else []

@@ -298,3 +298,11 @@ def test_every_example_of_the_contracts_is_accepted_by_the_publisher(topic: Topi
         region = "430903" if row["region"] == "000000" else row["region"]
         found = validator(topic, row["department"], region).check(row, 1_893_456_000_000)
         assert (path.stem, found.faults) == (path.stem, [])
+
+
+@pytest.mark.parametrize(("last", "expected"), [(2.0, []), (2.5, [("rule_failed", "steps")])])
+def test_the_steps_together_are_not_longer_than_the_promise(last: float, expected: list[tuple[str, str]]) -> None:
+    limits = (("受理审核", 1.0), ("现场核查", 2.0), ("决定", last))
+    steps = [{"step_name": name, "step_limit": limit, "step_unit_code": "1"} for name, limit in limits]
+    row = item(promise_limit=5.0, promise_unit_code="1", statutory_limit=None, statutory_unit_code="", steps=steps)
+    assert faults(ITEM, row) == expected

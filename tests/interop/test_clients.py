@@ -147,7 +147,8 @@ def test_kafkas_console_consumer_shows_keys_headers_and_framing_of_every_topic(
         seen.add(said["ce_id"])
         assert said == {name: text.decode() for name, text in one.headers}
         assert key == one.key
-        assert value.startswith(f"\\x00\\x00\\x00\\x00\\x{BY_NAME[name].schema_id:02X}")
+        framed = (0, *BY_NAME[name].schema_id.to_bytes(4, "big"))
+        assert value.startswith("".join(f"\\x{byte:02X}" for byte in framed))
     assert seen == set(expected)
 
 

@@ -36,7 +36,7 @@ from govbus.district.generator import SPAN
 from govbus.district.model import HESHAN, Poison, Row
 from govbus.district.publishing import raws, whole
 from schemas import codec, envelope
-from schemas.topics import CASE, INBOUND, RATING, Topic
+from schemas.topics import CASE, INBOUND, ITEM, RATING, Topic
 from streams.agents import projections
 from streams.rules import lifecycle
 from streams.store import judge, sets, tally
@@ -75,8 +75,8 @@ def history(seed: int) -> tuple[Entry, ...]:
     rng = random.Random(seed)
     told = makers.stories(rng, 3)
     rows = [
-        *makers.references(rng, told),
-        *(makers.late(rng, row) for s in told for row in cases.rows(rng, s)),
+        *map(_ruled, makers.references(rng, told)),
+        *(makers.late(rng, _of_a_project(row)) for s in told for row in cases.rows(rng, s)),
         *makers.opinion_rows(rng, told),
         *makers.licences(rng, told),
         *makers.resource(rng, told),
@@ -86,6 +86,16 @@ def history(seed: int) -> tuple[Entry, ...]:
     ]
     entries = [_entry(row) for row in rows] + _wrong(rng, rows)
     return tuple(sorted(entries, key=lambda e: e.received_at))
+
+
+def _of_a_project(row: Row) -> Row:
+    """All cases belong to one construction project, whose clock spans them and their partitions."""
+    return replace(row, record={**row.record, "project_code": "2001-430903-04-01-000001"})
+
+
+def _ruled(row: Row) -> Row:
+    """Items of the project's cases are of one class of the policy."""
+    return replace(row, record={**row.record, "limit_rule": "R6-5"}) if row.topic is ITEM else row
 
 
 def _wrong(rng: random.Random, rows: list[Row]) -> list[Entry]:
@@ -190,16 +200,23 @@ def play(engine: sa.Engine, seed: int, order: random.Random) -> None:
         way.apply(engine, order.choice((1, 8, 25, 60, 60)), order)
         if order.random() < 0.4:
             order.choice((way, order.choice(ways))).tick(engine, order)
-    for way in ways:
+    _settle(ways, engine)
+
+
+def _settle(ways: Sequence[Line], engine: sa.Engine) -> None:
+    """Twice, for what ratings claim about cases is told to their judge by a timer."""
+    for way in (*ways, *ways):
         way.settle(engine)
 
 
 def play_plainly(engine: sa.Engine, seed: int) -> None:
     """The history as it happened: each topic in one transaction, references first, timers at the end."""
     empty(engine)
-    for way in lines(history(seed)):
+    ways = lines(history(seed))
+    for way in ways:
         way.apply(engine, len(way.log), random.Random(0))
         way.settle(engine)
+    _settle(ways, engine)
 
 
 # --- tables ---

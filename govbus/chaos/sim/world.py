@@ -49,7 +49,9 @@ LONGEST_REST_S = 300.0
 _UNSETTLED = sa.text(
     "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL) OR EXISTS (SELECT FROM push_queue) "
     "OR EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rollup_dirty) "
-    "OR EXISTS (SELECT FROM case_state WHERE next_check_at <= :end), "
+    "OR EXISTS (SELECT FROM case_state WHERE next_check_at <= :end) "
+    "OR EXISTS (SELECT FROM group_state WHERE next_check_at <= :end) OR EXISTS (SELECT FROM case_group WHERE stale) "
+    "OR EXISTS (SELECT FROM rating_claim_news), "
     "(SELECT coalesce(sum(next_offset), 0) FROM cursor)"
 )
 

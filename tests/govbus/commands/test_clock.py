@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import json
+from datetime import date
+from typing import Any
 
+import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
+from connectors.intake.calendar import calendar_row
 from govbus.cli import build
+from schemas import codec, envelope
+from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
+from streams.store import applier
+from streams.store.define import DefineProjection
+from streams.store.judge import JudgeProjection
+from streams.store.projection import Carried, Projection
+from streams.store.schedule import ScheduleProjection
 
 SPECIAL = "2025-03-10T10:00/2025-03-20T15:00"
 
@@ -44,3 +56,95 @@ def test_clock_refuses_what_it_cannot_read() -> None:
     assert run("--accepted", "yesterday", "--limit", "5")[0] == 2
     assert run("--accepted", "2020-09-25T16:50", "--limit", "5", "--unit", "fortnight")[0] == 2
     assert run("--accepted", "2020-09-25T16:50", "--limit", "5", "--pause", "2020-09-26/2020-09-25")[0] == 2
+
+
+def test_clock_knows_the_limits_that_the_law_gives() -> None:
+    answer = json.loads(run("--kind", "acceptance", "--accepted", "2020-09-24T16:00", "--json")[1])
+    assert (answer["due"], answer["clock"], answer["limit"]) == ("2020-09-30T17:00:00+08:00", "acceptance", 5.0)
+    licence = json.loads(run("--kind", "delivery", "--accepted", "2020-10-14T10:00", "--json")[1])
+    assert (licence["due"], licence["yellow_at"]) == ("2020-10-28T17:00:00+08:00", "2020-10-26T17:00:00+08:00")
+    assert run("--kind", "group", "--accepted", "2020-10-14T10:00")[0] == 2  # which limit?
+    assert run("--kind", "nap", "--accepted", "2020-10-14T10:00")[0] == 2
+
+
+# --- what was applied
+
+CODE = "11430903MBDEM0138T4000115002000"
+
+
+def put(engine: sa.Engine, projection: Projection, *records: dict[str, Any]) -> None:
+    carried = []
+    for offset, record in enumerate(records):
+        common = {"region": "430903", "department": "HS-ZRZYJ", "received_at": record["occurred_at"]}
+        made = {**common, **record}
+        whole = {**made, "event_id": str(envelope.event_id(projection.topic, made))}
+        value = codec.encode(projection.topic, whole)
+        headers = tuple(envelope.headers(projection.topic, codec.decode(value, projection.topic)))
+        key = str(whole[projection.topic.key]).encode()
+        carried.append(Carried(projection.topic, 0, offset, key, value, headers))
+    applier.apply_batch(engine, projection, carried)
+
+
+def case(kind: str, day: int, hour: int, **more: Any) -> dict[str, Any]:
+    at = epoch_ms(day_of(date(2020, 10, day)) * DAY_MINUTES + hour * 60)
+    known = {"event_type": f"case.{kind}", "occurred_at": at, "case_no": "C-1", "event_no": 1, "item_code": CODE}
+    return {**known, "project_code": "P-1", **more}
+
+
+@pytest.fixture
+def applied(engine: sa.Engine, database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A licence with steps, of a project, paused for a day, decided a day late; judged to the end of 2020."""
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", database)
+    monkeypatch.setenv("COLUMNS", "200")
+    put(engine, ScheduleProjection(), calendar_row(2020, occurred_at=1, department="HS-ZRZYJ"))
+    put(engine, DefineProjection(), {
+        "event_type": "item.published", "occurred_at": 1, "item_code": CODE, "item_version": 1, "name": "许可",
+        "promise_limit": 5.0, "promise_unit_code": "1", "limit_rule": "R6-5", "item_type_code": "01",
+        "effective_on": date(2004, 1, 1), "steps": [{"step_name": "审核", "step_limit": 2.0, "step_unit_code": "1"}],
+    })  # fmt: skip
+    judge, pause = JudgeProjection(), {"special_kind_code": "EXPERT"}
+    put(engine, judge, case("accepted", 12, 10), case("special_started", 14, 9, **pause),
+        case("special_ended", 15, 9, **pause), case("decided", 21, 10))  # fmt: skip
+    for _ in range(3):
+        while applier.tick(engine, judge, 0, epoch_ms(day_of(date(2020, 12, 31)) * DAY_MINUTES)):
+            pass
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("applied")
+def test_clock_explains_every_clock_of_a_case_and_the_cards_it_led_to() -> None:
+    code, out = run("--case", "C-1", "--json")
+    report = json.loads(out)
+    lines = {line["clock"]: line for line in report["clocks"]}
+    assert (code, report["status"], list(lines)) == (0, "GRANTED", ["handling", "step", "delivery"])
+    handling = lines["handling"]
+    assert (handling["due"], handling["on_time"]) == ("2020-10-20T17:00:00+08:00", False)
+    assert handling["pauses"] == [["2020-10-14T09:00:00+08:00", "2020-10-15T09:00:00+08:00"]]
+    assert [d["day"] for d in handling["days"]] == [f"2020-10-{d}" for d in (13, 15, 16, 19, 20)]
+    assert (lines["step"]["step"], lines["step"]["due"]) == ("审核", "2020-10-15T17:00:00+08:00")
+    assert lines["delivery"]["due"] == "2020-11-04T17:00:00+08:00"
+    rules = ["HS-CARD-STEP", "HS-CARD-Y", "HS-CARD-R", "HS-CARD-DELIVERY-Y", "HS-CARD-DELIVERY-R"]
+    assert [c["rule_id"] for c in report["cards"]] == rules
+    assert report["cards"][2]["issued_at"] == "2020-10-20T17:01:00+08:00"
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("applied")
+def test_clock_explains_the_clock_of_a_project_with_its_parts() -> None:
+    report = json.loads(run("--group", "project/430903/P-1", "--json")[1])
+    assert (report["status"], report["limit_rule"], [p["case_no"] for p in report["parts"]]) == (
+        "AFTER", "R6-5", ["C-1"],
+    )  # fmt: skip
+    (line,) = report["clocks"]
+    assert (line["due"], line["on_time"], line["limit"]) == (None, True, 40.0)  # nothing runs any more: nothing is due
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("applied")
+def test_clock_tells_people_of_a_case_and_refuses_one_that_is_not_known() -> None:
+    code, out = run("--case", "C-1")
+    assert code == 0
+    assert "承诺时限" in out
+    assert "特别程序 2020-10-14 09:00 至 2020-10-15 09:00，不计入" in out
+    assert run("--case", "C-2")[0] != 0

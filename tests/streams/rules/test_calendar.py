@@ -7,7 +7,7 @@ from datetime import date, timedelta
 import pytest
 
 from connectors.intake.calendar import calendar_row, calendar_rows
-from streams.rules.calendar import CalendarHistory, Publication, day_of
+from streams.rules.calendar import CalendarHistory, Publication, changed, day_of
 
 ROWS = [{**row, "received_at": 10} for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")]
 SUMMER = [{"from_on": date(2020, 6, 1), "to_on": date(2020, 9, 30), "sessions": [{"opens": 540, "closes": 720}]}]
@@ -87,3 +87,45 @@ def test_office_minutes_of_a_day_are_reached_at_its_close() -> None:
     noon = day_of(date(2020, 9, 25)) * 1440 + 12 * 60
     assert calendar.reached(calendar.counted(noon)) == noon
     assert calendar.counted(noon + 60) == calendar.counted(noon)
+
+
+# --- what a revision changes
+
+
+def revision(number: int, *off: date, received: int = 20, **more: object) -> dict[str, object]:
+    """2020 with these days off besides."""
+    row = {**calendar_row(2020, occurred_at=0, department="HS-XZSPJ", revision=number), "received_at": received, **more}
+    row["days"] = [*row["days"], *({"day": day, "working": False, "name": ""} for day in off)]
+    return row
+
+
+def minutes(day: date) -> int:
+    return day_of(day) * 1440 + 600
+
+
+def test_a_revision_is_named_only_by_what_counts_a_day_that_it_changed() -> None:
+    july, august = date(2020, 7, 1), date(2020, 8, 3)
+    calendar = history(revision(2, july), revision(3, july, august)).known_at(20, "430903")
+    spans = [(date(2020, 3, 2), date(2020, 6, 30)), (date(2020, 6, 1), july), (date(2020, 7, 2), date(2020, 9, 1))]
+    assert [calendar.version(minutes(a), minutes(b)) for a, b in spans] == ["2020-r1", "2020-r2", "2020-r3"]
+
+
+def test_a_revision_that_gives_a_day_back_is_named_by_what_counts_it() -> None:
+    calendar = history(revision(2, date(2020, 7, 1)), revision(3)).known_at(20, "430903")
+    assert calendar.version(minutes(date(2020, 6, 1)), minutes(date(2020, 7, 1))) == "2020-r3"
+    assert calendar.version(minutes(date(2020, 6, 1)), minutes(date(2020, 6, 30))) == "2020-r1"
+
+
+def test_the_days_that_a_revision_changes() -> None:
+    first = Publication.of(ROWS[16])
+    second = Publication.of(revision(2, date(2020, 7, 1), date(2020, 7, 2), date(2020, 8, 3)))
+    july, august = day_of(date(2020, 7, 1)), day_of(date(2020, 8, 3))
+    assert changed(first, second) == ((july, july + 1), (august, august))
+
+
+def test_summer_hours_change_the_summers_days_and_the_first_hours_of_a_year_all_of_it() -> None:
+    first = Publication.of(ROWS[16])
+    summer = Publication.of(revision(2, hours=[*ROWS[16]["hours"], *SUMMER]))
+    assert changed(first, summer) == ((day_of(date(2020, 6, 1)), day_of(date(2020, 9, 30))),)
+    bare = Publication.of({**ROWS[16], "hours": []})
+    assert changed(bare, first) == ((day_of(date(2020, 1, 1)), day_of(date(2020, 12, 31))),)

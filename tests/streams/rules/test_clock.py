@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from datetime import date, datetime
+from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from connectors.intake.calendar import calendar_rows
 from streams.rules import clock
@@ -158,38 +160,79 @@ def test_the_days_listed_are_the_days_that_count() -> None:
     ]
 
 
-# --- the slow clock
-# -------------------------------------------------------------------------------------------------
+# --- DOMAIN 5.7: the clocks of a bad rating, on the same calendar
 
 
-def slow_due(accepted: int, days: float, pauses: list[tuple[int, int]]) -> int:
-    """Walks minute by minute and asks chinesecalendar for every day; knows nothing of the fast one."""
-    from chinese_calendar import is_workday
-
-    def office(at: int) -> bool:
-        hour = at % DAY_MINUTES // 60
-        on = date.fromordinal(at // DAY_MINUTES + date(1970, 1, 1).toordinal())
-        return hour in (9, 10, 11, 13, 14, 15, 16) and is_workday(on)
-
-    at = accepted if days < 1 else (accepted // DAY_MINUTES + 1) * DAY_MINUTES
-    left = round(days * 420)
-    while left:
-        left -= office(at) and not any(start <= at < end for start, end in pauses)
-        at += 1
-    return at
-
-
-START = minute("2019-12-20 00:00")
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    st.integers(0, 400 * DAY_MINUTES),
-    st.sampled_from([0.5, 0.25, 1, 2, 3, 5, 7]),
-    st.lists(st.tuples(st.integers(0, 20 * DAY_MINUTES), st.integers(1, 6 * DAY_MINUTES)), max_size=3),
+@pytest.mark.parametrize(
+    ("raised", "contact", "rectify"),
+    [
+        ("2020-09-21 11:00", "2020-09-22 17:00", "2020-10-16 17:00"),
+        ("2020-09-26 11:00", "2020-09-27 17:00", "2020-10-22 17:00"),
+    ],
 )
-def test_the_fast_clock_agrees_with_the_slow_one(offset: int, days: float, raw: list[tuple[int, int]]) -> None:
-    accepted = START + offset
-    pauses = [(accepted + begin, accepted + begin + length) for begin, length in raw]
-    fast = clock.deadline(CALENDAR, accepted, Limit(days), counting(), clock.union(pauses))
-    assert fast.due == slow_due(accepted, days, pauses)
+def test_a_bad_rating_is_due_for_contact_and_rectification(raised: str, contact: str, rectify: str) -> None:
+    assert (text(line(raised, 1).due), text(line(raised, 15).due)) == (contact, rectify)
+
+
+def test_34_a_rectification_in_the_last_minute_is_in_time_and_one_on_monday_is_not() -> None:
+    due = line("2020-09-21 11:00", 15).due
+    assert due is not None
+    assert minute("2020-10-16 16:59") <= due < minute("2020-10-19 09:30")
+
+
+# --- what the slow clock found
+
+
+def test_a_pause_that_begins_after_a_natural_day_limit_has_ended_does_not_move_it() -> None:
+    pause = ("2020-09-11 17:30", "2020-09-20 10:00")
+    assert text(line("2020-09-01 16:00", 10, "2", (pause,)).due) == "2020-09-11 17:00"
+
+
+def test_a_natural_day_limit_that_ends_on_a_day_off_does_not_end_in_a_pause_of_the_working_day_after() -> None:
+    pause = ("2020-09-13 10:00", "2020-09-15 15:00")  # the limit ends on Saturday 09-12, its Monday is paused
+    assert text(line("2020-09-02 16:00", 10, "2").due) == "2020-09-14 17:00"
+    assert text(line("2020-09-02 16:00", 10, "2", (pause,)).due) == "2020-09-15 17:00"
+
+
+@pytest.mark.parametrize("unit", ["1", "2", "3", "4", "5"])
+def test_on_the_spot_is_until_the_office_closes_in_any_unit(unit: str) -> None:
+    assert text(line("2020-09-24 16:00", 0, unit).due) == "2020-09-24 17:00"
+
+
+def test_office_hours_of_a_year_without_its_holidays_leave_it_provisional() -> None:
+    hours = {"from_on": date(2027, 1, 1), "to_on": None, "sessions": [{"opens": 540, "closes": 720}]}
+    own = {**ROWS[0], "region": "430903", "year": 2027, "days": [], "hours": [hours]}
+    calendar = CalendarHistory(Publication.of(row) for row in (*ROWS, own)).known_at(0, "430903")
+    worked = line("2026-12-30 10:00", 3, calendar=calendar)
+    assert (text(worked.due), worked.provisional) == ("2027-01-05 12:00", True)
+
+
+# --- the calendar as it was known
+
+
+def test_before_the_emergency_notice_of_2020_a_five_day_case_was_due_on_the_fifth_of_february() -> None:
+    announced = {d["day"]: d for d in ROWS[16]["days"] if d["day"] != date(2020, 1, 31)}
+    announced[date(2020, 2, 1)] = {"day": date(2020, 2, 1), "working": True, "name": "Spring Festival"}
+    known = CalendarHistory([Publication.of({**ROWS[16], "days": list(announced.values())})]).known_at(0, "430903")
+    worked = line("2020-01-23 15:00", 5, calendar=known)
+    assert (text(worked.due), text(worked.yellow)) == ("2020-02-05 17:00", "2020-02-04 17:00")
+
+
+# --- the slow clock: tests/streams/rules/slow_clock.py, 100,000 cases; here a slice
+
+
+def slow_clock() -> Any:
+    """The program beside this file."""
+    name = Path(__file__).with_name("slow_clock.py")
+    spec = importlib.util.spec_from_file_location("slow_clock", name)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["slow_clock"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("seed", [2020, 2026, 2027])
+def test_the_clock_agrees_with_one_that_counts_minute_by_minute(seed: int) -> None:
+    assert list(slow_clock().differences(100, seed)) == []

@@ -408,8 +408,28 @@ def test_a_paused_case_gets_no_card() -> None:
         event("accepted", "2020-10-12 10:00"),
         event("special_started", "2020-10-13 10:00", special="HEARING"),
     ]
-    state, _ = told(events, references(item(5)), "2021-10-12 10:00")
-    assert (state.status, state.alerts, state.next_check_at) == ("SUSPENDED", (), None)
+    state, _ = told(events, references(item(5)), "2021-01-11 09:59")
+    assert (state.status, state.alerts) == ("SUSPENDED", ())
+    assert judge.local_text(state.next_check_at) == "2021-01-11 10:00"  # the special procedure itself has its limit
+
+
+def test_a_special_procedure_of_more_than_ninety_days_is_a_finding_and_no_card() -> None:
+    started = event("special_started", "2020-10-13 10:00", special="HEARING")
+    state, _ = told([event("accepted", "2020-10-12 10:00"), started], references(item(5)), "2021-10-12 10:00")
+    assert [(a.rule_id, judge.local_text(a.issued_at), a.evidence) for a in state.alerts] == [
+        ("suspension_too_long", "2021-01-11 10:00", (started.event_id,))
+    ]
+    assert state.next_check_at is None
+    ended = event("special_ended", "2020-12-01 10:00", "2021-10-13 10:00", special="HEARING")
+    later, _ = fold(state, [ended], references(item(500)), ms("2021-10-14 09:00"))
+    assert [(a.revoked_reason) for a in later.alerts] == ["late_pause"]
+
+
+@pytest.mark.parametrize(("ended", "found"), [("2021-01-11 10:00", []), ("2021-01-11 10:01", ["suspension_too_long"])])
+def test_a_special_procedure_told_after_its_end_was_too_long_or_not(ended: str, found: list[str]) -> None:
+    whole = event("special_ended", ended, special="HEARING", started_at=ms("2020-10-13 10:00"), ended_at=ms(ended))
+    state, _ = told([event("accepted", "2020-10-12 10:00"), whole], references(item(100)), "2021-01-12 10:00")
+    assert findings(state) == found
 
 
 def test_events_count_by_when_they_happened_not_by_when_they_came() -> None:

@@ -15,14 +15,14 @@ import sqlalchemy as sa
 
 from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
-from schemas.topics import CALENDAR, CASE, ITEM, Topic
+from schemas.topics import ALERT, CALENDAR, CASE, ITEM, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
 from streams.store import applier, outbox
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
 from streams.store.schedule import ScheduleProjection
-from streams.store.tables import STATE_TABLES, card, case_state
+from streams.store.tables import STATE_TABLES, card, case_state, dead_letter
 from streams.store.tables import outbox as outbox_table
 
 pytestmark = pytest.mark.stack
@@ -131,7 +131,8 @@ def cards(engine: sa.Engine) -> list[tuple[Any, ...]]:
 
 def said(engine: sa.Engine) -> list[tuple[str, str, int]]:
     with engine.connect() as tx:
-        values = tx.execute(sa.select(outbox_table.c.value).order_by(outbox_table.c.seq)).scalars()
+        alerts_only = sa.select(outbox_table.c.value).where(outbox_table.c.topic == ALERT.name)
+        values = tx.execute(alerts_only.order_by(outbox_table.c.seq)).scalars()
         alerts = [codec.decode(bytes(v)) for v in values]
     return [(a["event_type"], a["colour_code"], a["alert_seq"]) for a in alerts]
 
@@ -177,6 +178,53 @@ def test_an_item_that_arrives_after_its_case_gives_it_a_clock(
     put(engine, DefineProjection(), log, published_item(5))
     settle(engine, judge, ms(2020, 10, 13, 9))
     assert rows(engine, sa.select(case_state.c.due_at)) == [(ms(2020, 10, 19, 17),)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "received", "marked"),
+    [
+        (date(2020, 3, 2), ms(2020, 10, 14, 9), False),  # a day that the case does not count
+        (date(2020, 10, 15), ms(2020, 10, 14, 9), True),  # one that it does
+        (date(2020, 3, 2), ms(2020, 10, 12, 12), True),  # published before the newest event, applied after it
+    ],
+)
+def test_a_revised_calendar_has_those_judged_again_whom_it_may_concern(
+    engine: sa.Engine, log: Log, judge: JudgeProjection, changed: date, received: int, marked: bool
+) -> None:
+    put(engine, ScheduleProjection(), log, published_calendar(2020, 1))
+    put(engine, DefineProjection(), log, published_item(5))
+    put(engine, judge, log, case("accepted", "C-1", ACCEPTED), case("step_completed", "C-1", ms(2020, 10, 13, 9)))
+    revised = published_calendar(2020, received, revision=2)
+    off = {"day": changed, "working": False, "name": ""}
+    put(engine, ScheduleProjection(), log, {**revised, "days": [*revised["days"], off]})
+    assert (rows(engine, sa.select(case_state.c.next_check_at)) == [(0,)]) is marked
+
+
+def test_30_a_version_that_promises_more_than_the_law_allows_is_quarantined(
+    engine: sa.Engine, log: Log, judge: JudgeProjection
+) -> None:
+    wrong = record(ITEM, "item.published", 1, 1, item_code=CODE, item_version=1, name="事项", promise_limit=30.0,
+                   promise_unit_code="1", statutory_limit=20.0, statutory_unit_code="1",
+                   effective_on=date(2004, 1, 1))  # fmt: skip
+    put(engine, ScheduleProjection(), log, published_calendar(2020, 1))
+    put(engine, DefineProjection(), log, wrong)
+    put(engine, judge, log, case("accepted", "C-1", ACCEPTED))
+    assert rows(engine, sa.select(dead_letter.c.reason, dead_letter.c.field)) == [("rule_failed", "promise_limit")]
+    assert rows(engine, sa.select(case_state.c.due_at)) == [(None,)]
+
+
+def test_copies_of_an_item_that_differ_are_told_and_taken_back_by_the_version_that_mends_them(
+    engine: sa.Engine, log: Log
+) -> None:
+    copies = [{"element": "materials", "channel": c, "digest": d} for c, d in (("ONLINE", "a"), ("OFFLINE", "b"))]
+    first = {**published_item(5), "elements": copies}
+    second = record(ITEM, "item.published", 2, 2, **{k: first[k] for k in ("item_code", "name", "promise_limit",
+                    "promise_unit_code", "effective_on")}, item_version=2)  # fmt: skip
+    put(engine, DefineProjection(), log, first)
+    put(engine, DefineProjection(), log, second)
+    found = rows(engine, sa.select(card.c.case_no, card.c.rule_id, card.c.revoked_reason))
+    assert found == [(f"item/{CODE}", "element_mismatch", "item_revised")]
+    assert [s[0] for s in said(engine)] == ["alert.issued", "alert.revoked"]
 
 
 def test_an_event_delivered_three_times_counts_once(

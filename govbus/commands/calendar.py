@@ -1,0 +1,216 @@
+"""``govbus calendar``: load a year's holidays, and see what a calendar did to clocks and cards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from streams.rules.redating import Redated
+
+BEIJING = timezone(timedelta(hours=8))
+SOURCE = "国务院办公厅关于{year}年部分节假日安排的通知"
+SHOWN = 50
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to ``app``."""
+    group = typer.Typer(no_args_is_help=True, help="Working-day calendars: load a year, see what a revision did.")
+    group.command("load")(load)
+    group.command("effects")(effects)
+    app.add_typer(group, name="calendar")
+
+
+def load(
+    file: Annotated[Path, typer.Argument(help="CSV: from,to,kind,name (docs/calendar.md).")],
+    year: Annotated[int, typer.Option(help="The year that the file is about.", min=2000, max=2099)],
+    dept: Annotated[str, typer.Option(help="Publishing department: code, name or alias.")],
+    region: Annotated[str, typer.Option(help="GB/T 2260; 000000: the whole nation.")] = "000000",
+    source: Annotated[str, typer.Option(help="Where it is from; the State Council's notice if empty.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show, publish nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")] = False,
+) -> None:
+    """Publish the calendar of a year, as its first version or as the next revision. 发布年度节假日安排."""
+    import json
+
+    from connectors.intake import calendar, notice
+    from govbus.commands.publish import as_json as result_json
+    from schemas.errors import Rejected
+    from schemas.topics import CALENDAR
+
+    with _database() as engine:
+        before = _latest(engine, region, year)
+        row = calendar.calendar_row(
+            year, occurred_at=_now(), department=_code(dept), region=region,
+            revision=1 if before is None else before["revision"] + 1, days=notice.days(file, year),
+            source=source or SOURCE.format(year=year), hours=None if before is None else before["hours"],
+        )  # fmt: skip
+        if before is not None and _same(before, row):
+            raise Rejected(_unchanged(before["calendar_version"]))
+        publisher = _publisher(engine, dept, region)
+        result = next(iter(publisher.check(CALENDAR, [row]) if dry_run else publisher.publish(CALENDAR, [row])))
+    report = {"calendar_version": row["calendar_version"], "days": row["days"], **result_json(result)}
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False, default=str))
+    else:
+        _show_days(report)
+    raise typer.Exit(0 if result.accepted else 1)
+
+
+def effects(
+    version: Annotated[str, typer.Argument(help="Version of the calendar, such as 2027-r1.")],
+    region: Annotated[str, typer.Option(help="GB/T 2260; 000000: the whole nation.")] = "000000",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")] = False,
+) -> None:
+    """List the clocks that a calendar moved and the cards that it took back or brought; exit code 1 while some are
+    still to be judged again. 日历修订影响清单.
+    """
+    import json
+
+    from streams.store import redating
+
+    with _database() as engine, engine.connect() as tx:
+        calendar, whom = redating.published(tx, version, region)
+        total = redating.concerned(tx, whom)
+        changes = [c for found in _with_progress(redating.moved(tx, calendar, whom), total) for c in found]
+        report = {
+            "version": version, "region": region, "received_at": _iso(calendar.received_at), "looked_at": total,
+            "pending": redating.pending(tx), "clocks": [_clock(c) for c in changes],
+            "cards": [_card(c) for c in redating.cards(tx, calendar)],
+        }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(report, ensure_ascii=False))
+    else:
+        _show(report)
+    raise typer.Exit(1 if report["pending"] else 0)
+
+
+@contextmanager
+def _database() -> Iterator[sa.Engine]:
+    from govbus.runtime import resolve
+    from govbus.settings import load as settings
+    from streams.store.engine import connect
+
+    engine = connect(resolve(settings()).database_url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _now() -> int:
+    from connectors.publisher import wall_clock
+
+    return wall_clock()
+
+
+def _code(dept: str) -> str:
+    from connectors.validate import department_code
+
+    return department_code(dept) or dept
+
+
+def _publisher(engine: sa.Engine, dept: str, region: str) -> Any:
+    from connectors.publisher import Publisher
+
+    return Publisher(engine, dept, region)
+
+
+def _latest(engine: sa.Engine, region: str, year: int) -> dict[str, Any] | None:
+    """The highest revision of the year that was applied: its body."""
+    import sqlalchemy as sa
+
+    from streams.store.tables import calendar_event
+
+    c = calendar_event.c
+    query = sa.select(c.body).where(c.region == region, c.year == year).order_by(c.revision.desc()).limit(1)
+    with engine.connect() as tx:
+        found: dict[str, Any] | None = tx.execute(query).scalar_one_or_none()
+    return found
+
+
+def _same(before: dict[str, Any], row: dict[str, Any]) -> bool:
+    return [(d["day"], d["working"]) for d in before["days"]] == [(str(d["day"]), d["working"]) for d in row["days"]]
+
+
+def _unchanged(version: str) -> Any:
+    from schemas.errors import Fault
+
+    return Fault("conflict", "", f"the file says what {version} says already", "nothing needs to be loaded")
+
+
+def _with_progress(blocks: Iterator[tuple[int, list[Redated]]], total: int) -> Iterator[list[Redated]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("cases", total=total)
+        for count, found in blocks:
+            bar.advance(task, count)
+            yield found
+
+
+def _iso(at: int | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at / 1000, BEIJING).isoformat()
+
+
+def _clock(change: Redated) -> dict[str, Any]:
+    return {**asdict(change), "due_before": _iso(change.due_before), "due_after": _iso(change.due_after)}
+
+
+def _card(row: dict[str, Any]) -> dict[str, Any]:
+    return {k: _iso(v) if k.endswith("_at") else v for k, v in row.items()}
+
+
+def _show_days(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("日期", "安排", "节日", title=f"{report['calendar_version']}（只列与周一至周五不同的日子）")
+    for day in report["days"]:
+        table.add_row(str(day["day"]), "班" if day["working"] else "休", day["name"])
+    console.print(table)
+    console.print(f"{report['outcome']}")
+    for fault in report["faults"]:
+        console.print(f"[red]{fault['reason']} {fault['field']} {fault['text']} {fault['mend']}[/red]")
+
+
+def _show(report: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"日历 {report['version']}，{_short(report['received_at'])} 收到；查看办件 {report['looked_at']} 件")
+    clocks, cards = report["clocks"], report["cards"]
+    table = Table("办件", "责任部门", "时钟", "原期限", "新期限", title=f"期限变动 {len(clocks)} 项")
+    for c in clocks[:SHOWN]:
+        name = f"{c['clock']} {c['subject']}".strip()
+        table.add_row(c["case_no"], c["department"], name, _due(c, "before"), _due(c, "after"))
+    console.print(table)
+    table = Table("办件", "责任部门", "牌", "发牌", "撤牌", "原因", title=f"牌的变动 {len(cards)} 张")
+    for c in cards[:SHOWN]:
+        reason = "日历修订" if c["revoked_at"] else "期限变动后到期"
+        table.add_row(c["case_no"], c["department"], f"{c['colour']} {c['rule_id']}", _short(c["issued_at"]),
+                      _short(c["revoked_at"]), reason)  # fmt: skip
+    console.print(table)
+    if max(len(clocks), len(cards)) > SHOWN:
+        console.print(f"各列前 {SHOWN} 项；--json 列出全部")
+    if report["pending"]:
+        console.print(f"[yellow]还有 {report['pending']} 件待重新计算，请稍后再看。[/yellow]")
+
+
+def _due(clock: dict[str, Any], when: str) -> str:
+    return _short(clock[f"due_{when}"]) + ("（暂定）" if clock[f"provisional_{when}"] else "")
+
+
+def _short(text: str | None) -> str:
+    return "" if text is None else text[:16].replace("T", " ")

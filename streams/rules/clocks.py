@@ -1,0 +1,205 @@
+"""The clocks of one case under one state of knowledge, and the cards they call for: handling and statutory
+(行政许可法 42), steps, and the handing over of the licence (44). Which minute is counted is ``clock``'s business, when
+a card is issued and taken back that of ``cards``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from streams.rules import cards, clock
+from streams.rules.calendar import DAY_MINUTES, Calendar, epoch_ms, minute_of
+from streams.rules.cards import CARD, DELIVERY, HANDLING, STATUTORY, STEP, CardRule, Ground
+from streams.rules.clock import Deadline, Pauses
+from streams.rules.lifecycle import CaseEvent, Course, Finding
+from streams.rules.limits import ItemVersion, Limit, Step, capped, counting, delivery, in_force
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One clock, laid on the calendar. ``stopped_at`` (epoch ms) and ``stopped_by`` (event id): what ended it;
+    ``evidence``: ids of the events it rests on; no card before ``not_before`` (epoch ms).
+    """
+
+    clock: str
+    deadline: Deadline
+    limit: Limit
+    evidence: tuple[str, ...]
+    pauses: Pauses = ()
+    stopped_at: int | None = None
+    stopped_by: str = ""
+    subject: str = ""
+    not_before: int = 0
+
+    @property
+    def on_time(self) -> bool | None:
+        """Whether it ended by the due minute (DOMAIN 3.6 rule 4); None while it runs."""
+        if self.stopped_at is None:
+            return None
+        return self.deadline.due is None or minute_of(self.stopped_at) <= self.deadline.due
+
+
+def lines(
+    seen: Course, item_code: str, calendar: Calendar, items: Mapping[str, tuple[ItemVersion, ...]]
+) -> tuple[Course, tuple[Line, ...]]:
+    """The clocks of an accepted case, the handling clock first, and what is wrong with its extensions."""
+    if seen.accepted_at is None:
+        return seen, ()
+    accepted = minute_of(seen.accepted_at)
+    item = in_force(items.get(item_code, ()), accepted // DAY_MINUTES)
+    if item is None:
+        return seen, ()
+    seen, handling, extension = _handling(seen, item, calendar, accepted)
+    more = [*_statutory(handling, item, calendar, extension)]
+    if item.steps:
+        more += _steps(seen, item.steps, calendar)
+    more += _delivery(seen, item, calendar)
+    return seen, (handling, *more)
+
+
+def _handling(
+    seen: Course, item: ItemVersion, calendar: Calendar, accepted: int
+) -> tuple[Course, Line, CaseEvent | None]:
+    limit = capped(item.promise, item.rule, accepted // DAY_MINUTES)
+    warning = cards.warning(HANDLING, accepted // DAY_MINUTES)
+    promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, 0.0, warning)
+    extension: CaseEvent | None = None
+    if seen.extensions:
+        seen, extension = _extension(seen, promise)
+    added = _added(extension)
+    if added:
+        promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, added, warning)
+    told_by = (seen.accepted_by, *sorted(seen.paused_by), "" if extension is None else extension.event_id)
+    evidence = tuple(e for e in told_by if e)
+    stop = seen.stopped_by if seen.stopped_at is not None else ""
+    line = Line(
+        HANDLING, promise, limit, evidence, seen.pauses, seen.stopped_at, stop, "", seen.deemed_at or 0
+    )
+    return seen, line, extension
+
+
+def _added(extension: CaseEvent | None) -> float:
+    return 0.0 if extension is None else extension.extension or 0.0
+
+
+def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | None]:
+    """The extension that counts: the first, told before the limit passed (行政许可法 42); findings about
+    the others.
+    """
+    findings, counted = list(seen.findings), 0
+    valid: CaseEvent | None = None
+    for event in seen.extensions:
+        if counted >= counting().most_extensions:
+            findings.append(Finding("second_extension", event.event_id))
+        elif promise.due is not None and minute_of(event.occurred_at) > promise.due:
+            findings.append(Finding("extension_after_due", event.event_id))
+        else:
+            valid, counted = event, counted + 1
+    return replace(seen, findings=tuple(findings)), valid
+
+
+def _statutory(handling: Line, item: ItemVersion, calendar: Calendar, extension: CaseEvent | None) -> Iterator[Line]:
+    if item.statutory is None:
+        return
+    accepted = handling.deadline.accepted
+    legal = clock.deadline(calendar, accepted, item.statutory, counting(), handling.pauses, _added(extension))
+    yield replace(handling, clock=STATUTORY, deadline=legal, limit=item.statutory)
+
+
+def _steps(seen: Course, steps: Sequence[Step], calendar: Calendar) -> Iterator[Line]:
+    """A step begins where the one before it ended, the first with the acceptance; it ends when it, or a later
+    one, is told completed, or with the case.
+    """
+    names = [step.name for step in steps]
+    told = sorted((e for e in seen.steps if e.step in names), key=lambda e: (e.occurred_at, e.event_id))
+    begin, begun_by = seen.accepted_at or 0, seen.accepted_by
+    for number, step in enumerate(steps):
+        end = next((e for e in told if names.index(e.step) >= number), None)
+        at, by = (seen.stopped_at, seen.stopped_by) if end is None else (end.occurred_at, end.event_id)
+        opened = minute_of(begin)
+        warning = cards.warning(STEP, opened // DAY_MINUTES)
+        line = clock.deadline(calendar, opened, step.limit, counting(), seen.pauses, 0.0, warning)
+        evidence = (begun_by, *sorted(seen.paused_by))
+        yield Line(STEP, line, step.limit, evidence, seen.pauses, at, by if at is not None else "", step.name,
+                   seen.deemed_at or 0)  # fmt: skip
+        if end is None:
+            return
+        begin, begun_by = max(begin, end.occurred_at), end.event_id
+
+
+def _delivery(seen: Course, item: ItemVersion, calendar: Calendar) -> Iterator[Line]:
+    """From the grant to the handing over (行政许可法 44), where there is a licence to hand over."""
+    rule, grant = delivery(), seen.granted
+    if grant is None or item.kind not in rule.kinds or (grant.result_set, grant.result) in rule.without_paper:
+        return
+    granted = minute_of(grant.occurred_at)
+    warning = cards.warning(DELIVERY, granted // DAY_MINUTES)
+    line = clock.deadline(calendar, granted, rule.limit, counting(), (), 0.0, warning)
+    done = seen.delivered
+    at, by = (None, "") if done is None else (done.occurred_at, done.event_id)
+    yield Line(DELIVERY, line, rule.limit, (grant.event_id,), (), at, by)
+
+
+def ms(minute: int | None) -> int | None:
+    """Epoch ms of a local minute."""
+    return None if minute is None else epoch_ms(minute)
+
+
+def in_ms(pauses: Pauses) -> tuple[tuple[int, int | None], ...]:
+    """Pauses in epoch ms."""
+    return tuple((epoch_ms(start), ms(end)) for start, end in pauses)
+
+
+# --- the cards a clock calls for --------------------------------------------------------------------------------------
+
+
+def grounds(line: Line) -> Iterator[Ground]:
+    """The grounds for cards that ``line`` gives, one for each rule of its clock that holds or will hold."""
+    for rule in cards.rules(line.clock, line.deadline.accepted // DAY_MINUTES):
+        ground = _warned(line, rule) if rule.at_warning else _overdue(line, rule)
+        if ground is not None:
+            yield ground
+
+
+def _warned(line: Line, rule: CardRule) -> Ground | None:
+    """Holds from the warning minute on, if the clock had not ended by then."""
+    if line.deadline.yellow is None:
+        return None
+    since = _since(line, line.deadline.yellow)
+    if since is None or (line.stopped_at is not None and line.stopped_at <= since):
+        return None
+    return _ground(line, rule, since, line.evidence)
+
+
+def _overdue(line: Line, rule: CardRule) -> Ground | None:
+    """Holds from the minute after the due one on, if the clock had not ended by the due minute; never
+    provisionally.
+    """
+    deadline = line.deadline
+    if deadline.due is None or deadline.provisional or line.on_time:
+        return None
+    since = _since(line, deadline.due + 1)
+    late = (line.stopped_by,) if line.stopped_at is not None else ()
+    return None if since is None else _ground(line, rule, since, (*line.evidence, *late))
+
+
+def _since(line: Line, minute: int) -> int | None:
+    """Epoch ms of ``minute``, moved out of pauses, and not before silence became acceptance."""
+    moment = cards.unpaused(minute, line.pauses)
+    return None if moment is None else max(epoch_ms(moment), line.not_before)
+
+
+def _ground(line: Line, rule: CardRule, since: int, evidence: tuple[str, ...]) -> Ground:
+    deadline = line.deadline
+    due = None if deadline.due is None else epoch_ms(deadline.due)
+    return Ground(CARD, rule.colour, rule.rule_id, rule.rule_version, line.subject, since, due, deadline.version,
+                  deadline.provisional, evidence)  # fmt: skip
+
+
+def finding_grounds(findings: Iterable[Finding]) -> Iterator[Ground]:
+    """The grounds of findings: each about one event, from when on it is true."""
+    version = cards.finding_version()
+    for f in findings:
+        yield Ground(cards.FINDING, cards.NO_COLOUR, f.code, version, f.subject, f.since or 0, None, "", False,
+                     (f.subject,))  # fmt: skip

@@ -1,0 +1,69 @@
+"""Reads what is needed to explain the clocks of one case or group. Writes nothing, decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas.errors import Fault, Rejected
+from streams.rules import groups, redating
+from streams.rules.calendar import Calendar
+from streams.rules.clocks import Line
+from streams.rules.judge import CaseState, References
+from streams.store import references
+from streams.store.tables import card, case_state, group_state
+
+FAR = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """One row of ``case_state`` or ``group_state``, its clocks, the calendar they count by, and its cards."""
+
+    row: Mapping[str, Any]
+    lines: tuple[Line, ...]
+    calendar: Calendar
+    cards: tuple[Mapping[str, Any], ...]
+
+
+def case(tx: sa.Connection, case_no: str) -> Explained:
+    """A case by all that is known of it; raises ``Rejected`` if nothing is."""
+    row = tx.execute(sa.select(case_state).where(case_state.c.case_no == case_no)).mappings().first()
+    if row is None:
+        raise Rejected(Fault("unknown_code", "case", "no event of this case was applied", "check its number"))
+    events = CaseState.load(case_no, row["state"], None, {}).events
+    known = _references(tx, {e.item_code for e in events})
+    calendar = known.calendars.known_at(FAR, events[0].region)
+    lines = redating.explained(events, calendar, known)[1]
+    return Explained(dict(row), lines, calendar, _cards(tx, case_no))
+
+
+def group(tx: sa.Connection, key: str) -> Explained:
+    """A project or joint application by all that is known of its members; raises ``Rejected`` if nothing is."""
+    row = tx.execute(sa.select(group_state).where(group_state.c.group_key == key)).mappings().first()
+    if row is None:
+        mend = "write project/<region>/<investment project code> or bundle/<region>/<bundle_no>"
+        raise Rejected(Fault("unknown_code", "group", "no case of this group was applied", mend))
+    states = {r.case_no: CaseState.load(r.case_no, r.state, None, {}) for r in tx.execute(_MEMBERS, {"key": key})}
+    known = _references(tx, {e.item_code for s in states.values() for e in s.events})
+    found = groups.explained(key, {no: s.events for no, s in states.items()}, known, FAR)
+    calendar = known.calendars.known_at(FAR, row["region"])
+    lines = () if found is None else (found[0],)
+    return Explained(dict(row), lines, calendar, _cards(tx, key))
+
+
+def _references(tx: sa.Connection, item_codes: set[str]) -> References:
+    return references.ReferenceReader().read(tx, references.held(tx), item_codes)
+
+
+def _cards(tx: sa.Connection, owner: str) -> tuple[Mapping[str, Any], ...]:
+    query = sa.select(card).where(card.c.case_no == owner).order_by(card.c.issued_at, card.c.alert_id)
+    return tuple(dict(row) for row in tx.execute(query).mappings())
+
+
+_MEMBERS = sa.text(
+    "SELECT s.case_no, s.state FROM case_group g JOIN case_state s ON s.case_no = g.case_no WHERE g.group_key = :key"
+)

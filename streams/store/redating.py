@@ -1,0 +1,71 @@
+"""Reads what a published calendar did: the clocks it moved, the cards it took back and brought, what is still to be
+judged. Writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas.errors import Fault, Rejected
+from streams.rules.calendar import NATION, Publication
+from streams.rules.judge import CaseState
+from streams.rules.redating import Redated, redated
+from streams.rules.schedule import Concern, concern
+from streams.store import references
+
+BLOCK = 2_000
+
+
+def published(tx: sa.Connection, version: str, region: str = NATION) -> tuple[Publication, Concern]:
+    """The calendar of that version and whom it concerned when it came; raises ``Rejected`` if none was published."""
+    known = references.publications(tx)
+    found = next((p for p in known if (p.version, p.region) == (version, region)), None)
+    if found is None:
+        names = ", ".join(sorted(p.version for p in known if p.region == region)) or "none"
+        raise Rejected(Fault("unknown_code", "version", f"region {region} has no such calendar", f"there are {names}"))
+    return found, concern(found, [p for p in known if p.received_at <= found.received_at])
+
+
+def concerned(tx: sa.Connection, whom: Concern) -> int:
+    """How many cases may have been moved."""
+    return int(tx.execute(_CONCERNED, references.asked(whom)).scalar_one())
+
+
+def pending(tx: sa.Connection) -> int:
+    """Cases and groups that wait to be judged again because references changed."""
+    return int(tx.execute(_PENDING).scalar_one())
+
+
+def moved(tx: sa.Connection, calendar: Publication, whom: Concern) -> Iterator[tuple[int, list[Redated]]]:
+    """The clocks that ``calendar`` moved, block by block, with the number of cases looked at, by case number."""
+    reader, last = references.ReferenceReader(), ""
+    epochs = references.held(tx)
+    while rows := tx.execute(_CASES, {**references.asked(whom), "after": last, "block": BLOCK}).all():
+        last = rows[-1].case_no
+        states = [CaseState.load(row.case_no, row.state, None, {}) for row in rows]
+        known = reader.read(tx, epochs, {e.item_code for state in states for e in state.events})
+        found = [r for s in states for r in redated(s.case_no, s.events, known, calendar.received_at)]
+        yield len(rows), found
+
+
+def cards(tx: sa.Connection, calendar: Publication) -> list[dict[str, Any]]:
+    """The cards that ``calendar`` took back, and those that it brought at the moment it was known."""
+    return [dict(row._mapping) for row in tx.execute(_CARDS, {"at": calendar.received_at})]
+
+
+_CONCERNED = sa.text(f"SELECT count(*) FROM case_state WHERE {references.WHOM}")
+_CASES = sa.text(
+    f"SELECT case_no, state FROM case_state WHERE {references.WHOM} AND case_no > :after ORDER BY case_no LIMIT :block"
+)
+_PENDING = sa.text(
+    "SELECT (SELECT count(*) FROM case_state WHERE next_check_at = 0) + "
+    "(SELECT count(*) FROM group_state WHERE next_check_at = 0)"
+)
+_CARDS = sa.text(
+    "SELECT case_no, department, colour, rule_id, calendar_version, due_at, issued_at, revoked_at, revoked_reason "
+    "FROM card WHERE kind = 'CARD' AND ((revoked_reason = 'calendar_revised' AND revoked_at = :at) OR issued_at = :at) "
+    "ORDER BY case_no, issued_at, rule_id"
+)
