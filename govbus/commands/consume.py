@@ -13,9 +13,12 @@ def register(app: typer.Typer) -> None:
 
 
 def consume(
-    only: Annotated[str, typer.Option(help="One consumer: alerts or directory; all of them if empty.")] = "",
+    only: Annotated[
+        str, typer.Option(help="One consumer: alerts, desk or directory; all of them if empty.")
+    ] = "",
 ) -> None:
-    """Run the consumers: supervisor alerts and the directory view."""
+    """Run the consumers: supervisor alerts, the desk that follows their handling, and the directory view."""
+    from consumers.alerts.desk import DeskClock
     from consumers.alerts.inbox import Inbox
     from consumers.directory.view import View
     from consumers.process import run_all
@@ -24,12 +27,16 @@ def consume(
     from govbus.settings import load
     from schemas.errors import Misconfigured
     from streams.store import failpoints
+    from streams.store.engine import connect
 
     effects = {effect.name: effect for effect in (Inbox(), View())}
-    if only and only not in effects:
-        raise Misconfigured(f"there is no consumer {only!r}; there are {', '.join(effects)}")
+    names = (*effects, "desk")
+    if only and only not in names:
+        raise Misconfigured(f"there is no consumer {only!r}; there are {', '.join(names)}")
     settings = resolve(load())
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, only or "consume")
-    chosen = [effects[only]] if only else list(effects.values())
-    raise typer.Exit(run_all(settings.database_url, settings.kafka, chosen))
+    chosen = [effect for name, effect in effects.items() if only in ("", name)]
+    desk = DeskClock(connect(settings.database_url), settings.kafka, settings.clock, settings.timer_settle_ms)
+    extra = [desk.run] if only in ("", "desk") else []
+    raise typer.Exit(run_all(settings.database_url, settings.kafka, chosen, extra))

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from schemas.topics import CALENDAR
 from streams.rules import schedule
-from streams.store import references, sets
+from streams.store import desk, references, sets
 from streams.store.projection import Carried, Event
 from streams.store.steps import bury, decode_rows, keep_new
 from streams.store.tables import calendar_event
@@ -29,6 +29,8 @@ class ScheduleProjection:
             references.changed(tx, references.CALENDAR)
         new = keep_new(tx, calendar_event, events, _columns)
         references.judge_regions_again(tx, schedule.concern(e.record for e in new))
+        if new:
+            desk.mark_all(tx)
 
 
 def _columns(event: Event) -> dict[str, Any]:
