@@ -24,6 +24,8 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_open)
     group.command("show")(show_one)
     group.command("handle")(handle)
+    group.command("deliveries")(deliveries)
+    group.command("redeliver")(redeliver)
     app.add_typer(group, name="alerts")
 
 
@@ -163,21 +165,61 @@ def handle(
     raise typer.Exit(0 if result.accepted else 1)
 
 
+def deliveries(
+    dead: Annotated[bool, typer.Option("--dead", help="Only those given up.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what subscribers have not taken yet; exit code 1 if anything was given up. 查看未送达的推送。"""
+    import json
+
+    from rich.console import Console
+
+    from consumers.alerts.deliver import waiting
+
+    with _engine().connect() as tx:
+        rows = [dict(r._mapping) for r in waiting(tx, dead)]
+    console = Console(soft_wrap=True, highlight=False)
+    for row in rows:
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False, default=str))
+            continue
+        state = "已放弃" if row["dead_at"] else f"{local_time(row['not_before'])} 再试"
+        why = f" 原因 {row['last_error']}" if row["last_error"] else ""
+        console.print(f"{row['channel']} 案件编号 {row['case_no']} 已试 {row['attempts']} 次 {state}{why}")
+    raise typer.Exit(1 if any(r["dead_at"] for r in rows) else 0)
+
+
+def redeliver(
+    channel: Annotated[str, typer.Argument(help="The subscriber's name; all of them if empty.")] = "",
+) -> None:
+    """Have what was given up tried anew. 重新推送已放弃的。"""
+    from consumers.alerts.deliver import redrive
+
+    with _engine().begin() as tx:
+        count = redrive(tx, channel)
+    typer.echo(f"重新推送 {count} 条")
+
+
+def _engine() -> Any:
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from streams.store.engine import connect
+
+    return connect(resolve(load()).database_url)
+
+
 def _known(alert: str) -> tuple[Any, dict[str, Any]]:
     """The database and what the desk knows of an alert; raises ``Misconfigured`` if that is nothing."""
     import uuid
 
     from consumers.alerts.inbox import one_alert
-    from govbus.runtime import resolve
-    from govbus.settings import load
     from schemas.errors import Misconfigured
-    from streams.store.engine import connect
 
     try:
         wanted = uuid.UUID(alert)
     except ValueError:
         raise Misconfigured(f"{alert!r} is no id of an alert; `govbus alerts list` shows them") from None
-    engine = connect(resolve(load()).database_url)
+    engine = _engine()
     with engine.connect() as tx:
         row = one_alert(tx, wanted)
     if row is None:

@@ -46,8 +46,7 @@ def mark_all(tx: sa.Connection) -> None:
 
 def due(tx: sa.Connection, until: int) -> set[int]:
     """The partitions in which anything is due up to ``until`` (epoch ms)."""
-    query = sa.text("SELECT DISTINCT partition FROM desk_check WHERE next_check_at <= :until")
-    return set(tx.execute(query, {"until": until}).scalars())
+    return set(tx.execute(_PARTITIONS_DUE, {"until": until, "partitions": HANDLING.partitions}).scalars())
 
 
 class DeskReader:
@@ -222,6 +221,10 @@ _MARK = sa.text(
     "INSERT INTO desk_check (scope, key, partition, next_check_at) "
     "SELECT :scope, k, p, 0 FROM unnest(CAST(:keys AS text[]), CAST(:partitions AS integer[])) AS n(k, p) ORDER BY k "
     "ON CONFLICT (scope, key) DO UPDATE SET next_check_at = 0"
+)
+_PARTITIONS_DUE = sa.text(  # a look into the index for each
+    "SELECT p FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p WHERE EXISTS "
+    "(SELECT FROM desk_check WHERE partition = p AND next_check_at <= :until)"
 )
 _DUE = sa.text(
     "SELECT scope, key, said FROM desk_check d WHERE partition = :partition AND next_check_at <= :horizon "

@@ -410,6 +410,28 @@ alert_life = sa.Table(  # how far each alert's handling has come: derived from a
     sa.Index("ix_alert_life_department", "department", "kind", "issued_at"),
 )
 
+delivery = sa.Table(  # alerts on their way to subscribers, one row a channel: the effect queue of consumers/alerts
+    "delivery",
+    metadata,
+    sa.Column("channel", TEXT, primary_key=True),  # the webhook's name, or "digest"
+    sa.Column("event_id", UUID(as_uuid=True), primary_key=True),  # of the statement on oversight.alert.v1
+    sa.Column("seq", BIG, sa.Identity(always=True), nullable=False),
+    sa.Column("case_no", TEXT, nullable=False),
+    sa.Column("body", JSONB, nullable=False),
+    sa.Column("queued_at", BIG, nullable=False),
+    sa.Column("not_before", BIG, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_error", TEXT, nullable=False, server_default=""),
+    sa.Column("done_at", BIG),
+    sa.Column("dead_at", BIG),  # given up after too many attempts; can be redriven
+    sa.Index(
+        "ix_delivery_waiting",
+        "channel",
+        "not_before",
+        postgresql_where=sa.text("done_at IS NULL AND dead_at IS NULL"),
+    ),
+)
+
 directory_view = sa.Table(  # built from directory.entry.v1 alone
     "directory_view",
     metadata,
