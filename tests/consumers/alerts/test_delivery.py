@@ -9,6 +9,7 @@ import hmac
 import json
 import os
 import signal
+import socketserver
 import subprocess
 import sys
 import threading
@@ -199,7 +200,7 @@ def queued(engine: sa.Engine, clock: Time, *events: Event, channel: Subscription
 
 def rows(engine: sa.Engine, what: str) -> list[Any]:
     with engine.connect() as tx:
-        return list(tx.execute(sa.text(f"SELECT {what} FROM delivery ORDER BY seq")).tuples())
+        return [tuple(r) for r in tx.execute(sa.text(f"SELECT {what} FROM delivery ORDER BY seq"))]
 
 
 @pytest.mark.stack
@@ -315,6 +316,42 @@ def test_a_directory_that_cannot_be_written_is_a_failed_attempt(engine: sa.Engin
     clock.now = ms("2020-09-22 08:40")
     Deliverer(engine, NIGHT, 5, clock).digest(Mailbox(tmp_path / "taken", "", "a@b", ("c@d",)), minutes("08:30"))
     assert rows(engine, "attempts, last_error") == [(1, "no mail (FileExistsError)")]
+
+
+class Post(socketserver.StreamRequestHandler):
+    """A mail server of the few words that a client needs (RFC 5321); keeps what it was given."""
+
+    def handle(self) -> None:
+        server: Any = self.server
+        self.wfile.write(b"220 post\r\n")
+        for raw in self.rfile:
+            word = raw[:4].upper()
+            if word == b"DATA":
+                self.wfile.write(b"354 go on\r\n")
+                server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
+            elif word != b"EHLO":
+                server.words.append(raw.strip())
+            self.wfile.write(b"250 ok\r\n" if word != b"QUIT" else b"221 bye\r\n")
+
+
+@pytest.mark.stack
+def test_a_mail_server_gets_the_digest_for_every_receiver(engine: sa.Engine) -> None:
+    server: Any = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Post)
+    server.mails, server.words = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    clock = Time(ms("2020-09-21 18:00"))
+    queued(engine, clock, alert(1), channel=Subscription("digest"))
+    clock.now = ms("2020-09-22 08:40")
+    box = Mailbox(None, f"127.0.0.1:{server.server_address[1]}", "govbus@heshan", ("leader@heshan", "desk@heshan"))
+    Deliverer(engine, NIGHT, 5, clock).digest(box, minutes("08:30"))
+    server.shutdown()
+    server.server_close()
+    assert [w for w in server.words if w.startswith(b"rcpt")] == [
+        b"rcpt TO:<leader@heshan>", b"rcpt TO:<desk@heshan>"
+    ]  # fmt: skip
+    (mail,) = [email.message_from_bytes(m, policy=email.policy.default) for m in server.mails]
+    assert "办件 c1 已超过承诺时限" in mail.get_content()
+    assert rows(engine, "done_at IS NOT NULL") == [(True,)]
 
 
 # --- the process, with a real broker ---

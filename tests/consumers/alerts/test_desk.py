@@ -13,7 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.intake.calendar import calendar_rows
+from consumers.alerts.desk import DeskClock
 from consumers.alerts.inbox import Inbox
+from consumers.loop import reader
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
 from streams.store import desk, outbox
@@ -235,3 +237,28 @@ def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_start
         row = tx.execute(sa.text("SELECT stage, next_timer, next_due_at, dues FROM alert_life")).one()
     assert (row.stage, row.next_timer, row.next_due_at) == ("RAISED", "contact", ms("2020-09-22 17:00"))
     assert row.dues["rectify"] == ms("2020-10-16 17:00")
+
+
+def test_the_desks_clock_waits_for_acts_that_are_published_and_not_applied(line: Any) -> None:
+    """An act in the outbox, then in Kafka, holds the timers back; once it is applied they say what it left open."""
+    bus = Bus(line.engine)
+    rows = calendar_rows(2019, 2021, occurred_at=0, department="HS-XZSPJ")
+    base = {"region": "000000", "received_at": 0, "entered_at": None, "occurred_text": ""}
+    bus.hear(*((CALENDAR, {**r, **base}) for r in rows))
+    bus.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    clock = DeskClock(line.engine, line.kafka, now_ms=lambda: ms(END))
+    consumer = reader(line.kafka)
+    try:
+        told = act("signed", "2020-09-21 14:00", RED)
+        line.publish(HANDLING, [told[1]])
+        clock.tick(consumer)
+        assert bus.words() == []  # nor is the case looked at: the act may be about it
+        line.relay()
+        clock.tick(consumer)
+        assert bus.words() == []
+        apply_batch(line.engine, FollowProjection(), line.carried(HANDLING))
+        clock.tick(consumer)
+        assert [w[2] for w in bus.words()] == ["HS-LIFE-ANSWER"]
+        assert bus.stage(RED) == "SIGNED"
+    finally:
+        consumer.close(autocommit=False)
