@@ -72,7 +72,7 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
         raw[record["case_no"]].append(record)
         if number % FETCH == 0:
             said(number)
-    for row in tx.execute(sa.text(_DERIVED)).mappings():
+    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED))):
         records = raw.get(row["case_no"], [])
         if why := _unfit(records, row, versions, odd_items):
             found.left_out[why] += 1
@@ -195,7 +195,9 @@ WITH bad AS (
         AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
         AND NOT l.is_default AND l.revision > b.revision)),
 acts AS (
-    SELECT alert_id, bool_or(event_type = 'handling.revoked' AND department IN ('HS-XZSPJ', 'HS-LDXZ')) AS out,
+    SELECT alert_id, min(occurred_at) FILTER (WHERE event_type = 'handling.appealed') AS appealed,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.revoked'
+            AND department IN ('HS-XZSPJ', 'HS-LDXZ')) AS out,
         min(occurred_at) FILTER (WHERE event_type = 'handling.contacted') AS contacted,
         min(occurred_at) FILTER (WHERE event_type = 'handling.verified') AS verified,
         min(occurred_at) FILTER (WHERE event_type = 'handling.upheld') AS upheld,
@@ -203,7 +205,7 @@ acts AS (
     FROM handling_event GROUP BY 1)
 SELECT i.alert_id, coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false)
 FROM bad b JOIN alert_inbox i ON i.kind = 'BAD_RATING' AND i.evidence->>0 = b.event_id::text
-LEFT JOIN acts a ON a.alert_id = i.alert_id::text WHERE NOT coalesce(a.out, false)"""
+LEFT JOIN acts a ON a.alert_id = i.alert_id::text WHERE NOT coalesce(a.appealed <= a.out, false)"""
 _BAD_DERIVED = """
 SELECT alert_id, rectified_at IS NOT NULL FROM alert_life WHERE kind = 'BAD_RATING' AND out_at IS NULL"""
 _ITEMS_RAW = """

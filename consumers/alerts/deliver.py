@@ -31,7 +31,7 @@ DIGEST_ROWS = 2_000
 
 def retry_at(attempts: int, now: int) -> int:
     """When to try again after failure number ``attempts``, from 1 (epoch ms): 5 s, doubled each time, up to an hour."""
-    return now + min(LONGEST_RETRY_MS, FIRST_RETRY_MS * 2 ** min(attempts - 1, 20))
+    return now + min(LONGEST_RETRY_MS, FIRST_RETRY_MS << min(attempts - 1, 20))
 
 
 def idempotency_key(channel: str, event_id: object) -> str:
