@@ -130,7 +130,9 @@ def _look_at_department(
     rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, {"department": code}).mappings()}
     lives = [Life(_word(r), r["stage"], out_at=r["out_at"]) for r in rows.values()]
     alerts = life.escalated(DEPARTMENT, code, lives, horizon)
-    written.add(DEPARTMENT, code, partition, None, before, words.differences(_spoken(before), alerts, horizon), rows)
+    ahead = [t for one in lives for t in (one.word.issued_at, one.out_at) if t is not None and t > horizon]
+    statements = words.differences(_spoken(before), alerts, horizon)
+    written.add(DEPARTMENT, code, partition, min(ahead, default=None), before, statements, rows)
 
 
 def _alerts(tx: sa.Connection, cases: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
