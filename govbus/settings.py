@@ -5,11 +5,26 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from pydantic import ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from schemas.errors import Misconfigured
+
+
+class WebhookSettings(BaseModel):
+    """One subscriber that is called over HTTPS; an empty list of kinds, colours or departments means all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[a-z0-9-]{1,40}$")
+    url: str
+    secret: SecretStr = Field(min_length=16)
+    """What both sides sign with (HMAC-SHA-256)."""
+    kinds: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    departments: tuple[str, ...] = ()
 
 
 class Settings(BaseSettings):
@@ -39,6 +54,31 @@ class Settings(BaseSettings):
     """Hex Ed25519 public key that the province signs receipts with; empty: the local stack's."""
     replication: int = 0
     """Replication factor that ``topics apply`` asks for; 0: as many as there are brokers, three at most."""
+    webhooks: tuple[WebhookSettings, ...] = ()
+    """Who is called about alerts, as a JSON list; see docs/alerts.md."""
+    webhook_hosts: tuple[str, ...] = ()
+    """The hosts that may be called, as a JSON list; any other is refused."""
+    webhook_loopback: bool = False
+    """For tests: lets webhooks go to this machine, over plain HTTP too."""
+    webhook_attempts: int = Field(default=12, ge=1, le=100)
+    """So often a delivery is tried before it is given up and shown as dead."""
+    webhook_timeout: float = Field(default=10.0, gt=0, le=60)
+    delivery_max_age_hours: float = Field(default=72.0, gt=0)
+    """Alerts older than this when they are read are not delivered: a first start or a replay would send the history."""
+    digest_dir: Path | None = None
+    """Where the daily digest is dropped as an .eml file; none: no file."""
+    digest_at: str = Field(default="08:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
+    """When the digest is made, Asia/Shanghai."""
+    digest_to: tuple[str, ...] = ()
+    """Who receives the digest, as a JSON list."""
+    digest_from: str = "govbus@localhost"
+    smtp: str = Field(default="", pattern=r"^$|^[A-Za-z0-9.-]+:\d{1,5}$")
+    """``host:port`` of a mail server that takes the digest; empty: only the file."""
+    quiet_from: str = Field(default="", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d$")
+    """Quiet hours begin, Asia/Shanghai; empty: none. They hold digests and ``quiet_holds``, never a red card."""
+    quiet_to: str = Field(default="", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d$")
+    quiet_holds: tuple[Literal["YELLOW", "NONE"], ...] = ("YELLOW",)
+    """Colours of alerts that wait for the end of the quiet hours."""
     failpoint: str = ""
     """For the fault rig: the place (``streams.store.failpoints``), ``name[:n][@later]``, at which the process dies."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -63,8 +103,41 @@ class Settings(BaseSettings):
 def load() -> Settings:
     """Settings from the environment; raises ``Misconfigured`` that lists every fault at once."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         raise Misconfigured(
             *(f"GOVBUS_{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False))
         ) from None
+    except SettingsError as error:  # a list that is no JSON
+        raise Misconfigured(str(error)) from None
+    if faults := _together(settings):
+        raise Misconfigured(*faults)
+    return settings
+
+
+def _together(settings: Settings) -> list[str]:
+    """Faults between settings."""
+    faults = []
+    names = [hook.name for hook in settings.webhooks]
+    if len(set(names)) < len(names) or "digest" in names:
+        faults.append("GOVBUS_WEBHOOKS: names must differ, and none may be digest")
+    for hook in settings.webhooks:
+        faults += [f"GOVBUS_WEBHOOKS.{hook.name}.url: {fault}" for fault in _url_faults(hook.url, settings)]
+    if bool(settings.quiet_from) != bool(settings.quiet_to):
+        faults.append("GOVBUS_QUIET_FROM: set GOVBUS_QUIET_TO too, or neither")
+    if (settings.digest_dir or settings.smtp) and not settings.digest_to:
+        faults.append("GOVBUS_DIGEST_TO: a digest needs somebody who receives it")
+    return faults
+
+
+def _url_faults(url: str, settings: Settings) -> list[str]:
+    """What is wrong with a webhook's address; never shows the address, which may hold a token."""
+    parts = urlsplit(url)
+    faults = []
+    if parts.scheme != "https" and not (settings.webhook_loopback and parts.scheme == "http"):
+        faults.append("must begin with https://")
+    if not parts.hostname or parts.hostname not in settings.webhook_hosts:
+        faults.append("its host is not in GOVBUS_WEBHOOK_HOSTS")
+    if parts.username or parts.password or parts.fragment:
+        faults.append("must hold no user, password or fragment")
+    return faults

@@ -67,7 +67,7 @@ RESOURCE = Topic(
 )
 HANDLING = Topic(
     "oversight.handling.v1",
-    6,
+    1006,
     "oversight",
     "case_no",
     ("case_no", "alert_id", "event_type", "event_no"),

@@ -18,7 +18,7 @@ from govbus.cli import build
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
 KAFKAS = ("kafka-1", "kafka-2", "kafka-3")
-GOVBUS = ("worker", "relay", "alerts", "directory", "push", "province")
+GOVBUS = ("worker", "relay", "alerts", "desk", "directory", "push", "province")
 
 
 @pytest.fixture(scope="module")

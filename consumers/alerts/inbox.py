@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from kafka.partitioner.default import murmur2
 from sqlalchemy.dialects.postgresql import insert
 
-from schemas.topics import ALERT, Topic
+from schemas.topics import ALERT, HANDLING, Topic
+from streams.store import desk
 from streams.store.projection import Event
-from streams.store.tables import alert_inbox
+from streams.store.tables import alert_inbox, alert_life
 
 ACTIONS = {"alert.issued": "ISSUED", "alert.revoked": "REVOKED", "alert.retracted": "RETRACTED"}
 
@@ -41,12 +43,43 @@ class Inbox:
                 last[row["alert_id"]] = row
         if last:
             tx.execute(_UPSERT, sorted(last.values(), key=lambda r: str(r["alert_id"])))
+            desk.mark(tx, desk.CASE, {row["case_no"]: _partition(row["case_no"]) for row in last.values()})
 
 
 def open_alerts(tx: sa.Connection) -> list[sa.Row[Any]]:
-    """The alerts that stand, oldest first: neither revoked nor retracted."""
-    query = sa.select(alert_inbox).where(alert_inbox.c.action == "ISSUED").order_by(alert_inbox.c.issued_at)
-    return list(tx.execute(query))
+    """The alerts that stand, oldest first, and how far their handling has come (``stage`` "": nobody looked yet)."""
+    query = _HANDLED.where(alert_inbox.c.action == "ISSUED", sa.func.coalesce(alert_life.c.out_at, 0) == 0)
+    return list(tx.execute(query.order_by(alert_inbox.c.issued_at, alert_inbox.c.alert_id)))
+
+
+def one_alert(tx: sa.Connection, alert_id: uuid.UUID) -> sa.Row[Any] | None:
+    """An alert with all that is known of its handling; None if the desk never heard of it."""
+    found: sa.Row[Any] | None = tx.execute(_HANDLED.where(alert_inbox.c.alert_id == alert_id)).one_or_none()
+    return found
+
+
+_HANDLED = sa.select(
+    alert_inbox,
+    sa.func.coalesce(alert_life.c.stage, "").label("stage"),
+    sa.func.coalesce(alert_life.c.next_timer, "").label("next_timer"),
+    alert_life.c.next_due_at,
+    alert_life.c.out_at,
+    alert_life.c.dues,
+    alert_life.c.steps,
+).join_from(
+    alert_inbox,
+    alert_life,
+    sa.and_(
+        alert_life.c.case_no == alert_inbox.c.case_no,
+        alert_life.c.alert_id == sa.cast(alert_inbox.c.alert_id, sa.Text),
+    ),
+    isouter=True,
+)
+
+
+def _partition(case_no: str) -> int:
+    """Where the acts about the case travel: Kafka's own partitioner, as every producer of the bus has it."""
+    return int(murmur2(case_no.encode()) & 0x7FFFFFFF) % HANDLING.partitions
 
 
 def _row(event: Event, seen_at: int) -> dict[str, Any]:
@@ -63,6 +96,12 @@ def _row(event: Event, seen_at: int) -> dict[str, Any]:
         "summary": record["summary"],
         "issued_at": record["issued_at"],
         "seen_at": seen_at,
+        "item_code": record["item_code"],
+        "rule_id": record["rule_id"],
+        "due_at": record["due_at"],
+        "known_at": record["received_at"],
+        "reason": record["revoked_reason_code"],
+        "evidence": record["evidence"],
     }
 
 
@@ -70,7 +109,7 @@ def _upsert() -> sa.Insert:
     new = insert(alert_inbox)
     changed = {c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at")}
     return new.on_conflict_do_update(
-        index_elements=["alert_id"], set_=changed, where=new.excluded.alert_seq > alert_inbox.c.alert_seq
+        index_elements=["alert_id"], set_=changed, where=new.excluded.alert_seq >= alert_inbox.c.alert_seq
     )
 
 

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ACTIONS = {"alert.issued": "发牌", "alert.revoked": "撤牌", "alert.retracted": "收回"}
+DECIDERS = "HS-XZSPJ"
+"""Who decides and supervises unless it is said otherwise (DOMAIN §5.1)."""
+DECISIONS = ("upheld", "revoked", "supervised", "supervision_cancelled")
 COLOURS = {"YELLOW": "黄牌", "RED": "红牌", "RED_STATUTORY": "红牌(法定)", "NONE": "预警"}
 
 
@@ -19,6 +22,10 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(no_args_is_help=True, help="Alerts for supervisors.")
     group.command("watch")(watch)
     group.command("list")(list_open)
+    group.command("show")(show_one)
+    group.command("handle")(handle)
+    group.command("deliveries")(deliveries)
+    group.command("redeliver")(redeliver)
     app.add_typer(group, name="alerts")
 
 
@@ -87,6 +94,155 @@ def list_open(
     raise typer.Exit(0 if rows else 1)
 
 
+def show_one(
+    alert: Annotated[str, typer.Argument(help="Id of the alert (监察编号).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Show an alert, its handling so far and what is due next. 查看一条预警的处置过程."""
+    import json
+
+    from rich.console import Console
+
+    row = _known(alert)[1]
+    if as_json:
+        print(json.dumps(row, ensure_ascii=False, default=str))
+        return
+    console = Console(soft_wrap=True, highlight=False)
+    names = {"kind_code": row["kind"], "colour_code": row["colour"], "event_type": f"alert.{row['action'].lower()}"}
+    show(console, {**row, **names, "revoked_reason_code": row["reason"]})
+    for timer, due in sorted((row["dues"] or {}).items(), key=lambda pair: pair[1] or 0):
+        console.print(f"  {_named('govbus.timer', timer)}期限 {local_time(due)}" if due else "", style="dim")
+    for event_id, act, at, stage, fault in row["steps"] or ():
+        what = f"{_named('govbus.event-type', f'handling.{act}')} → {_named('govbus.handling-stage', stage)}"
+        console.print(f"  {local_time(at)} {what}{_wrong(fault)} 依据 {event_id[:8]}", style="yellow" if fault else "")
+
+
+def handle(
+    alert: Annotated[str, typer.Argument(help="Id of the alert (监察编号).")],
+    event: Annotated[str, typer.Option(help="What was done: signed, explained, rectified, contacted, …")],
+    dept: Annotated[
+        str, typer.Option(help="Who acts: code, name or alias; the alert's department, or who decides.")
+    ] = "",
+    number: Annotated[int, typer.Option("--no", help="Which act of this type about the alert, from 1.")] = 1,
+    at: Annotated[str, typer.Option(help="When it was done, Asia/Shanghai; now if empty.")] = "",
+    note: Annotated[str, typer.Option(help="Explanation, measure or feedback.")] = "",
+    actor: Annotated[str, typer.Option(help="Who did it.")] = "",
+    rating: Annotated[str, typer.Option(help="Id of the rating, for bad ratings.")] = "",
+    verify: Annotated[str, typer.Option(help="For verified: VALID, MISTAKEN, MALICIOUS, NO_BASIS.")] = "",
+    level: Annotated[str, typer.Option(help="For supervised: ORDINARY, YELLOW, RED.")] = "",
+    closing: Annotated[str, typer.Option(help="For closed: CLOSED_OUT, CIRCULATED, ACCOUNTABILITY.")] = "",
+    satisfied: Annotated[bool | None, typer.Option(help="For called_back: whether the citizen is satisfied.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Publish what was done about an alert; exit code 0 if it stands on the bus. 登记处置：签收、说明、整改、回访…"""
+    import json
+    from datetime import datetime
+
+    from rich.console import Console
+
+    from connectors.publisher import Publisher
+    from schemas.topics import HANDLING
+
+    engine, found = _known(alert)
+    row = {
+        "event_type": f"handling.{event}", "case_no": found["case_no"], "alert_id": alert, "event_no": number,
+        "occurred_at": at or datetime.now(_shanghai()).strftime("%Y-%m-%d %H:%M:%S"), "note": note,
+        "actor_name": actor, "rating_id": rating, "verify_result_code": verify, "level_code": level,
+        "closing_code": closing, "satisfied": satisfied,
+    }  # fmt: skip
+    who = dept or (DECIDERS if event in DECISIONS else found["department"])
+    (result,) = Publisher(engine, who, found["region"]).publish(HANDLING, [row])
+    if as_json:
+        faults = [{"field": f.field, "reason": f.reason, "text": f.text} for f in result.faults]
+        told = {"outcome": result.outcome, "event_id": str(result.event_id or ""), "receipt": result.receipt or ""}
+        print(json.dumps({**told, "faults": faults}, ensure_ascii=False))
+    elif result.accepted:
+        done = _named("govbus.event-type", f"handling.{event}")
+        Console(highlight=False).print(f"已登记：{done}，回执 {result.receipt}")
+    else:
+        for fault in result.faults:
+            Console(highlight=False).print(f"未登记：{fault.field} {fault.text} {fault.mend}".rstrip(), style="red")
+    raise typer.Exit(0 if result.accepted else 1)
+
+
+def deliveries(
+    dead: Annotated[bool, typer.Option("--dead", help="Only those given up.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List what subscribers have not taken yet; exit code 1 if anything was given up. 查看未送达的推送。"""
+    import json
+
+    from rich.console import Console
+
+    from consumers.alerts.deliver import waiting
+
+    with _engine().connect() as tx:
+        rows = [dict(r._mapping) for r in waiting(tx, dead)]
+    console = Console(soft_wrap=True, highlight=False)
+    for row in rows:
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False, default=str))
+            continue
+        state = "已放弃" if row["dead_at"] else f"{local_time(row['not_before'])} 再试"
+        why = f" 原因 {row['last_error']}" if row["last_error"] else ""
+        console.print(f"{row['channel']} 案件编号 {row['case_no']} 已试 {row['attempts']} 次 {state}{why}")
+    raise typer.Exit(1 if any(r["dead_at"] for r in rows) else 0)
+
+
+def redeliver(
+    channel: Annotated[str, typer.Argument(help="The subscriber's name; all of them if empty.")] = "",
+) -> None:
+    """Have what was given up tried anew. 重新推送已放弃的。"""
+    from consumers.alerts.deliver import redrive
+
+    with _engine().begin() as tx:
+        count = redrive(tx, channel)
+    typer.echo(f"重新推送 {count} 条")
+
+
+def _engine() -> Any:
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from streams.store.engine import connect
+
+    return connect(resolve(load()).database_url)
+
+
+def _known(alert: str) -> tuple[Any, dict[str, Any]]:
+    """The database and what the desk knows of an alert; raises ``Misconfigured`` if that is nothing."""
+    import uuid
+
+    from consumers.alerts.inbox import one_alert
+    from schemas.errors import Misconfigured
+
+    try:
+        wanted = uuid.UUID(alert)
+    except ValueError:
+        raise Misconfigured(f"{alert!r} is no id of an alert; `govbus alerts list` shows them") from None
+    engine = _engine()
+    with engine.connect() as tx:
+        row = one_alert(tx, wanted)
+    if row is None:
+        raise Misconfigured(f"the desk knows no alert {alert}; `govbus alerts list` shows them")
+    return engine, dict(row._mapping)
+
+
+def _shanghai() -> Any:
+    from connectors.province.format import SHANGHAI
+
+    return SHANGHAI
+
+
+def _named(set_id: str, code: str) -> str:
+    from schemas import codesets
+
+    return codesets.name(set_id, code)
+
+
+def _wrong(fault: str) -> str:
+    return f"（无效：{_named('govbus.handling-fault', fault)}）" if fault else ""
+
+
 def since_ms(text: str) -> int | None:
     """Where ``--since`` begins: None now, 0 the beginning, else epoch ms; raises ``Misconfigured``."""
     from datetime import datetime
@@ -121,6 +277,10 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
     known = {"事项": alert.get("item_code"), "规则": alert["rule_id"], "案件编号": alert["case_no"]}
     line.append("".join(f" {name} {value}" for name, value in known.items() if value))
     line.append(f" {alert['summary']}")
+    if stage := alert.get("stage"):
+        line.append(f" 〔{_named('govbus.handling-stage', stage)}〕")
+    if due := alert.get("next_due_at"):
+        line.append(f" {_named('govbus.timer', alert['next_timer'])}期限 {local_time(due)}", style="bold")
     if why := alert.get("revoked_reason_code"):
         line.append(f" 原因 {revocation_name(why)}")
     if alert["evidence"]:
@@ -130,7 +290,8 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
 
 def kind_name(kind: str, colour: str) -> str:
     """What a supervisor calls it."""
-    return {"BAD_RATING": "差评", "FINDING": "督查"}.get(kind, COLOURS.get(colour, colour))
+    kinds = {"BAD_RATING": "差评", "FINDING": "督查", "HANDLING": "处置超时", "ESCALATION": "提级督办"}
+    return kinds.get(kind, COLOURS.get(colour, colour))
 
 
 def revocation_name(code: str) -> str:

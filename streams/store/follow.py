@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from schemas.topics import HANDLING
 from streams.rules import follow
-from streams.store import bulk, sets
+from streams.store import bulk, desk, sets
 from streams.store.projection import Carried
 from streams.store.steps import bury, decode_rows, keep_new
 from streams.store.tables import handling, handling_event
@@ -32,3 +32,4 @@ class FollowProjection:
         if new:
             alerts = sets.stored(tx, handling_event, "alert_id", (e.record["alert_id"] for e in new))
             bulk.upsert(tx, handling, [asdict(follow.fold(told)) for told in alerts.values()])
+            desk.mark(tx, desk.CASE, {e.record["case_no"]: e.carried.partition for e in new})

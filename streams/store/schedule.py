@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from schemas.topics import CALENDAR
 from streams.rules import schedule
 from streams.rules.calendar import Publication
-from streams.store import references, sets
+from streams.store import desk, references, sets
 from streams.store.projection import Carried, Event
 from streams.store.steps import bury, decode_rows, keep_new
 from streams.store.tables import calendar_event
@@ -33,6 +33,7 @@ class ScheduleProjection:
             known = references.publications(tx)
             published = [Publication.of(e.record) for e in new]
             references.judge_again(tx, (schedule.concern(p, known) for p in published))
+            desk.mark_all(tx)
 
 
 def _columns(event: Event) -> dict[str, Any]:

@@ -360,7 +360,8 @@ directory_entry = sa.Table(
 handling_event = sa.Table("handling_event", metadata, *_event_columns(), sa.Column("case_no", TEXT, nullable=False),
                           sa.Column("alert_id", TEXT, nullable=False),
                           sa.Column("body", JSONB, nullable=False),
-                          sa.Index("ix_handling_event_alert", "alert_id"))  # fmt: skip
+                          sa.Index("ix_handling_event_alert", "alert_id"),
+                          sa.Index("ix_handling_event_case", "case_no"))  # fmt: skip
 
 handling = sa.Table(
     "handling",
@@ -410,6 +411,79 @@ alert_inbox = sa.Table(  # what the supervisor's desk has seen, one row an alert
     sa.Column("summary", TEXT, nullable=False),
     sa.Column("issued_at", BIG, nullable=False),
     sa.Column("seen_at", BIG, nullable=False),
+    sa.Column("item_code", TEXT, nullable=False, server_default=""),
+    sa.Column("rule_id", TEXT, nullable=False, server_default=""),
+    sa.Column("due_at", BIG),
+    sa.Column("known_at", BIG, nullable=False, server_default="0"),  # knowledge time of the last word
+    sa.Column("reason", TEXT, nullable=False, server_default=""),  # govbus.revocation; "": it stands
+    sa.Column("evidence", JSONB, nullable=False, server_default="[]"),
+    sa.Index("ix_alert_inbox_case", "case_no"),
+)
+
+desk_check = sa.Table(  # when a case's alerts or a department's red cards must be looked at again; no state
+    "desk_check",
+    metadata,
+    sa.Column("scope", TEXT, primary_key=True),  # CASE or DEPARTMENT
+    sa.Column("key", TEXT, primary_key=True),
+    sa.Column("partition", sa.Integer, nullable=False),  # of oversight.handling.v1, by the key
+    sa.Column("next_check_at", BIG),  # NULL: never; 0: something new is known
+    sa.Column("said", JSONB, nullable=False, server_default="{}"),  # alert id -> what was last said of it
+    sa.Index(
+        "ix_desk_check_next", "partition", "next_check_at", postgresql_where=sa.text("next_check_at IS NOT NULL")
+    ),
+)
+
+alert_life = sa.Table(  # how far each alert's handling has come: derived from alert_inbox, handling_event, calendars
+    "alert_life",
+    metadata,
+    sa.Column("case_no", TEXT, primary_key=True),  # of the acts, where nobody issued the alert
+    sa.Column("alert_id", TEXT, primary_key=True),
+    sa.Column("region", TEXT, nullable=False),
+    sa.Column("department", TEXT, nullable=False),
+    sa.Column("item_code", TEXT, nullable=False),
+    sa.Column("kind", TEXT, nullable=False),
+    sa.Column("colour", TEXT, nullable=False),
+    sa.Column("rule_id", TEXT, nullable=False),
+    sa.Column("stage", TEXT, nullable=False),  # govbus.handling-stage
+    sa.Column("issued_at", BIG),
+    sa.Column("out_at", BIG),  # when it became known that it left the statistics
+    sa.Column("out_reason", TEXT, nullable=False),
+    sa.Column("signed_at", BIG),
+    sa.Column("contacted_at", BIG),
+    sa.Column("rectified_at", BIG),
+    sa.Column("called_back_at", BIG),
+    sa.Column("closed_at", BIG),
+    sa.Column("verified", TEXT, nullable=False),  # govbus.verify-result
+    sa.Column("level", TEXT, nullable=False),  # govbus.supervision-level
+    sa.Column("closing", TEXT, nullable=False),  # govbus.closing
+    sa.Column("dues", JSONB, nullable=False),  # timer (govbus.timer) -> due minute of its first run, epoch ms
+    sa.Column("next_timer", TEXT, nullable=False),  # the running timer that ends first
+    sa.Column("next_due_at", BIG),
+    sa.Column("steps", JSONB, nullable=False),  # [[event id, act, occurred_at, stage after it, fault], ...]
+    sa.Index("ix_alert_life_alert", "alert_id"),
+    sa.Index("ix_alert_life_department", "department", "kind", "issued_at"),
+)
+
+delivery = sa.Table(  # alerts on their way to subscribers, one row a channel: the effect queue of consumers/alerts
+    "delivery",
+    metadata,
+    sa.Column("channel", TEXT, primary_key=True),  # the webhook's name, or "digest"
+    sa.Column("event_id", UUID(as_uuid=True), primary_key=True),  # of the statement on oversight.alert.v1
+    sa.Column("seq", BIG, sa.Identity(always=True), nullable=False),
+    sa.Column("case_no", TEXT, nullable=False),
+    sa.Column("body", JSONB, nullable=False),
+    sa.Column("queued_at", BIG, nullable=False),
+    sa.Column("not_before", BIG, nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("last_error", TEXT, nullable=False, server_default=""),
+    sa.Column("done_at", BIG),
+    sa.Column("dead_at", BIG),  # given up after too many attempts; can be redriven
+    sa.Index(
+        "ix_delivery_waiting",
+        "channel",
+        "not_before",
+        postgresql_where=sa.text("done_at IS NULL AND dead_at IS NULL"),
+    ),
 )
 
 directory_view = sa.Table(  # built from directory.entry.v1 alone

@@ -21,6 +21,8 @@ def word(seq: int, event_type: str, colour: str = "RED", alert_id: uuid.UUID = O
         "alert_id": str(alert_id), "alert_seq": seq, "event_type": event_type, "region": "430903",
         "department": "HS-SCJGJ", "case_no": "c1", "kind_code": "CARD", "colour_code": colour,
         "summary": "超期", "issued_at": 1_000 + seq,
+        "item_code": "", "rule_id": "HS-CARD-R", "due_at": None, "received_at": 1_000 + seq,
+        "revoked_reason_code": "", "evidence": [],
     }  # fmt: skip
     return Event(Carried(ALERT, 0, 0, b"", b"", ()), uuid.uuid4(), uuid.uuid4(), record)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from govbus.cli import build
 from govbus.commands.alerts import show
-from streams.store.tables import alert_inbox, licence
+from streams.store.tables import alert_inbox, alert_life, licence
 
 LICENCE: dict[str, Any] = {
     "family": "T/I/HS202000000000000340",
@@ -113,3 +113,40 @@ def test_a_finding_taken_back_says_why_and_is_no_card() -> None:
     show(Console(file=screen, soft_wrap=True), alert)
     assert "督查  撤销 区住建局 规则 HS-1 案件编号 case-1 缺少前置环节 原因 NO_SUCH_CODE" in screen.getvalue()
     assert "撤牌" not in screen.getvalue()
+
+
+@pytest.mark.stack
+def test_a_supervisor_signs_an_alert_once_and_sees_a_wrong_act_refused(govbus: CliRunner, engine: sa.Engine) -> None:
+    listed = govbus.invoke(build(), ["alerts", "list", "--json"])
+    (alert,) = [json.loads(line) for line in listed.stdout.splitlines()]
+    sign = ["alerts", "handle", alert["alert_id"], "--event", "signed", "--at", "2021-03-01 11:00:00", "--json"]
+    first, again = (json.loads(govbus.invoke(build(), sign).stdout) for _ in range(2))
+    assert (first["outcome"], again["outcome"], again["receipt"]) == ("new", "same", first["receipt"])
+    refused = govbus.invoke(build(), [*sign[:4], "thrown_away", "--at", "2021-03-01 11:00:00"])
+    assert refused.exit_code == 1
+    assert "未登记：event_type" in refused.stdout
+    with engine.connect() as tx:
+        sent = tx.execute(sa.text("SELECT topic, key, department FROM outbox WHERE topic LIKE 'oversight.%'")).one()
+    assert tuple(sent) == ("oversight.handling.v1", "case-1", "HS-ZJJ")
+
+
+@pytest.mark.stack
+def test_an_alert_is_shown_with_its_acts_the_wrong_ones_named_and_what_is_due(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    with engine.begin() as tx:
+        alert_id = tx.execute(sa.text("SELECT alert_id::text FROM alert_inbox WHERE case_no = 'case-1'")).scalar_one()
+        life = {
+            "case_no": "case-1", "alert_id": alert_id, "region": "430903", "department": "HS-ZJJ", "item_code": "",
+            "kind": "BAD_RATING", "colour": "NONE", "rule_id": "", "stage": "ASSIGNED", "out_reason": "",
+            "verified": "", "level": "", "closing": "", "dues": {"contact": 1_614_676_800_000},
+            "next_timer": "contact", "next_due_at": 1_614_676_800_000,
+            "steps": [["e1e1e1e1-…", "signed", 1_614_567_600_000, "ASSIGNED", ""],
+                      ["e2e2e2e2-…", "closed", 1_614_567_700_000, "ASSIGNED", "out_of_order"]],
+        }  # fmt: skip
+        tx.execute(sa.insert(alert_life), life)
+    shown = govbus.invoke(build(), ["alerts", "show", alert_id]).stdout
+    assert "〔已转办〕 联系核实期限 2021-03-02 17:20:00" in shown
+    assert "2021-03-01 11:00:00 签收 → 已转办 依据 e1e1e1e1" in shown
+    assert "销号 → 已转办（无效：缺少前置环节）" in shown
+    assert "〔已转办〕" in govbus.invoke(build(), ["alerts", "list"]).stdout

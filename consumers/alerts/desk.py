@@ -1,0 +1,95 @@
+"""The supervisor's desk at work: has marked and due cases looked at, and says what is overdue, irregular or repeated.
+
+Decides how far timers may speak (``streams.store.horizon``): never beyond an act that is published and not yet applied.
+Any number may run: a case's row is locked while it is looked at.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import sqlalchemy as sa
+import structlog
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+
+from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, reader
+from schemas.topics import HANDLING
+from streams.store import desk, horizon
+
+log = structlog.get_logger(__name__)
+EVERY_S = 0.25
+FOLLOW = "follow"
+"""The processor that applies ``oversight.handling.v1``."""
+
+
+def wall_ms() -> int:
+    """The wall clock, epoch milliseconds UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass
+class DeskClock:
+    """``run`` until told to stop; waits for a database or broker that is away."""
+
+    engine: sa.Engine
+    bootstrap: str
+    clock: Literal["wall", "watermark"] = "wall"
+    settle_ms: int = 200
+    now_ms: Callable[[], int] = wall_ms
+    _reader: desk.DeskReader = field(default_factory=desk.DeskReader)
+
+    def run(self, stop: threading.Event) -> None:
+        """Look at what is due, again and again."""
+        wait = FIRST_WAIT_S
+        while not stop.is_set():
+            consumer: KafkaConsumer | None = None
+            try:
+                consumer = reader(self.bootstrap)
+                while not stop.is_set():
+                    self.tick(consumer)
+                    wait = FIRST_WAIT_S
+                    stop.wait(EVERY_S)
+            except Exception as error:
+                if not passes(error):
+                    raise
+                log.warning("desk.waits", why=type(error).__name__, seconds=round(wait, 1))
+                stop.wait(wait)
+                wait = min(LONGEST_WAIT_S, wait * 2)
+            finally:
+                if consumer is not None:
+                    consumer.close(autocommit=False)
+
+    def tick(self, consumer: KafkaConsumer) -> None:
+        """Look once at everything that is due."""
+        with self.engine.connect() as tx:
+            top = horizon.ceiling(tx, self.clock, self.settle_ms, self.now_ms())
+            due = desk.due(tx, top)
+            unsent = horizon.oldest_unsent(tx) if due else None
+        if not due:
+            return
+        ends = _ends(consumer)  # asked after the unsent ones were read, see streams.store.horizon
+        with self.engine.connect() as tx:
+            at = horizon.places(tx, FOLLOW, HANDLING)
+        for partition, until in horizon.horizons(at, ends, sorted(due & ends.keys()), top, unsent).items():
+            self.look(partition, until)
+
+    def look(self, partition: int, until: int) -> None:
+        """Look at what is due in one partition up to ``until`` (epoch ms), block by block."""
+        more = True
+        while more:
+            with self.engine.begin() as tx:
+                more = self._reader.tick(tx, partition, until)
+
+
+def _ends(consumer: KafkaConsumer) -> Mapping[int, int]:
+    """End offsets of ``oversight.handling.v1`` by partition; none while the broker does not say."""
+    places = partitions(consumer, [HANDLING])
+    try:
+        return {place.partition: end for place, end in consumer.end_offsets(places).items()}
+    except KafkaError:
+        return {}

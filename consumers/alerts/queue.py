@@ -1,0 +1,78 @@
+"""Who is told of an alert: rows of the queue ``delivery``, made in the transaction that moves the cursor.
+
+Decides which subscriber wants which alert and from when on; sends nothing. The same statement is queued once a channel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from consumers.alerts.quiet import Quiet
+from schemas.topics import ALERT, Topic
+from streams.store import bulk
+from streams.store.projection import Event
+from streams.store.tables import delivery
+
+DIGEST = "digest"
+
+
+def now_ms() -> int:
+    """The wall clock, epoch milliseconds UTC."""
+    return time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a channel wants to hear; empty: everything."""
+
+    channel: str
+    kinds: frozenset[str] = frozenset()
+    colours: frozenset[str] = frozenset()
+    departments: frozenset[str] = frozenset()
+
+    def wants(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record of ``oversight.alert.v1`` is for this channel."""
+        pairs = ((self.kinds, "kind_code"), (self.colours, "colour_code"), (self.departments, "department"))
+        return all(not wanted or record[name] in wanted for wanted, name in pairs)
+
+
+class Queue:
+    """Effect of ``oversight.alert.v1``: one row a statement and channel that wants it, unless it is older than
+    ``max_age_ms``.
+    """
+
+    name = "delivery"
+    topics: tuple[Topic, ...] = (ALERT,)
+
+    def __init__(
+        self, channels: Sequence[Subscription], quiet: Quiet, max_age_ms: int, clock: Callable[[], int] = now_ms
+    ) -> None:
+        self._channels, self._quiet, self._max_age_ms, self._clock = channels, quiet, max_age_ms, clock
+
+    def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        """Queue ``events``."""
+        bulk.insert_new(tx, delivery, list(self._rows(events, self._clock())), ())
+
+    def _rows(self, events: Sequence[Event], now: int) -> Iterable[dict[str, Any]]:
+        for event in events:
+            if now - event.record["received_at"] > self._max_age_ms:
+                continue
+            for channel in self._channels:
+                if channel.wants(event.record):
+                    yield self._row(channel.channel, event, now)
+
+    def _row(self, channel: str, event: Event, now: int) -> dict[str, Any]:
+        held = now if channel == DIGEST else self._quiet.alert_until(event.record["colour_code"], now)
+        return {
+            "channel": channel,
+            "event_id": event.event_id,
+            "case_no": event.record["case_no"],
+            "body": dict(event.record),
+            "queued_at": now,
+            "not_before": held,
+        }

@@ -1,0 +1,237 @@
+"""The recount: the same figures once more from raw events, by other code, and every disagreement by name.
+
+Cases are judged again from the published records by the simulator's own reading of DOMAIN §3 (``govbus.district``),
+which shares nothing with ``streams.rules``; cards, bad ratings and items are counted from stored events in plain SQL.
+What this second reading cannot judge is left out and said so, never guessed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+import sqlalchemy as sa
+
+from govbus.district import clock, oracle
+from govbus.district.model import Item, Story, Told
+from schemas import codec
+from schemas.topics import ALERT, CASE
+from streams.rules.limits import policy
+
+FETCH = 5_000
+Record = Mapping[str, Any]
+RUNNING_SPECIALS = frozenset({"SITE", "PUBLICITY", "EXTEND", "1"})
+"""Kinds of special procedure that stop no clock (DOMAIN §3.3): the second reading does not know them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One disagreement: of what, which one, what the report rests on and what the recount found."""
+
+    what: str
+    key: str
+    derived: str
+    recounted: str
+
+
+@dataclass(slots=True)
+class Recount:
+    """What was recounted, what could not be, and where both disagree."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+
+    def compare(self, what: str, key: str, derived: object, recounted: object) -> None:
+        """Note one comparison."""
+        self.checked[what] += 1
+        if derived != recounted:
+            self.differences.append(Difference(what, key, str(derived), str(recounted)))
+
+
+def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> Recount:
+    """Recount everything in the snapshot ``tx`` (REPEATABLE READ); ``said`` hears how many raw events were read."""
+    found = Recount()
+    _cases(tx, found, said)
+    _cards(tx, found)
+    _one_by_one(tx, found, "差评", _BAD_RAW, _BAD_DERIVED)
+    _one_by_one(tx, found, "在用事项", _ITEMS_RAW, None)
+    return found
+
+
+# --- cases ----------------------------------------------------------------------------------------
+
+
+def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> None:
+    versions, odd_items = _items(tx)
+    raw: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for number, record in enumerate(_raw(tx, _CASE_EVENTS, CASE), 1):
+        raw[record["case_no"]].append(record)
+        if number % FETCH == 0:
+            said(number)
+    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED))):
+        records = raw.get(row["case_no"], [])
+        if why := _unfit(records, row, versions, odd_items):
+            found.left_out[why] += 1
+        else:
+            _case(row, records, versions, found)
+
+
+def _case(
+    row: Mapping[str, Any], records: Sequence[Record], versions: Mapping[str, tuple[Item, ...]], found: Recount
+) -> None:
+    told = tuple(Told(r["event_type"], r["occurred_at"], r["received_at"], r) for r in records)
+    state = oracle.course(told, row["horizon"])
+    own = versions.get(row["item_code"], ())
+    due = None
+    if own and state.status != "VOID":
+        due = oracle.limits(Story(row["case_no"], own[0], own, told), state, True)[0].due
+    timed = state.status in oracle.TIMED and due is not None and state.stopped is not None
+    on_time = (state.stopped or 0) < (due or 0) + clock.MINUTE if timed else None
+    found.compare("办结与按时", row["case_no"], (row["on_time"], row["due_at"]), (on_time, due))
+
+
+def _unfit(
+    records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]], odd: set[str]
+) -> str:
+    """Why the second reading cannot judge a case; "": it can."""
+    if len(records) != row["events"]:
+        return "原始事件不在发布箱中"
+    if row["item_code"] in odd:
+        return "时限不以工作日计，或事项曾取消、超政策上限"
+    if row["accepted_at"] is not None and row["item_code"] not in versions:
+        return "事项未发布"
+    kinds = {r["event_type"] for r in records}
+    if "case.corrected" in kinds or any(r["event_type"] == "case.voided" and r["corrects_event_id"] for r in records):
+        return "有数据更正"
+    for r in records:
+        special = r["event_type"].startswith("case.special")
+        if special and (r["special_started_at"] is None or r["special_kind_code"] in RUNNING_SPECIALS):
+            return "特别程序未带开始时间或不停表"
+        if r["event_type"] == "case.decided" and r["result_set"].startswith("province."):
+            return "办结结果为省内代码"
+    return ""
+
+
+def _items(tx: sa.Connection) -> tuple[dict[str, tuple[Item, ...]], set[str]]:
+    """Item versions as the second reading knows them, and the items whose limits it does not count."""
+    versions: dict[str, list[Item]] = defaultdict(list)
+    odd: set[str] = set()
+    for code, version, region, department, kind, body in tx.execute(sa.text(_ITEM_EVENTS)):
+        units = {body["promise_unit_code"], body["statutory_unit_code"] or "1"}
+        if kind == "item.withdrawn" or units != {"1"} or body["cancelled_on"]:
+            odd.add(code)
+            continue
+        bound = policy().get(body["limit_rule"])
+        if bound is not None and body["promise_limit"] > bound.limit.amount:
+            odd.add(code)  # which limit holds depends on the day of acceptance
+        if body["statutory_limit"] is not None and body["promise_limit"] > body["statutory_limit"]:
+            continue  # a data error: no case is judged by it (DOMAIN §2.5)
+        versions[code].append(
+            Item(code, version, "", region, department, body["promise_limit"], body["statutory_limit"],
+                 date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1, body["limit_rule"])
+        )  # fmt: skip
+    return {code: tuple(sorted(v, key=lambda i: (i.effective_on, i.version))) for code, v in versions.items()}, odd
+
+
+def _raw(tx: sa.Connection, query: str, topic: Any) -> Iterator[Mapping[str, Any]]:
+    """The published records that ``query`` finds, as they were published."""
+    rows = tx.execution_options(yield_per=FETCH).execute(sa.text(query), {"topic": topic.name})
+    for value in rows.scalars():
+        yield codec.decode(bytes(value), topic)
+
+
+_CASE_EVENTS = (
+    "SELECT o.value FROM case_event e JOIN outbox o ON o.topic = :topic AND o.event_id = e.event_id "
+    'ORDER BY e.case_no, e."offset"'
+)
+_DERIVED = """SELECT c.case_no, c.item_code, c.on_time, c.due_at, c.accepted_at, n.events,
+    coalesce((SELECT max(watermark) FROM cursor WHERE processor = 'judge'), 0) AS horizon
+FROM case_state c JOIN (SELECT case_no, count(*) AS events FROM case_event GROUP BY 1) n USING (case_no) ORDER BY 1"""
+_ITEM_EVENTS = "SELECT item_code, item_version, region, department, event_type, body FROM item_event ORDER BY 1, 2"
+
+
+# --- cards: the last word of every alert that was said -------------------------------------------
+
+
+def _cards(tx: sa.Connection, found: Recount) -> None:
+    last: dict[str, Mapping[str, Any]] = {}
+    for record in _raw(tx, "SELECT value FROM outbox WHERE topic = :topic ORDER BY seq", ALERT):
+        if record["kind_code"] == "CARD" and record["alert_seq"] >= last.get(record["alert_id"], record)["alert_seq"]:
+            last[record["alert_id"]] = record
+    said = {i: (r["colour_code"], r["event_type"] == "alert.revoked") for i, r in last.items()
+            if r["event_type"] != "alert.retracted"}  # fmt: skip
+    rows = tx.execute(sa.text("SELECT alert_id::text, colour, revoked_at IS NOT NULL FROM card WHERE kind = 'CARD'"))
+    derived = {alert_id: (colour, revoked) for alert_id, colour, revoked in rows}
+    for alert_id in sorted(said.keys() | derived.keys()):
+        found.compare("红黄牌", alert_id, derived.get(alert_id), said.get(alert_id))
+
+
+# --- bad ratings and items, in SQL -------------------------------------------------------------------
+
+
+def _one_by_one(tx: sa.Connection, found: Recount, what: str, raw: str, derived: str | None) -> None:
+    """Compare two queries of (key, value), or with the rule's own count of items."""
+    counted = {str(k): str(v) for k, v in tx.execute(sa.text(raw))}
+    expected = {str(k): str(v) for k, v in tx.execute(sa.text(derived))} if derived else _by_rule(tx)
+    for key in sorted(counted.keys() | expected.keys()):
+        found.compare(what, key, expected.get(key), counted.get(key))
+
+
+def _by_rule(tx: sa.Connection) -> dict[str, str]:
+    from streams.store.indicators import items_in_force
+
+    return {c.item_code: f"{c.deep} {c.statutory:.2f} {c.statutory - c.promise:.2f}" for c in items_in_force(tx)}
+
+
+# a bad rating stands unless its publisher amended it; its loop is told by the acts about it
+_BAD_RAW = """
+WITH bad AS (
+    SELECT b.event_id FROM rating_event b WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D'
+    AND NOT EXISTS (SELECT FROM rating_event l WHERE l.case_no = b.case_no AND l.region = b.region
+        AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
+        AND NOT l.is_default AND l.revision > b.revision)),
+acts AS (
+    SELECT alert_id, min(occurred_at) FILTER (WHERE event_type = 'handling.appealed') AS appealed,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.revoked'
+            AND department IN ('HS-XZSPJ', 'HS-LDXZ')) AS out,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.contacted') AS contacted,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.verified') AS verified,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.upheld') AS upheld,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.rectified') AS rectified
+    FROM handling_event GROUP BY 1)
+SELECT i.alert_id, coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false)
+FROM bad b JOIN alert_inbox i ON i.kind = 'BAD_RATING' AND i.evidence->>0 = b.event_id::text
+LEFT JOIN acts a ON a.alert_id = i.alert_id::text WHERE NOT coalesce(a.appealed <= a.out, false)"""
+_BAD_DERIVED = """
+SELECT alert_id, rectified_at IS NOT NULL FROM alert_life WHERE kind = 'BAD_RATING' AND out_at IS NULL"""
+_ITEMS_RAW = """
+WITH today AS (
+    SELECT (timestamp 'epoch' + (coalesce(max(watermark), 0) + 28800000) * interval '1 millisecond')::date AS d
+    FROM cursor WHERE topic IN ('service.case.v1', 'service.rating.v1', 'oversight.handling.v1', 'service.item.v1',
+        'reference.calendar.v1')),
+standing AS (
+    SELECT DISTINCT ON (item_code) item_code, body FROM item_event i, today
+    WHERE event_type = 'item.published' AND (body->>'effective_on')::date <= d
+    AND coalesce((body->>'cancelled_on')::date > d, true)
+    AND NOT EXISTS (SELECT FROM item_event w, today WHERE w.event_type = 'item.withdrawn' AND w.item_code = i.item_code
+        AND w.item_version = i.item_version AND coalesce((w.body->>'cancelled_on')::date, (timestamp 'epoch'
+            + (w.occurred_at + 28800000) * interval '1 millisecond')::date) <= d)
+    ORDER BY item_code, (body->>'effective_on')::date DESC, item_version DESC),
+limits AS (
+    SELECT item_code, body, body->>'promise_unit_code' AS pu,
+        coalesce(nullif(body->>'statutory_unit_code', ''), '1') AS su,
+        (body->>'promise_limit')::float AS p, (body->>'statutory_limit')::float AS s FROM standing),
+days AS (
+    SELECT item_code, body, pu IN ('2', '5') = su IN ('2', '5') AS alike,
+        p * CASE pu WHEN '5' THEN 30 WHEN '3' THEN 1 / 7.0 WHEN '4' THEN 1 / 420.0 ELSE 1 END AS p,
+        s * CASE su WHEN '5' THEN 30 WHEN '3' THEN 1 / 7.0 WHEN '4' THEN 1 / 420.0 ELSE 1 END AS s FROM limits),
+sums AS (
+    SELECT item_code, body->>'depth_set' = 'govbus.depth' AND body->>'depth_code' IN ('3', '4') AS deep,
+        CASE WHEN alike AND p <= s THEN s ELSE 0 END AS s, CASE WHEN alike AND p <= s THEN s - p ELSE 0 END AS saved
+    FROM days)
+SELECT item_code, initcap(deep::text) || ' ' || to_char(s, 'FM999990.00') || ' ' || to_char(saved, 'FM999990.00')
+FROM sums"""

@@ -1,0 +1,238 @@
+"""The supervisor's desk in the database: which cases' alerts must be looked at, what became of them, what is said.
+
+Alerts are what ``alert_inbox`` holds of ``oversight.alert.v1``, acts what ``handling_event`` holds of
+``oversight.handling.v1``; the rule is ``streams.rules.life``. Whoever adds to either marks the case in the same
+transaction; a tick takes marked and due cases. Reads no clock: the horizon is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas.topics import ALERT, HANDLING
+from streams.rules import life, words
+from streams.rules.calendar import CalendarHistory
+from streams.rules.judge import Spoken, alert_of, alert_row
+from streams.rules.life import Act, Desk, Life, Word
+from streams.store import bulk, references, sets
+from streams.store.projection import Said
+from streams.store.steps import say
+from streams.store.tables import alert_inbox, alert_life, desk_check
+
+CASE, DEPARTMENT = "CASE", "DEPARTMENT"
+BLOCK = 500
+"""Cases and departments that one call of ``tick`` looks at."""
+ABOUT = ("region", "department", "case_no", "item_code", "kind", "colour")
+Place = Mapping[str, int]
+Remembered = Mapping[str, Mapping[str, Any]]
+"""Alert id -> what was last said of it, as ``desk_check.said`` holds it."""
+
+
+def mark(tx: sa.Connection, scope: str, keys: Place) -> None:
+    """Have these cases or departments (key -> partition of ``oversight.handling.v1``) looked at again at once."""
+    if keys:
+        order = sorted(keys)
+        values = {"scope": scope, "keys": order, "partitions": [keys[k] for k in order]}
+        tx.execute(_MARK, values)
+
+
+def mark_all(tx: sa.Connection) -> None:
+    """Have everything looked at again: a calendar changed."""
+    tx.execute(sa.text("UPDATE desk_check SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0"))
+
+
+def due(tx: sa.Connection, until: int) -> set[int]:
+    """The partitions in which anything is due up to ``until`` (epoch ms)."""
+    return set(tx.execute(_PARTITIONS_DUE, {"until": until, "partitions": HANDLING.partitions}).scalars())
+
+
+class DeskReader:
+    """Looks at cases and departments; keeps parsed calendars between calls. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._references = references.ReferenceReader()
+
+    def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
+        """Look at what is due in ``partition`` up to ``horizon`` (epoch ms), a block of it; True if more is left."""
+        epochs = references.held(tx)
+        place = {"partition": partition, "horizon": horizon, "topic": HANDLING.name, "block": BLOCK}
+        taken = tx.execute(_DUE, place).all()
+        calendars = self._references.read(tx, epochs, ()).calendars
+        cases = {r.key: r.said for r in taken if r.scope == CASE}
+        written = _Written()
+        if cases:
+            _look_at_cases(tx, cases, calendars, horizon, partition, written)
+        for row in taken:
+            if row.scope == DEPARTMENT:
+                _look_at_department(tx, row.key, row.said, horizon, partition, written)
+        written.write(tx)
+        return len(taken) == BLOCK
+
+
+class _Written:
+    """What one tick has to write, gathered key by key."""
+
+    def __init__(self) -> None:
+        self._checks: list[dict[str, Any]] = []
+        self._saids: list[Said] = []
+
+    def add(
+        self, scope: str, key: str, partition: int, nearest: int | None, before: Remembered,
+        statements: Sequence[words.Statement], rows: Mapping[str, Mapping[str, Any]],
+    ) -> None:  # fmt: skip
+        """One key's statements; ``rows``: by alert id, the alerts that they are about."""
+        said = dict(before)
+        for statement in statements:
+            alert = statement.alert
+            about = rows.get(alert.evidence[-1 if alert.kind == life.ESCALATION else 0])
+            about = said[alert.alert_id]["about"] if about is None else {name: about[name] for name in ABOUT}
+            self._saids.append(Said(ALERT, words.record(statement, about)))
+            said[alert.alert_id] = {"seq": statement.seq, "action": statement.action, "content": words.content(alert),
+                                    "alert": alert_row(alert), "about": about}  # fmt: skip
+        self._checks.append(
+            {"scope": scope, "key": key, "partition": partition, "next_check_at": nearest, "said": said}
+        )
+
+    def write(self, tx: sa.Connection) -> None:
+        bulk.upsert(tx, desk_check, self._checks)
+        say(tx, self._saids)
+
+
+def _look_at_cases(
+    tx: sa.Connection,
+    cases: Mapping[str, Remembered],
+    calendars: CalendarHistory,
+    horizon: int,
+    partition: int,
+    written: _Written,
+) -> None:
+    names = list(cases)
+    rows, acts, reds = _alerts(tx, names), _acts(tx, names), _reds(tx, names)
+    lived: list[dict[str, Any]] = []
+    for case_no, before in cases.items():
+        own, done = rows.get(case_no, {}), acts.get(case_no, [])
+        told = [_word(r) for r in own.values() if r["action"] != "RETRACTED"]
+        region = next((r["region"] for r in own.values()), "")
+        found = life.desk(told, done, calendars, region, horizon)
+        lived += _life_rows(case_no, found, own, done)
+        statements = words.differences(_spoken(before), found.alerts, horizon)
+        written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
+    sets.replace(tx, alert_life, "case_no", names, lived)
+    mark(tx, DEPARTMENT, dict.fromkeys((d for d, _, _ in reds ^ _reds(tx, names)), partition))
+
+
+def _look_at_department(
+    tx: sa.Connection, code: str, before: Remembered, horizon: int, partition: int, written: _Written
+) -> None:
+    rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, {"department": code}).mappings()}
+    lives = [Life(_word(r), r["stage"], out_at=r["out_at"]) for r in rows.values()]
+    alerts = life.escalated(DEPARTMENT, code, lives, horizon)
+    ahead = [t for one in lives for t in (one.word.issued_at, one.out_at) if t is not None and t > horizon]
+    statements = words.differences(_spoken(before), alerts, horizon)
+    written.add(DEPARTMENT, code, partition, min(ahead, default=None), before, statements, rows)
+
+
+def _alerts(tx: sa.Connection, cases: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Case -> alert id -> the row of the alert's last word."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    wanted = sa.cast(cases, sa.ARRAY(sa.Text))
+    query = sa.select(alert_inbox).where(alert_inbox.c.case_no == sa.any_(wanted)).order_by(alert_inbox.c.alert_id)
+    for row in tx.execute(query).mappings():
+        found.setdefault(row["case_no"], {})[str(row["alert_id"])] = {**row, "alert_id": str(row["alert_id"])}
+    return found
+
+
+def _acts(tx: sa.Connection, cases: list[str]) -> dict[str, list[Act]]:
+    acts: dict[str, list[Act]] = {}
+    query = sa.text("SELECT case_no, body FROM handling_event WHERE case_no = ANY(:cases) ORDER BY event_id")
+    for case_no, body in tx.execute(query, {"cases": cases}):
+        acts.setdefault(case_no, []).append(Act.of(body))
+    return acts
+
+
+def _reds(tx: sa.Connection, cases: list[str]) -> set[tuple[str, str, int | None]]:
+    """(department, alert id, out of the statistics when) of the cases' red cards, as they are stored."""
+    return {(d, a, out) for d, a, out in tx.execute(_REDS, {"cases": cases})}
+
+
+def _word(row: Mapping[str, Any]) -> Word:
+    revoked = row.get("action") == "REVOKED"
+    return Word(
+        row["alert_id"],
+        row["kind"],
+        row["colour"],
+        row["case_no"],
+        row["issued_at"],
+        row["known_at"] if revoked else None,
+        row["reason"] if revoked else "",
+    )
+
+
+def _life_rows(
+    case_no: str, found: Desk, own: Mapping[str, Mapping[str, Any]], acts: Sequence[Act]
+) -> Iterable[dict[str, Any]]:
+    """A row for each alert, and one for each that acts speak of and nobody issued."""
+    for one in found.lives:
+        row = own[one.word.alert_id]
+        yield _life_row(one, case_no, row["region"], row["department"], row["item_code"], row["rule_id"])
+    known = {one.word.alert_id for one in found.lives}
+    strays: dict[str, list[Act]] = {}
+    for act in acts:
+        if act.alert_id not in known:
+            strays.setdefault(act.alert_id, []).append(act)
+    for alert_id, told in sorted(strays.items()):
+        lost = Life(Word(alert_id, "", "", case_no, 0), life.UNKNOWN, tuple(life.Step(a, life.UNKNOWN) for a in told))
+        yield _life_row(lost, case_no, "", told[0].department, "", "") | {"issued_at": None}
+
+
+def _life_row(one: Life, case_no: str, region: str, department: str, item: str, rule_id: str) -> dict[str, Any]:
+    running = one.next_run
+    verified, level, closed = one.last("verified"), one.last("supervised"), one.last("closed")
+    return {
+        "alert_id": one.word.alert_id,
+        "case_no": case_no,
+        "region": region,
+        "department": department,
+        "item_code": item,
+        "kind": one.word.kind,
+        "colour": one.word.colour,
+        "rule_id": rule_id,
+        "stage": one.stage,
+        "issued_at": one.word.issued_at,
+        "out_at": one.out_at,
+        "out_reason": one.out_reason,
+        **{f"{name}_at": one.first(name) for name in ("signed", "contacted", "rectified", "called_back", "closed")},
+        "verified": "" if verified is None else verified.verified,
+        "level": "" if level is None else level.level or "ORDINARY",
+        "closing": "" if closed is None else closed.closing or "CLOSED_OUT",
+        "dues": {r.timer.name: r.due_at for r in reversed(one.runs)},
+        "next_timer": "" if running is None else running.timer.name,
+        "next_due_at": None if running is None else running.due_at,
+        "steps": [[s.act.event_id, s.act.type, s.act.occurred_at, s.stage, s.fault] for s in one.steps],
+    }
+
+
+def _spoken(said: Remembered) -> dict[str, Spoken]:
+    return {k: Spoken(s["seq"], s["action"], s["content"], alert_of(s["alert"])) for k, s in said.items()}
+
+
+_MARK = sa.text(
+    "INSERT INTO desk_check (scope, key, partition, next_check_at) "
+    "SELECT :scope, k, p, 0 FROM unnest(CAST(:keys AS text[]), CAST(:partitions AS integer[])) AS n(k, p) ORDER BY k "
+    "ON CONFLICT (scope, key) DO UPDATE SET next_check_at = 0"
+)
+_PARTITIONS_DUE = sa.text(  # a look into the index for each
+    "SELECT p FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p WHERE EXISTS "
+    "(SELECT FROM desk_check WHERE partition = p AND next_check_at <= :until)"
+)
+_DUE = sa.text(
+    "SELECT scope, key, said FROM desk_check d WHERE partition = :partition AND next_check_at <= :horizon "
+    "AND NOT EXISTS (SELECT FROM outbox o WHERE o.topic = :topic AND o.key = d.key AND o.sent_at IS NULL) "
+    "ORDER BY scope, key LIMIT :block FOR UPDATE"
+)
+_RED = "kind = 'CARD' AND colour IN ('RED', 'RED_STATUTORY')"
+_REDS = sa.text(f"SELECT department, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}")
+_REDS_OF = sa.text(f"SELECT * FROM alert_life WHERE department = :department AND {_RED}")

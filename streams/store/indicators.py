@@ -1,0 +1,257 @@
+"""The indicators from the derived tables: counts by group in SQL, items by the rule. Reads only.
+
+All figures of one report are of one moment: one snapshot, whose cursors say how far the log is in it. The recount from
+raw events is ``govbus.recount`` and shares no code with this.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas.envelope import derived_id
+from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
+from streams.rules import indicators, lateness
+from streams.rules.indicators import Excluded, Figure, ItemCount
+
+SOURCES = (CASE, RATING, HANDLING, ITEM, CALENDAR)
+DIMENSIONS = ("department", "level", "item", "region")
+PERIODS = {"day": "YYYY-MM-DD", "month": "YYYY-MM", "quarter": 'YYYY"-Q"Q', "year": "YYYY"}
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What is asked: columns to group by, and which days (Asia/Shanghai, both included), department, region."""
+
+    by: tuple[str, ...] = ("department",)
+    since: date | None = None
+    until: date | None = None
+    department: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Figures by group (values of ``chosen.by``), and what they rest on.
+
+    ``as_of``: highest ``received_at`` applied, epoch ms UTC. ``cursors``: topic -> partition -> first offset that is
+    not in it. The same question about the same state has the same ``query_id``.
+    """
+
+    query_id: str
+    as_of: int
+    chosen: Chosen
+    cursors: Mapping[str, Mapping[int, int]]
+    groups: Mapping[Key, Mapping[str, Figure]]
+    excluded: Sequence[Excluded] = field(default=())
+
+
+def report(tx: sa.Connection, chosen: Chosen) -> Report:
+    """All indicators; ``tx`` must read one snapshot (REPEATABLE READ)."""
+    as_of, cursors = _stand(tx)
+    counts: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for query, moment in ((_CASES, "coalesce(stopped_at, due_at)"), (_CARDS, "issued_at"), (_BAD, "issued_at"),
+                          (_BAD_DUE, "rectify_due_at")):  # fmt: skip
+        for row in tx.execute(sa.text(_grouped(query, moment, chosen)), _values(chosen, as_of)).mappings():
+            for name, value in row.items():
+                if not name.startswith("k_"):
+                    counts[tuple(row[f"k_{b}"] for b in chosen.by)][name] += float(value or 0)
+    excluded: list[Excluded] = []
+    if not PERIODS.keys() & set(chosen.by):
+        excluded = _add_items(tx, chosen, as_of, counts)
+    groups = {key: _figures(counts[key]) for key in sorted(counts)}
+    asked = (*chosen.by, chosen.since, chosen.until, chosen.department, chosen.region)
+    query_id = derived_id("indicators", indicators.version(), *asked, as_of, json.dumps(cursors, sort_keys=True))
+    return Report(str(query_id), as_of, chosen, cursors, groups, excluded)
+
+
+def _stand(tx: sa.Connection) -> tuple[int, dict[str, dict[int, int]]]:
+    """How far the log is in this snapshot."""
+    cursors: dict[str, dict[int, int]] = {t.name: {} for t in SOURCES}
+    names = list(cursors)
+    query = sa.text(
+        "SELECT topic, partition, next_offset, watermark FROM cursor "
+        "WHERE topic = ANY(:names) ORDER BY topic, partition"
+    )
+    as_of = 0
+    for topic, partition, next_offset, watermark in tx.execute(query, {"names": names}):
+        cursors[topic][partition] = next_offset
+        as_of = max(as_of, watermark)
+    return as_of, cursors
+
+
+def _figures(n: Mapping[str, float]) -> dict[str, Figure]:
+    """The indicators of one group from its counts; what was not counted is left out."""
+    rates = {
+        "on_time_rate": ("on_time", "finished"),
+        "early_rate": ("early", "finished"),
+        "overdue_rate": ("overdue", "finished"),
+        "average_minutes": ("used", "used_of"),
+        "at_once_rate": ("at_once", "cards"),
+        "rectified_rate": ("rectified", "bad"),
+        "rectified_in_time_rate": ("rectified_in_time", "bad_due"),
+        "called_back_rate": ("called_back", "bad"),
+        "speed_up_rate": ("saved", "statutory"),
+        "depth_share": ("deep", "applied_for"),
+        "platform_coverage": ("on_platform", "all_items"),
+    }
+    found = {key: Figure(n[a], n[b]) for key, (a, b) in rates.items() if b in n}
+    found |= {key: Figure(n[key]) for key in indicators.indicators() if key not in rates and key in n}
+    return {key: found[key] for key in indicators.indicators() if key in found}
+
+
+# --- cases, cards, ratings ------------------------------------------------------------------------
+
+
+def _local(moment: str) -> str:
+    """SQL: the day in Asia/Shanghai of an epoch-ms expression."""
+    return f"(timestamp 'epoch' + ({moment} + 28800000) * interval '1 millisecond')"
+
+
+def _grouped(query: str, moment: str, chosen: Chosen) -> str:
+    keys = ", ".join(f"{_key(b, moment)} AS k_{b}" for b in chosen.by)
+    place = ", ".join(str(n) for n in range(1, len(chosen.by) + 1))
+    body, sums = query.split("-- sums")
+    wanted = (
+        "(:department = '' OR department = :department) AND (:region = '' OR region = :region) AND "
+        f"(CAST(:since AS date) IS NULL OR {_local(moment)}::date >= CAST(:since AS date)) AND "
+        f"(CAST(:until AS date) IS NULL OR {_local(moment)}::date <= CAST(:until AS date))"
+    )
+    select = f"SELECT {keys}{', ' if keys else ''}{sums} FROM facts WHERE {moment} IS NOT NULL AND {wanted}"
+    return f"{body} {select}{f' GROUP BY {place}' if place else ''}"
+
+
+def _key(by: str, moment: str) -> str:
+    columns = {"department": "department", "level": "body_level", "item": "item_code", "region": "region"}
+    return columns[by] if by in columns else f"to_char({_local(moment)}, '{PERIODS[by]}')"
+
+
+def _values(chosen: Chosen, as_of: int) -> dict[str, Any]:
+    limits = lateness.thresholds()
+    return {
+        "department": chosen.department, "region": chosen.region, "since": chosen.since, "until": chosen.until,
+        "as_of": as_of, "backfill_ms": limits.backfill_ms, "bulk_events": limits.bulk_events, "bulk_ms": limits.bulk_ms,
+    }  # fmt: skip
+
+
+LEVELS = """levels AS (
+    SELECT DISTINCT ON (item_code) item_code, coalesce(body->>'body_level_code', '') AS body_level,
+        body->>'promise_unit_code' IN ('1', '3', '4') AS working FROM item_event
+    WHERE event_type = 'item.published' ORDER BY item_code, item_version DESC)"""
+"""The level of each item (gbt39046.level: 4 区, 5 乡镇, 6 村), and whether its limit is working time."""
+LATE = """stops AS (
+    SELECT DISTINCT ON (c.case_no) c.case_no, e.entered_at, e.received_at
+    FROM case_state c JOIN case_event e USING (case_no)
+    WHERE c.on_time IS NOT NULL AND e.event_type IN ('case.decided', 'case.returned', 'case.transferred')
+    ORDER BY c.case_no, e.occurred_at = c.stopped_at DESC, e.occurred_at, e.received_at, e.event_id),
+late AS (
+    SELECT c.case_no, c.due_at, c.stopped_at, s.received_at, coalesce(s.entered_at, s.received_at) AS keyed,
+        c.on_time IS NOT NULL AND c.stopped_at < c.due_at + 60000 AND s.received_at >= c.due_at + 60000 AS heard_late,
+        c.department, c.on_time
+    FROM case_state c LEFT JOIN stops s USING (case_no)
+    WHERE c.due_at IS NOT NULL AND (c.on_time IS NOT NULL OR c.stopped_at IS NULL)),
+lateness AS (
+    SELECT case_no, CASE
+        WHEN stopped_at IS NULL OR stopped_at >= due_at + 60000
+            THEN CASE WHEN CAST(:as_of AS bigint) >= due_at + 60000 THEN 'LATE_SERVICE' ELSE '' END
+        WHEN NOT heard_late OR heard_late IS NULL THEN ''
+        WHEN keyed - stopped_at >= :backfill_ms OR count(*) FILTER (WHERE heard_late)
+            OVER (PARTITION BY department, keyed / :bulk_ms, heard_late) >= :bulk_events THEN 'BACKFILL'
+        ELSE 'LATE_ENTRY' END AS label FROM late)"""
+"""The rule of streams.rules.lateness over all cases at once; a test holds both together."""
+_CASES = f"""WITH {LEVELS}, {LATE}, facts AS (
+    SELECT c.*, coalesce(v.body_level, '') AS body_level, coalesce(l.label, '') AS label,
+        CASE WHEN v.working AND c.on_time IS NOT NULL THEN (c.state->>'used_minutes')::bigint END AS used
+    FROM case_state c LEFT JOIN levels v USING (item_code) LEFT JOIN lateness l USING (case_no)
+    WHERE c.on_time IS NOT NULL OR (c.stopped_at IS NULL AND l.label <> ''))
+-- sums
+ count(on_time) AS finished, count(*) FILTER (WHERE on_time) AS on_time, count(*) FILTER (WHERE NOT on_time) AS overdue,
+ count(*) FILTER (WHERE on_time AND {_local("stopped_at")}::date < {_local("due_at")}::date) AS early,
+ sum(used) AS used, count(used) AS used_of, count(*) FILTER (WHERE label = 'LATE_SERVICE') AS late_service,
+ count(*) FILTER (WHERE label = 'LATE_ENTRY') AS late_entry,
+ count(*) FILTER (WHERE label = 'BACKFILL') AS backfill"""
+_CARDS = f"""WITH {LEVELS}, facts AS (
+    SELECT k.colour, k.issued_at, s.department, k.region, k.item_code, coalesce(v.body_level, '') AS body_level,
+        l.rectified_at < (l.dues->>'at_once')::bigint + 60000 AS at_once
+    FROM card k JOIN case_state s USING (case_no) LEFT JOIN levels v ON v.item_code = k.item_code
+    LEFT JOIN alert_life l ON l.case_no = k.case_no AND l.alert_id = k.alert_id::text
+    WHERE k.kind = 'CARD' AND k.revoked_at IS NULL AND l.out_at IS NULL)
+-- sums
+ count(*) FILTER (WHERE colour <> 'YELLOW') AS red_cards, count(*) FILTER (WHERE colour = 'YELLOW') AS yellow_cards,
+ count(*) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
+_RATED = f"""WITH {LEVELS}, facts AS (
+    SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level
+    FROM alert_life l LEFT JOIN levels v USING (item_code) WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL)
+-- sums
+"""
+_BAD = f"""{_RATED}
+ count(*) AS bad, count(rectified_at) AS rectified, count(called_back_at) AS called_back"""
+_BAD_DUE = f"""{_RATED}
+ count(*) FILTER (WHERE rectify_due_at < :as_of) AS bad_due,
+ count(*) FILTER (WHERE rectify_due_at < :as_of AND rectified_at < rectify_due_at + 60000) AS rectified_in_time"""
+
+
+# --- items ----------------------------------------------------------------------------------------
+
+
+def _add_items(
+    tx: sa.Connection, chosen: Chosen, as_of: int, counts: dict[Key, dict[str, float]]
+) -> list[Excluded]:
+    """Add what the items in force count to the groups; the items that the speed-up leaves out."""
+    counted = [indicators.count_item(r) for r in indicators.in_force(_item_records(tx), _today(as_of))]
+    wanted = [(c, e) for c, e in counted if _asked(c.department, c.region, chosen)]
+    for count, excluded in wanted:
+        n = counts[_item_key(count, chosen.by)]
+        for name, value in _item_counts(count, excluded is None).items():
+            n[name] += value
+    known = {c.item_code for c, _ in counted}
+    for row in tx.execute(_HANDLED).mappings():
+        stranger = ItemCount(row["item_code"], row["department"], row["region"], "", False, False)
+        if stranger.item_code not in known | indicators.exempt() and _asked(row["department"], row["region"], chosen):
+            counts[_item_key(stranger, chosen.by)]["all_items"] += 1
+    return sorted((e for _, e in wanted if e is not None), key=lambda e: (e.department, e.item_code))
+
+
+def items_in_force(tx: sa.Connection) -> list[ItemCount]:
+    """What every item in force adds to the figures, at the moment of the snapshot."""
+    records = indicators.in_force(_item_records(tx), _today(_stand(tx)[0]))
+    return [indicators.count_item(r)[0] for r in records]
+
+
+def _today(as_of: int) -> date:
+    """The day in Asia/Shanghai of an epoch-ms moment."""
+    return datetime.fromtimestamp(as_of / 1000 + 28_800, UTC).date()
+
+
+def _item_counts(count: ItemCount, comparable: bool) -> dict[str, float]:
+    add: dict[str, float] = {"on_platform": 1, "all_items": 1}
+    if count.applied_for:
+        add |= {"applied_for": 1, "deep": float(count.deep)}
+    if comparable:
+        add |= {"statutory": count.statutory, "saved": count.statutory - count.promise}
+    return add
+
+
+def _asked(department: str, region: str, chosen: Chosen) -> bool:
+    return chosen.department in ("", department) and chosen.region in ("", region)
+
+
+def _item_key(count: ItemCount, by: Sequence[str]) -> Key:
+    values = {"department": count.department, "level": count.level, "item": count.item_code, "region": count.region}
+    return tuple(values[b] for b in by)
+
+
+def _item_records(tx: sa.Connection) -> Iterable[dict[str, Any]]:
+    query = "SELECT item_code, item_version, event_type, department, region, occurred_at, body FROM item_event"
+    for row in tx.execute(sa.text(query)).mappings():
+        yield {**row["body"], **{name: row[name] for name in row if name != "body"}}
+
+
+_HANDLED = sa.text("SELECT item_code, min(department) AS department, min(region) AS region FROM case_state GROUP BY 1")

@@ -1,0 +1,269 @@
+"""The desk on a real database: alerts and acts in any order, with repetitions and timers between, end the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from connectors.intake.calendar import calendar_rows
+from consumers.alerts.desk import DeskClock
+from consumers.alerts.inbox import Inbox
+from consumers.loop import reader
+from schemas import codec, envelope
+from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
+from streams.store import desk, outbox
+from streams.store.applier import apply_batch
+from streams.store.follow import FollowProjection
+from streams.store.projection import Carried, Projection
+from streams.store.schedule import ScheduleProjection
+from streams.store.steps import decode_rows
+from streams.store.tally import TallyProjection
+
+pytestmark = pytest.mark.stack
+CASE, ITEM = "11430903MBDEM011134000117024000202003230007", "11430903MBDEM011134000117024000"
+RED, YELLOW = "f3dc328e-b5bd-5f29-8af7-82834927cc29", "9ed40fb6-0254-5e7a-82da-8009f471fd45"
+LEGAL = "b7b7b7b7-0000-5000-8000-000000000001"
+END = "2020-12-01 09:00"
+Told = tuple[Topic, Mapping[str, Any]]
+
+
+def ms(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+08:00").timestamp() * 1000)
+
+
+def record(event_type: str, at: str, heard: str = "", **more: Any) -> dict[str, Any]:
+    return {
+        "event_type": event_type, "region": "430903", "department": "HS-ZJJ", "occurred_at": ms(at),
+        "occurred_text": "", "entered_at": None, "received_at": ms(heard or at), "case_no": CASE, **more,
+    }  # fmt: skip
+
+
+def alert(alert_id: str, colour: str, at: str, seq: int = 1, event_type: str = "alert.issued", **more: Any) -> Told:
+    return ALERT, record(
+        event_type, at,
+        **{"alert_id": alert_id, "alert_seq": seq, "kind_code": "CARD", "colour_code": colour,
+           "rule_id": "HS-CARD", "rule_version": "1", "item_code": ITEM, "summary": "…", "issued_at": ms(at), **more},
+    )  # fmt: skip
+
+
+def act(name: str, at: str, alert_id: str, heard: str = "", **more: Any) -> Told:
+    return HANDLING, record(f"handling.{name}", at, heard, alert_id=alert_id, event_no=1, **more)
+
+
+def carry(told: Told, offset: int) -> Carried:
+    topic, given = told
+    row = outbox.row(topic, given)
+    return Carried(topic, 0, offset, str(given[topic.key]).encode(), row.value,
+                   tuple(envelope.headers(topic, row.record)))  # fmt: skip
+
+
+class Bus:
+    """An empty database and the steps of a bus that carries to it."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self.offsets: dict[Topic, int] = {}
+        self.follow: dict[Topic, Projection] = {
+            HANDLING: FollowProjection(), RATING: TallyProjection(upload=False), CALENDAR: ScheduleProjection(),
+        }  # fmt: skip
+        self.reader = desk.DeskReader()
+        with engine.begin() as tx:
+            tx.execute(sa.text(
+                "TRUNCATE alert_inbox, desk_check, alert_life, handling, handling_event, outbox, cursor, rating_event"
+            ))  # fmt: skip
+
+    def hear(self, *told: Told) -> None:
+        """Let one record after another arrive: inbound ones in the worker, alerts at the desk."""
+        for one in told:
+            topic, offset = one[0], self.offsets.get(one[0], 0)
+            self.offsets[topic] = offset + 1
+            carried = carry(one, offset)
+            if topic is ALERT:
+                self.inbox([carried])
+            else:
+                apply_batch(self.engine, self.follow[topic], [carried])
+
+    def inbox(self, carried: Sequence[Carried]) -> None:
+        events, refused = decode_rows(carried)
+        assert not refused
+        with self.engine.begin() as tx:
+            Inbox(clock=lambda: 0).apply(tx, events)
+
+    def tick(self, until: str | int) -> None:
+        """Timers up to a moment; what the desk says comes back to it as alerts do, until nothing is new."""
+        at = ms(until) if isinstance(until, str) else until
+        for _ in range(5):
+            with self.engine.begin() as tx:
+                partitions = desk.due(tx, at)
+                for partition in partitions:
+                    assert not self.reader.tick(tx, partition, at)
+            self.inbox([Carried(ALERT, 0, n, r["alert_id"].encode(), v, h) for n, (r, v, h) in enumerate(self.said())])
+        with self.engine.begin() as tx:
+            assert not desk.due(tx, at) or partitions
+
+    def said(self) -> list[tuple[Mapping[str, Any], bytes, tuple[tuple[str, bytes], ...]]]:
+        query = sa.text("SELECT value FROM outbox WHERE topic = :topic ORDER BY seq")
+        with self.engine.connect() as tx:
+            values = [bytes(v) for v in tx.execute(query, {"topic": ALERT.name}).scalars()]
+        records = [codec.decode(v, ALERT) for v in values]
+        return [(r, v, tuple(envelope.headers(ALERT, r))) for r, v in zip(records, values, strict=True)]
+
+    def words(self) -> list[tuple[str, ...]]:
+        """Kind, rule, last word and its reason of every alert that the desk said and did not take back."""
+        last = {r["alert_id"]: r for r, _, _ in self.said()}
+        return sorted(
+            (r["kind_code"], r["colour_code"], r["rule_id"], r["event_type"], r["revoked_reason_code"], r["summary"])
+            for r in last.values()
+            if r["event_type"] != "alert.retracted"
+        )
+
+    def lives(self) -> list[tuple[Any, ...]]:
+        with self.engine.connect() as tx:
+            return [tuple(r) for r in tx.execute(sa.text("SELECT * FROM alert_life ORDER BY case_no, alert_id"))]
+
+    def stage(self, alert_id: str) -> Any:
+        with self.engine.connect() as tx:
+            query = sa.text("SELECT stage FROM alert_life WHERE alert_id = :id")
+            return tx.execute(query, {"id": alert_id}).scalar_one()
+
+
+@pytest.fixture
+def office(engine: sa.Engine) -> Bus:
+    made = Bus(engine)
+    rows = calendar_rows(occurred_at=0, department="HS-XZSPJ")
+    made.hear(*((CALENDAR, {**r, "region": "000000", "department": "HS-XZSPJ", "received_at": 0, "entered_at": None,
+                            "occurred_text": ""}) for r in rows))  # fmt: skip
+    return made
+
+
+HISTORY: list[Told] = [
+    alert(RED, "RED", "2020-09-21 11:00"),
+    alert(YELLOW, "YELLOW", "2020-09-18 11:00"),
+    alert(YELLOW, "YELLOW", "2020-09-18 11:00", 2, "alert.revoked", received_at=ms("2020-09-25 10:00"),
+          occurred_at=ms("2020-09-25 10:00"), revoked_reason_code="late_stop"),
+    alert(LEGAL, "RED_STATUTORY", "2020-09-22 11:00"),
+    act("signed", "2020-09-21 14:00", RED, heard="2020-09-23 09:00"),
+    act("appealed", "2020-09-24 09:00", RED),
+    act("revoked", "2020-09-28 09:00", RED, department="HS-XZSPJ"),
+    act("closed", "2020-09-23 09:00", LEGAL),
+    act("signed", "2020-09-22 14:00", "nobody-issued-this"),
+]  # fmt: skip
+
+
+def test_a_history_of_three_cards_ends_as_typed(office: Bus) -> None:
+    office.hear(*HISTORY)
+    office.tick(END)
+    assert [office.stage(i) for i in (RED, YELLOW, LEGAL, "nobody-issued-this")] == [
+        "REVOKED", "REVOKED", "ISSUED", "UNKNOWN",
+    ]  # fmt: skip
+    assert [w[:5] for w in office.words()] == [
+        ("ESCALATION", "RED", "HS-ESC-CASE", "alert.revoked", "alert_revoked"),
+        ("FINDING", "NONE", "illegal_handling", "alert.issued", ""),
+        ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.issued", ""),  # the finding itself is not signed either
+        ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.issued", ""),
+        ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.revoked", "alert_revoked"),
+        ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.revoked", "late_handling"),
+    ]
+    what = "红牌(超法定时限)未在 2020-09-23 17:00 前完成签收"
+    assert office.words()[3][5] == f"处置超时：办件 {CASE} 的{what}，请立即处理。"
+
+
+def test_any_order_with_repetitions_and_timers_between_ends_the_same(office: Bus) -> None:
+    office.hear(*HISTORY)
+    office.tick(END)
+    expected = office.lives(), office.words()
+
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.randoms(use_true_random=False))
+    def check(order: random.Random) -> None:
+        other = Bus(office.engine)
+        told = [*HISTORY, *order.sample(HISTORY, 3)]
+        order.shuffle(told)
+        for one in told:
+            other.hear(one)
+            if order.random() < 0.3:
+                other.tick(order.randrange(ms("2020-09-18 11:00"), ms(END)))
+        other.tick(END)
+        assert other.lives() == expected[0]
+        assert other.words() == expected[1]
+
+    check()
+
+
+def test_five_red_cards_of_one_department_go_to_the_leading_group(office: Bus) -> None:
+    for day in range(21, 26):
+        office.hear(alert(f"{day}{RED[2:]}", "RED", f"2020-09-{day} 11:00", case_no=f"{CASE}{day}"))
+    office.tick("2020-09-25 11:00")
+    (word,) = [w for w in office.words() if w[0] == "ESCALATION"]
+    assert word[5] == "提级督办：区住建局 30 日内已被发 5 张红牌，提请区政务公开政务服务领导小组督办。"
+    where = "FROM desk_check WHERE scope = 'DEPARTMENT'"
+    with office.engine.begin() as tx:  # its partition may be behind those of the cases: it must look again then
+        tx.execute(sa.text("UPDATE desk_check SET next_check_at = 0 WHERE scope = 'DEPARTMENT'"))
+        office.reader.tick(tx, tx.execute(sa.text(f"SELECT partition {where}")).scalar_one(), ms("2020-09-24 12:00"))
+        assert tx.execute(sa.text(f"SELECT next_check_at {where}")).scalar_one() == ms("2020-09-25 11:00")
+
+
+def test_a_calendar_that_comes_later_moves_what_is_due(engine: sa.Engine) -> None:
+    """Without any calendar nothing is overdue; with it, it is."""
+    office = Bus(engine)
+    with engine.begin() as tx:
+        tx.execute(sa.text("TRUNCATE calendar_event"))
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    office.tick(END)
+    assert office.words() == []
+    rows = calendar_rows(occurred_at=0, department="HS-XZSPJ")
+    office.hear(*((CALENDAR, {**r, "region": "000000", "department": "HS-XZSPJ", "received_at": ms("2020-11-01 09:00"),
+                           "entered_at": None, "occurred_text": ""}) for r in rows))  # fmt: skip
+    office.tick(END)
+    assert [w[2] for w in office.words()] == ["HS-LIFE-SIGN"]
+
+
+def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_starts_with_that(office: Bus) -> None:
+    def given_on(at: str, code: str, **more: Any) -> Told:
+        return RATING, record(
+            "rating.given", at, item_code=ITEM, satisfaction_set="platform.satisfaction", satisfaction_code=code,
+            channel_set="platform.channel", channel_code="1", service_no=1, assess_no=1,
+            **{"revision": 0, "is_default": False, **more},
+        )  # fmt: skip
+
+    office.hear(given_on("2020-09-18 09:00", "5", is_default=True))
+    office.hear(given_on("2020-09-21 11:00", "1", revision=1))
+    ((raised, value, headers),) = office.said()
+    office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
+    office.tick("2020-09-21 12:00")
+    with office.engine.connect() as tx:
+        row = tx.execute(sa.text("SELECT stage, next_timer, next_due_at, dues FROM alert_life")).one()
+    assert (row.stage, row.next_timer, row.next_due_at) == ("RAISED", "contact", ms("2020-09-22 17:00"))
+    assert row.dues["rectify"] == ms("2020-10-16 17:00")
+
+
+def test_the_desks_clock_waits_for_acts_that_are_published_and_not_applied(line: Any) -> None:
+    """An act in the outbox, then in Kafka, holds the timers back; once it is applied they say what it left open."""
+    office = Bus(line.engine)
+    rows = calendar_rows(2019, 2021, occurred_at=0, department="HS-XZSPJ")
+    base = {"region": "000000", "received_at": 0, "entered_at": None, "occurred_text": ""}
+    office.hear(*((CALENDAR, {**r, **base}) for r in rows))
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    clock = DeskClock(line.engine, line.kafka, now_ms=lambda: ms(END))
+    consumer = reader(line.kafka)
+    try:
+        told = act("signed", "2020-09-21 14:00", RED)
+        line.publish(HANDLING, [told[1]])
+        clock.tick(consumer)
+        assert office.words() == []  # nor is the case looked at: the act may be about it
+        line.relay()
+        clock.tick(consumer)
+        assert office.words() == []
+        apply_batch(line.engine, FollowProjection(), line.carried(HANDLING))
+        clock.tick(consumer)
+        assert [w[2] for w in office.words()] == ["HS-LIFE-ANSWER"]
+        assert office.stage(RED) == "SIGNED"
+    finally:
+        consumer.close(autocommit=False)

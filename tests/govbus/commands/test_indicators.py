@@ -1,0 +1,341 @@
+"""The indicators on a few cases whose figures are typed by hand, and the recount that finds a falsified one."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from connectors.intake.calendar import calendar_rows
+from govbus.cli import build
+from schemas import envelope
+from schemas.topics import CALENDAR, CASE, ITEM, Topic
+from streams.rules import lateness
+from streams.store import indicators, outbox
+from streams.store.applier import apply_batch, tick
+from streams.store.define import DefineProjection
+from streams.store.judge import JudgeProjection
+from streams.store.projection import Carried, Projection
+from streams.store.schedule import ScheduleProjection
+from streams.store.tables import alert_inbox, alert_life, handling_event, rating_event
+
+pytestmark = pytest.mark.stack
+A, B, C = "11430903MBDEM011134000117024000", "11430903MBDEM011134000117025000", "11430903MBDEM011134000117026000"
+DECIDED = {"result_set": "", "result_code": ""}
+
+
+def ms(text: str) -> int:
+    return int(datetime.fromisoformat(f"{text}+08:00").timestamp() * 1000)
+
+
+def case(case_no: str, event: str, at: str, heard: str = "", **more: Any) -> tuple[Topic, dict[str, Any]]:
+    return CASE, {
+        "event_type": f"case.{event}", "region": "430903", "department": "HS-ZJJ", "occurred_at": ms(at),
+        "occurred_text": "", "entered_at": None, "received_at": ms(heard or at), "case_no": case_no, "event_no": 1,
+        "item_code": A, **more,
+    }  # fmt: skip
+
+
+def item(code: str, promise: float, statutory: float | None, depth: str, **more: Any) -> tuple[Topic, dict[str, Any]]:
+    return ITEM, {
+        "event_type": "item.published", "region": "430903", "department": "HS-ZJJ",
+        "occurred_at": ms("2020-01-02 09:00"), "occurred_text": "",
+        "entered_at": None, "received_at": ms("2020-01-02 09:00"), "item_code": code,
+        "item_version": 1, "name": "施工许可", "item_type_code": "01", "body_level_code": "4", "promise_limit": promise,
+        "promise_unit_code": "1", "statutory_limit": statutory, "statutory_unit_code": "1" if statutory else "",
+        "depth_set": "govbus.depth", "depth_code": depth, "effective_on": date(2020, 1, 1), **more,
+    }  # fmt: skip
+
+
+ACCEPTED = "2020-09-14 10:00"  # five working days: due Monday 2020-09-21 17:00
+TOLD = [
+    item(A, 5.0, 10.0, "3"),
+    item(B, 10.0, None, "2", body_level_code="5"),
+    item(C, 3.0, 30.0, "4", statutory_unit_code="2", item_type_code="02"),
+    *(case(f"K{n}", "accepted", ACCEPTED) for n in range(1, 7)),
+    case("K1", "decided", "2020-09-17 17:00"),
+    case("K2", "decided", "2020-09-22 09:30"),
+    case("K3", "decided", "2020-09-18 17:00", heard="2020-09-23 09:00"),
+    case("K4", "decided", "2020-09-18 17:00", heard="2020-10-09 09:00", entered_at=ms("2020-10-09 09:00")),
+    case("K5", "withdrawn", "2020-09-17 09:00"),
+    case("K7", "accepted", "2020-09-15 09:00", department="HS-GAFJ", item_code="11430903MBDEM01706400010000000",),
+]  # fmt: skip
+
+
+def hear(engine: sa.Engine, told: list[tuple[Topic, Mapping[str, Any]]]) -> None:
+    """Publish and apply, then let the timers speak up to 2020-10-09 09:00."""
+    judge = JudgeProjection()
+    processors: dict[Topic, Projection] = {CALENDAR: ScheduleProjection(), ITEM: DefineProjection(), CASE: judge}
+    offsets: dict[Topic, int] = {}
+    for topic, given_ in told:
+        row = outbox.row(topic, given_)
+        offsets[topic] = offsets.get(topic, -1) + 1
+        with engine.begin() as tx:
+            outbox.enqueue(tx, [row])
+            tx.execute(sa.text("UPDATE outbox SET sent_at = 1"))
+        headers = tuple(envelope.headers(topic, row.record))
+        carried = Carried(topic, 0, offsets[topic], str(given_[topic.key]).encode(), row.value, headers)
+        apply_batch(engine, processors[topic], [carried])
+    while tick(engine, judge, 0, ms("2020-10-09 09:00")):
+        pass
+
+
+@pytest.fixture
+def govbus(engine: sa.Engine, database: str, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", database)
+    monkeypatch.setenv("COLUMNS", "200")
+    years = calendar_rows(2019, 2021, occurred_at=0, department="HS-XZSPJ")
+    base = {"region": "000000", "received_at": 0, "entered_at": None, "occurred_text": ""}
+    hear(engine, [*((CALENDAR, {**row, **base}) for row in years), *TOLD])
+    return CliRunner()
+
+
+def figures(runner: CliRunner, *options: str) -> dict[str, dict[str, Any]]:
+    """Key -> indicator -> (numerator, denominator)."""
+    shown = runner.invoke(build(), ["indicators", "show", "--json", *options])
+    assert shown.exit_code == 0, shown.output
+    groups = json.loads(shown.stdout)["groups"]
+    return {
+        "/".join(g["key"].values()): {
+            k: (f.get("numerator"), f.get("denominator")) if "suppressed" not in f else "<5"
+            for k, f in g["figures"].items()
+        }
+        for g in groups
+    }
+
+
+def test_the_figures_of_a_department_are_those_typed_by_hand(govbus: CliRunner) -> None:
+    assert figures(govbus)["HS-ZJJ"] == {
+        "on_time_rate": (3, 4),  # the withdrawn one is in no denominator (narrative 26)
+        "early_rate": (3, 4),
+        "overdue_rate": (1, 4),
+        "average_minutes": (1260 + 2130 + 1680 + 1680, 4),
+        "late_service": (2, None),  # decided a day late, and the one that is still open
+        "late_entry": (1, None),
+        "backfill": (1, None),
+        "red_cards": (3, None),  # two promises and one statutory limit passed; those of late entries are revoked
+        "yellow_cards": (2, None),
+        "at_once_rate": (0, 5),
+        "speed_up_rate": (5, 10),
+        "depth_share": (1, 2),  # the penalty item is not applied for
+        "platform_coverage": (3, 3),
+    }
+
+
+def life(case_no: str, alert_id: str, kind: str, **more: Any) -> dict[str, Any]:
+    """A row of ``alert_life``, issued on 2020-09-15 11:00."""
+    return {
+        "case_no": case_no, "alert_id": alert_id, "region": "430903", "department": "HS-ZJJ", "item_code": A,
+        "kind": kind, "colour": "NONE", "rule_id": "", "stage": "", "issued_at": ms("2020-09-15 11:00"),
+        "out_at": None, "out_reason": "", "verified": "", "level": "", "closing": "", "next_timer": "", "steps": [],
+        "dues": {"rectify": ms("2020-09-30 17:00"), "at_once": ms("2020-09-22 17:00")}, "rectified_at": None,
+        "called_back_at": None, **more,
+    }  # fmt: skip
+
+
+def test_bad_ratings_count_when_rectified_in_time_and_excluded_ones_do_not(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    rows = [
+        life("B1", "1", "BAD_RATING", rectified_at=ms("2020-09-30 17:00"), called_back_at=ms("2020-10-01 10:00")),
+        life("B2", "2", "BAD_RATING", rectified_at=ms("2020-09-30 17:01")),
+        life("B3", "3", "BAD_RATING"),
+        life("B4", "4", "BAD_RATING", out_at=ms("2020-09-20 09:00")),
+        life("B5", "5", "BAD_RATING", dues={"rectify": ms("2020-12-30 17:00")}),
+    ]
+    with engine.begin() as tx:
+        tx.execute(sa.insert(alert_life), rows)
+    found = figures(govbus)["HS-ZJJ"]
+    assert (found["rectified_rate"], found["called_back_rate"]) == ((2, 4), (1, 4))
+    assert found["rectified_in_time_rate"] == (1, 3)  # the fifth is not due yet
+
+
+def test_a_card_taken_back_on_appeal_leaves_the_figures_and_one_corrected_at_once_counts(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    with engine.begin() as tx:
+        reds = "SELECT case_no, alert_id::text FROM card WHERE colour = 'RED' AND revoked_at IS NULL ORDER BY case_no"
+        (k2, k6) = tx.execute(sa.text(reds)).all()
+        rows = [
+            life(*k2, "CARD", rectified_at=ms("2020-09-22 17:00")),
+            life(*k6, "CARD", out_at=ms("2020-09-25 10:00")),
+        ]
+        tx.execute(sa.insert(alert_life), rows)
+    found = figures(govbus)["HS-ZJJ"]
+    assert (found["red_cards"], found["at_once_rate"]) == ((2, None), (1, 4))
+
+
+def test_a_case_of_an_item_that_nobody_published_shows_in_the_coverage(govbus: CliRunner) -> None:
+    assert figures(govbus)["HS-GAFJ"] == {"platform_coverage": (0, 1)}
+
+
+def test_figures_come_by_level_item_and_period_and_for_some_days_only(govbus: CliRunner) -> None:
+    assert figures(govbus, "--by", "level")["5"]["depth_share"] == (0, 1)
+    months = figures(govbus, "--by", "month,item")
+    assert months[f"2020-09/{A}"]["on_time_rate"] == (3, 4)
+    one_day = figures(govbus, "--by", "department", "--since", "2020-09-22", "--until", "2020-09-22")
+    assert one_day["HS-ZJJ"]["on_time_rate"] == (0, 1)
+
+
+def test_what_rests_on_fewer_than_five_is_not_for_the_public(govbus: CliRunner) -> None:
+    public = figures(govbus, "--public")["HS-ZJJ"]
+    assert (public["on_time_rate"], public["red_cards"], public["at_once_rate"]) == ("<5", "<5", (0, 5))
+
+
+def test_a_report_says_what_it_rests_on_and_the_same_question_has_the_same_number(govbus: CliRunner) -> None:
+    first, again = (json.loads(govbus.invoke(build(), ["indicators", "show", "--json"]).stdout) for _ in range(2))
+    assert first == again
+    assert first["as_of"] == "2020-10-09T09:00:00.000+08:00"
+    assert first["offsets"]["service.case.v1"] == {"0": [0, 12]}
+    assert first["definitions"]["speed_up_rate"]["formula"].startswith("Σ(法定时限−承诺时限)")
+    assert [(e["item_code"], e["why"]) for e in first["speed_up_excludes"]] == [
+        (B, "无法定时限"),
+        (C, "计时单位不可比"),
+    ]
+    other = json.loads(govbus.invoke(build(), ["indicators", "show", "--json", "--by", "level"]).stdout)
+    assert other["query_id"] != first["query_id"]
+
+
+def test_the_recount_agrees_and_says_what_it_could_not_judge(govbus: CliRunner) -> None:
+    counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
+    found = json.loads(counted.stdout)
+    assert (counted.exit_code, found["differences"]) == (0, [])
+    assert found["checked"] == {"办结与按时": 6, "红黄牌": 10, "在用事项": 3}
+    assert found["left_out"] == {"事项未发布": 1}
+
+
+@pytest.mark.parametrize(
+    ("falsified", "what", "key"),
+    [
+        ("UPDATE case_state SET on_time = true WHERE case_no = 'K2'", "办结与按时", "K2"),
+        ("UPDATE case_state SET due_at = due_at + 60000 WHERE case_no = 'K6'", "办结与按时", "K6"),
+        ("DELETE FROM card WHERE case_no = 'K6' AND colour = 'RED'", "红黄牌", ""),
+    ],
+)
+def test_the_recount_names_a_falsified_row(
+    govbus: CliRunner, engine: sa.Engine, falsified: str, what: str, key: str
+) -> None:
+    with engine.begin() as tx:
+        assert tx.execute(sa.text(falsified)).rowcount == 1
+    counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
+    (difference,) = json.loads(counted.stdout)["differences"]
+    assert (counted.exit_code, difference["what"], key or difference["key"]) == (1, what, difference["key"])
+
+
+def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunner, engine: sa.Engine) -> None:
+    """One rectified rating, one amended, one that the desk does not know to be rectified."""
+    event = {"partition": 0, "offset": 0, "digest": uuid.UUID(int=0), "region": "430903", "department": "HS-ZJJ",
+             "entered_at": None, "received_at": ms("2020-09-15 11:00"),
+             "occurred_at": ms("2020-09-15 11:00")}  # fmt: skip
+    rated = {**event, "event_type": "rating.given", "service_no": 1, "assess_no": 1, "revision": 0, "operation": "I",
+             "item_code": A, "channel": "PC", "score": 1, "is_default": False}  # fmt: skip
+    ids = [uuid.UUID(int=n) for n in range(1, 5)]
+    ratings = [{**rated, "case_no": f"R{n}", "event_id": i} for n, i in enumerate(ids[:3])]
+    ratings.append({**rated, "case_no": "R1", "event_id": ids[3], "revision": 1, "score": 5})
+    words = [
+        {"alert_id": i, "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-ZJJ",
+         "case_no": f"R{n}", "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": event["occurred_at"],
+         "seen_at": 0, "evidence": [str(i)]}
+        for n, i in enumerate(ids[:3])
+    ]  # fmt: skip
+    acts = [
+        {**event, "event_type": f"handling.{act}", "event_id": uuid.uuid4(), "case_no": f"R{n}",
+         "alert_id": str(ids[n]), "body": {}, "occurred_at": event["occurred_at"] + hour * HOUR}
+        for n in (0, 2)
+        for act, hour in (("contacted", 1), ("verified", 2), ("rectified", 3))
+    ]  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(sa.insert(rating_event), ratings)
+        tx.execute(sa.insert(alert_inbox), words)
+        tx.execute(sa.insert(handling_event), acts)
+        known = life("R0", str(ids[0]), "BAD_RATING", rectified_at=event["occurred_at"] + 3 * HOUR)
+        tx.execute(sa.insert(alert_life), [known, life("R2", str(ids[2]), "BAD_RATING")])
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert found["checked"]["差评"] == 2
+    assert found["differences"] == [
+        {"what": "差评", "key": str(ids[2]), "derived": "False", "recounted": "True"}
+    ]
+
+
+# --- late entry: the query and the rule say the same ---
+
+HOUR = 3_600_000
+DUE = ms("2020-09-21 17:00")
+cases = st.tuples(
+    st.sampled_from(["HS-ZJJ", "HS-GAFJ"]),
+    st.one_of(st.none(), st.integers(-5, 3).map(lambda n: DUE + n * 20_000), st.just(DUE - 30 * HOUR)),
+    st.sampled_from([None, 0, 59_999, 60_000, 3 * HOUR, 140 * HOUR, 200 * HOUR]),
+    st.sampled_from([0, 1, 60_000, 30 * HOUR, 300 * HOUR]),
+)
+
+
+def test_the_query_labels_every_case_as_the_rule_does(engine: sa.Engine) -> None:
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(cases, min_size=1, max_size=70))
+    def check(drawn: list[tuple[str, int | None, int | None, int]]) -> None:
+        rows = [_row(n, *one) for n, one in enumerate(drawn)]
+        with engine.begin() as tx:
+            tx.execute(sa.text("TRUNCATE case_state, case_event"))
+            _insert(tx, rows)
+            limits = lateness.thresholds()
+            values = {"as_of": DUE + 60_000, "backfill_ms": limits.backfill_ms, "bulk_events": limits.bulk_events,
+                      "bulk_ms": limits.bulk_ms}  # fmt: skip
+            query = sa.text(f"WITH {indicators.LATE} SELECT case_no, label FROM lateness")
+            labelled = {r.case_no: r.label for r in tx.execute(query, values)}
+        assert labelled == {r["case_no"]: _label(r, rows) for r in rows}
+
+    check()
+
+
+def _row(n: int, department: str, stopped: int | None, entered: int | None, delay: int) -> dict[str, Any]:
+    keyed = None if entered is None or stopped is None else stopped + entered
+    heard = None if stopped is None else (stopped if keyed is None else keyed) + delay
+    return {"case_no": f"K{n}", "department": department, "stopped_at": stopped, "entered_at": keyed,
+            "received_at": heard, "id": uuid.uuid4()}  # fmt: skip
+
+
+def _label(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
+    def keyed(r: Mapping[str, Any]) -> int:
+        return int((r["received_at"] if r["entered_at"] is None else r["entered_at"]) // lateness.thresholds().bulk_ms)
+
+    def late(r: Mapping[str, Any]) -> bool:
+        return lateness.in_time_known_late(DUE, r["stopped_at"], r["received_at"])
+
+    together = sum(late(r) and r["department"] == row["department"] and keyed(r) == keyed(row) for r in rows) if late(
+        row
+    ) else 0
+    return lateness.label(
+        DUE, row["stopped_at"], row["entered_at"], row["received_at"], together, as_of=DUE + 60_000
+    )
+
+
+def _insert(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    values = [{**r, "due": DUE, "on_time": None if r["stopped_at"] is None else r["stopped_at"] < DUE + 60_000}
+              for r in rows]  # fmt: skip
+    tx.execute(
+        sa.text(
+            "INSERT INTO case_state (case_no, partition, region, department, item_code, status, due_at, stopped_at, "
+            "on_time, provisional, state) VALUES (:case_no, 0, '', :department, '', '', :due, :stopped_at, :on_time, "
+            "false, '{}')"
+        ),
+        values,
+    )
+    stopped = [v for v in values if v["stopped_at"] is not None]
+    if stopped:
+        tx.execute(
+            sa.text(
+                "INSERT INTO case_event (event_id, event_type, region, department, occurred_at, entered_at, "
+                'received_at, digest, partition, "offset", case_no) VALUES '
+                "(:id, 'case.decided', '', :department, :stopped_at, :entered_at, :received_at, :id, 0, 0, :case_no)"
+            ),
+            stopped,
+        )

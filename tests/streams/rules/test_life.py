@@ -1,0 +1,325 @@
+"""The handling of cards and bad ratings (DOMAIN 4.2, 5.7): its examples, and that only what is known counts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from connectors.intake.calendar import calendar_rows
+from streams.rules import life
+from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
+from streams.rules.judge import local_text
+from streams.rules.life import Act, Desk, Life, Word
+
+CALENDARS = CalendarHistory(
+    Publication.of({**row, "received_at": 0}) for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")
+)
+BUREAU, DECIDER = "HS-ZJJ", "HS-XZSPJ"
+
+
+def ms(text: str) -> int:
+    at = datetime.fromisoformat(text)
+    return epoch_ms(day_of(at.date()) * DAY_MINUTES + at.hour * 60 + at.minute)
+
+
+def bad(at: str, alert_id: str = "A") -> Word:
+    return Word(alert_id, "BAD_RATING", "NONE", "C1", ms(at))
+
+
+def card(at: str, colour: str = "RED", alert_id: str = "A", case_no: str = "C1") -> Word:
+    return Word(alert_id, "CARD", colour, case_no, ms(at))
+
+
+def act(kind: str, at: str, heard: str = "", alert_id: str = "A", department: str = "", verified: str = "") -> Act:
+    by = department or (DECIDER if kind in ("upheld", "revoked", "supervised", "supervision_cancelled") else BUREAU)
+    return Act(f"{alert_id}/{kind}/{at}", alert_id, kind, by, ms(at), ms(heard or at), verified)
+
+
+def seen(words: Sequence[Word], acts: Sequence[Act], now: str, calendars: CalendarHistory = CALENDARS) -> Desk:
+    return life.desk(words, acts, calendars, "430903", ms(now))
+
+
+def one(word: Word, acts: Sequence[Act], now: str = "2021-06-30 17:00") -> Life:
+    (lived,) = seen([word], acts, now).lives
+    return lived
+
+
+def said(found: Desk) -> list[tuple[str, str, str, str, str]]:
+    """(kind, colour, rule, issued, revoked and why) of every alert about the alerts."""
+    return [
+        (a.kind, a.colour, a.rule_id, local_text(a.issued_at), f"{local_text(a.revoked_at)} {a.revoked_reason}".strip())
+        for a in found.alerts
+    ]
+
+
+LOOP = [
+    act("signed", "2020-09-21 14:00"),
+    act("contacted", "2020-09-22 10:00"),
+    act("verified", "2020-09-22 16:00", verified="VALID"),
+]
+
+
+# --- bad ratings ---
+
+
+def test_the_example_contact_is_due_the_next_day_and_rectification_after_the_holidays() -> None:
+    lived = one(bad("2020-09-21 11:00"), [])
+    assert [(r.timer.name, local_text(r.due_at)) for r in lived.runs if r.timer.name in ("contact", "rectify")] == [
+        ("contact", "2020-09-22 17:00"),
+        ("rectify", "2020-10-16 17:00"),
+    ]
+
+
+def test_raised_on_a_saturday_contact_is_due_on_the_make_up_sunday() -> None:
+    contact = one(bad("2020-09-26 10:00"), []).run("contact")
+    assert contact is not None
+    assert local_text(contact.due_at) == "2020-09-27 17:00"
+
+
+def test_narrative_34_rectified_at_16_59_of_the_last_day_is_in_time() -> None:
+    found = seen([bad("2020-09-21 11:00")], [*LOOP, act("rectified", "2020-10-16 16:59")], "2020-10-20 09:00")
+    assert said(found) == []
+    assert found.lives[0].stage == "RECTIFIED"
+
+
+def test_narrative_34_rectified_the_monday_after_is_late_and_has_its_red_card() -> None:
+    found = seen([bad("2020-09-21 11:00")], [*LOOP, act("rectified", "2020-10-19 09:30")], "2020-10-20 09:00")
+    assert said(found) == [("HANDLING", "RED", "HS-LIFE-RECTIFY", "2020-10-16 17:01", "")]
+
+
+def test_nobody_contacted_the_citizen_a_yellow_card_the_minute_after() -> None:
+    word = bad("2020-09-21 11:00")
+    assert said(seen([word], [], "2020-09-22 17:00")) == []
+    assert said(seen([word], [], "2020-09-22 17:01")) == [
+        ("HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020-09-22 17:01", "")
+    ]
+
+
+def test_the_whole_loop_ends_closed() -> None:
+    acts = [
+        *LOOP,
+        act("rectified", "2020-10-12 10:00"),
+        act("fed_back", "2020-10-12 11:00"),
+        act("called_back", "2020-10-13 10:00"),
+        act("closed", "2020-10-13 11:00"),
+    ]
+    lived = one(bad("2020-09-21 11:00"), acts)
+    assert [s.stage for s in lived.steps] == [
+        "ASSIGNED", "CONTACTED", "RECTIFYING", "RECTIFIED", "FED_BACK", "CALLED_BACK", "CLOSED",
+    ]  # fmt: skip
+    assert lived.next_run is None
+
+
+def test_an_appeal_that_succeeds_excludes_the_rating_and_takes_the_overdue_card_back() -> None:
+    acts = [
+        act("signed", "2020-09-21 14:00"),
+        act("appealed", "2020-09-23 09:00"),
+        act("revoked", "2020-09-24 10:00"),
+    ]
+    found = seen([bad("2020-09-21 11:00")], acts, "2020-12-01 09:00")
+    assert (found.lives[0].stage, local_text(found.lives[0].out_at)) == ("EXCLUDED", "2020-09-24 10:00")
+    assert said(found) == [
+        ("HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020-09-22 17:01", "2020-09-24 10:00 appeal_upheld")
+    ]
+
+
+def test_an_appeal_that_fails_goes_back_to_rectifying() -> None:
+    acts = [*LOOP, act("appealed", "2020-09-23 09:00"), act("upheld", "2020-09-24 10:00")]
+    assert one(bad("2020-09-21 11:00"), acts).stage == "RECTIFYING"
+
+
+def test_a_rating_that_its_publisher_corrected_leaves_the_loop() -> None:
+    word = replace(bad("2020-09-21 11:00"), revoked_at=ms("2020-09-25 09:00"), revoked_reason="rating_corrected")
+    found = seen([word], [], "2020-12-01 09:00")
+    assert (found.lives[0].stage, found.lives[0].out_reason) == ("REVOKED", "rating_corrected")
+    assert [s[4] for s in said(found)] == ["2020-09-25 09:00 alert_revoked"]
+
+
+# --- cards ---
+
+
+def test_a_card_is_signed_corrected_at_once_and_closed() -> None:
+    acts = [
+        act("signed", "2020-09-21 14:00"),
+        act("rectified", "2020-09-22 09:00"),
+        act("closed", "2020-09-23 09:00"),
+    ]
+    lived = one(card("2020-09-21 11:00"), acts)
+    at_once = lived.run("at_once")
+    assert ([s.stage for s in lived.steps], lived.out_at) == (["SIGNED", "CORRECTED", "CLOSED"], None)
+    assert at_once is not None
+    assert at_once.late_from is None
+
+
+def test_explained_late_the_card_about_the_delay_stays() -> None:
+    acts = [act("signed", "2020-09-21 14:00"), act("explained", "2020-09-25 09:00")]
+    assert said(seen([card("2020-09-21 11:00")], acts, "2020-09-25 10:00")) == [
+        ("HANDLING", "YELLOW", "HS-LIFE-ANSWER", "2020-09-24 17:01", "")
+    ]
+
+
+def test_a_cancelled_supervision_goes_back_to_the_stage_before_it() -> None:
+    acts = [
+        act("signed", "2020-09-21 14:00"),
+        act("supervised", "2020-09-22 09:00"),
+        act("supervised", "2020-09-22 15:00"),
+        act("supervision_cancelled", "2020-09-23 09:00"),
+    ]
+    assert one(card("2020-09-21 11:00"), acts).stage == "SIGNED"
+
+
+def test_an_unanswered_supervision_is_a_red_matter() -> None:
+    acts = [act("signed", "2020-09-21 14:00"), act("supervised", "2020-09-22 09:00")]
+    assert ("HANDLING", "RED", "HS-LIFE-SUPERVISE", "2020-09-25 17:01", "") in said(
+        seen([card("2020-09-21 11:00")], acts, "2020-09-25 17:01")
+    )
+
+
+def test_a_card_revoked_on_appeal_stays_in_history_and_leaves_the_statistics() -> None:
+    acts = [
+        act("signed", "2020-09-21 14:00"),
+        act("appealed", "2020-09-24 16:00"),
+        act("revoked", "2020-09-25 10:00"),
+    ]
+    lived = one(card("2020-09-21 11:00"), acts)
+    assert (lived.stage, local_text(lived.out_at), len(lived.steps)) == ("REVOKED", "2020-09-25 10:00", 3)
+
+
+# --- what may not follow ---
+
+
+@pytest.mark.parametrize(
+    ("acts", "fault"),
+    [
+        ([act("signed", "2020-09-21 14:00"), act("appealed", "2020-09-25 09:00")], "appeal_late"),
+        ([act("closed", "2020-09-21 14:00")], "out_of_order"),
+        ([act("contacted", "2020-09-21 14:00")], "not_for_kind"),
+        (
+            [
+                act("appealed", "2020-09-22 09:00"),
+                act("revoked", "2020-09-22 10:00", department=BUREAU),
+            ],
+            "not_entitled",
+        ),
+        (
+            [
+                act("signed", "2020-09-21 14:00"),
+                act("rectified", "2020-09-21 15:00"),
+                act("closed", "2020-09-21 16:00"),
+                act("explained", "2020-09-22 09:00"),
+            ],
+            "after_end",
+        ),
+    ],
+)
+def test_an_act_that_may_not_follow_has_no_effect_and_becomes_a_finding(acts: list[Act], fault: str) -> None:
+    found = seen([card("2020-09-21 11:00")], acts, "2020-09-25 12:00")
+    assert found.lives[0].steps[-1].fault == fault
+    assert found.lives[0].stage == (found.lives[0].steps[-2].stage if len(acts) > 1 else "ISSUED")
+    assert [s[0] for s in said(found) if s[2] == "illegal_handling"] == ["FINDING"]
+
+
+def test_an_act_that_came_before_its_predecessor_waits_a_day_for_it() -> None:
+    early = act("rectified", "2020-09-21 15:00")
+    signed = act("signed", "2020-09-21 14:00", heard="2020-09-22 14:00")
+    word = card("2020-09-21 11:00")
+    assert said(seen([word], [early], "2020-09-22 14:59")) == []
+    assert [s[2] for s in said(seen([word], [early], "2020-09-22 15:00"))] == ["illegal_handling"]
+    assert [s[2] for s in said(seen([word], [early, signed], "2020-09-22 16:00"))] == []
+    assert one(word, [early, signed]).stage == "CORRECTED"
+
+
+def test_a_contact_reported_late_takes_the_overdue_card_back_from_then_on() -> None:
+    acts = [act("contacted", "2020-09-22 10:00", heard="2020-09-23 08:00")]
+    assert said(seen([bad("2020-09-21 11:00")], acts, "2020-09-24 09:00")) == [
+        ("HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020-09-22 17:01", "2020-09-23 08:00 late_handling")
+    ]
+
+
+def test_a_due_day_in_an_unpublished_year_raises_nothing_until_it_is_published() -> None:
+    word = bad("2027-03-01 11:00")
+    assert said(seen([word], [], "2027-12-01 09:00")) == []
+
+
+# --- red after red ---
+
+
+def test_a_second_red_card_on_one_case_goes_to_the_leading_group() -> None:
+    words = [card("2020-09-21 11:00"), card("2020-09-23 11:00", "RED_STATUTORY", "B")]
+    assert ("ESCALATION", "RED", "HS-ESC-CASE", "2020-09-23 11:00", "") in said(seen(words, [], "2020-09-23 11:00"))
+    assert life.escalation("CASE").to == "HS-LDXZ"
+
+
+def test_a_revoked_red_card_takes_the_escalation_with_it() -> None:
+    words = [card("2020-09-21 11:00"), card("2020-09-23 11:00", "RED_STATUTORY", "B")]
+    acts = [act("appealed", "2020-09-23 14:00"), act("revoked", "2020-09-24 10:00")]
+    assert ("ESCALATION", "RED", "HS-ESC-CASE", "2020-09-23 11:00", "2020-09-24 10:00 alert_revoked") in said(
+        seen(words, acts, "2020-09-25 09:00")
+    )
+
+
+def test_five_red_cards_of_a_department_within_thirty_days_escalate_four_and_an_old_one_do_not() -> None:
+    days = ["2020-08-01", "2020-09-01", "2020-09-03", "2020-09-05", "2020-09-07"]
+    lives = [Life(card(f"{d} 11:00", alert_id=d, case_no=d), "ISSUED") for d in days]
+    assert life.escalated("DEPARTMENT", "HS-ZJJ", lives, ms("2020-12-01 09:00")) == ()
+    lives.append(Life(card("2020-09-20 11:00", alert_id="F"), "ISSUED"))
+    (found,) = life.escalated("DEPARTMENT", "HS-ZJJ", lives, ms("2020-12-01 09:00"))
+    assert (local_text(found.issued_at), found.evidence) == ("2020-09-20 11:00", (*days[1:], "F"))
+
+
+# --- knowledge alone ---
+
+KINDS = [*life.process("CARD").acts, "contacted", "rectified"]
+BEGIN = ms("2020-09-14 00:00")
+moments = st.integers(0, 40 * 24 * 60).map(lambda minutes: BEGIN + minutes * 60_000)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[Word], list[Act]]:
+    """Some cards of one case, some of them revoked later, and acts about them that may be heard late."""
+    words = []
+    for number in range(draw(st.integers(1, 3))):
+        issued = draw(moments)
+        revoked = draw(st.one_of(st.none(), st.integers(0, 10 * 1440).map(lambda m, at=issued: at + m * 60_000)))
+        words.append(Word(f"W{number}", "CARD", draw(st.sampled_from(["YELLOW", "RED"])), "C1", issued, revoked,
+                          "" if revoked is None else "late_stop"))  # fmt: skip
+    acts = []
+    for number in range(draw(st.integers(0, 8))):
+        at = draw(moments)
+        kind, who = draw(st.sampled_from(KINDS)), draw(st.sampled_from([BUREAU, DECIDER]))
+        heard = at + draw(st.sampled_from([0, 1, 60, 3000])) * 60_000
+        acts.append(Act(f"E{number}", draw(st.sampled_from(["W0", "W1", "X"])), kind, who, at, heard))
+    return words, acts
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.randoms(use_true_random=False))
+def test_the_order_in_which_alerts_and_acts_are_told_changes_nothing(
+    history: tuple[list[Word], list[Act]], order: random.Random
+) -> None:
+    words, acts = history
+    calm = seen(words, acts, "2020-12-01 09:00")
+    order.shuffle(words)
+    order.shuffle(acts)
+    assert seen(words, acts, "2020-12-01 09:00") == calm
+
+
+@settings(max_examples=100, deadline=None)
+@given(histories(), moments)
+def test_what_was_issued_by_a_moment_is_the_same_however_long_one_waits(
+    history: tuple[list[Word], list[Act]], moment: int
+) -> None:
+    """The alerts at a horizon are those of any later horizon that were issued by then: timers decide nothing."""
+    words, acts = history
+    then = life.desk(words, acts, CALENDARS, "430903", moment)
+    after = life.desk(words, acts, CALENDARS, "430903", ms("2020-12-01 09:00"))
+    issued = {a.alert_id: a.issued_at for a in after.alerts if a.issued_at <= moment}
+    assert {a.alert_id: a.issued_at for a in then.alerts} == issued
+    ahead = sorted(a.issued_at for a in after.alerts if a.issued_at > moment)
+    assert not ahead or (then.next_check_at is not None and then.next_check_at <= ahead[0])
