@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 
@@ -19,6 +20,8 @@ from connectors.local.broker import Broker, Cluster
 from connectors.local.postgres import Postgres
 from govbus.settings import Settings
 
+hypothesis.settings.register_profile("govbus", deadline=None)  # speed is for benchmarks: this machine may be busy
+hypothesis.settings.load_profile("govbus")
 TEMPLATE = "govbus_template"
 NO_POWER_CUTS = {"fsync": "off", "full_page_writes": "off"}
 LONG = (

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0002_handling"
+revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None

@@ -6,8 +6,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0003_delivery"
-down_revision = "0002_handling"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
