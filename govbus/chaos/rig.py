@@ -21,6 +21,7 @@ from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS
 from govbus.chaos.rounds import Tell, judged, rounds
 from govbus.chaos.sim.seeds import simulated
+from govbus.chaos.stage import MOST, Stage
 from govbus.chaos.upgrade import upgraded
 from govbus.chaos.zombies import zombies
 from streams.store import failpoints
@@ -44,12 +45,20 @@ class Part:
     done: str = ""
 
 
-def killed(count: int, seed: int, tell: Tell) -> dict[str, Any]:
-    """``count`` kills of every kind of process: at every failpoint as often as half of them give, else from outside."""
+def killed(count: int, seed: int, tell: Tell, cases: int = 0) -> dict[str, Any]:
+    """``count`` kills of every kind of process: at every failpoint as often as half of them give, else from outside.
+
+    ``cases``: of the year that flows meanwhile in each round; 0: as many as the kills need.
+    """
 
     def one(n: int, seed: int) -> dict[str, Any]:
         times = max(1, n // 2 // len(failpoints.NAMES)) if n >= len(failpoints.NAMES) else 0
-        return judged(lambda made: kills(made, n, times), seed, CASES_A_KILL * n)
+
+        def strike(made: Stage) -> dict[str, Any]:
+            made.published = MOST if cases else 0.0  # a year of a chosen size flows as fast as it can
+            return kills(made, n, times)
+
+        return judged(strike, seed, cases or CASES_A_KILL * n)
 
     figures = rounds("kill -9", count, ROUND, seed, tell, one)
     never = [place for place in failpoints.NAMES if place not in figures.get("by", {})]

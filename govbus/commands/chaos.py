@@ -18,6 +18,9 @@ def chaos(
     kills: Annotated[
         int | None, typer.Option(min=0, help="How many times kill -9, in all; 100 unless another part is asked for.")
     ] = None,
+    cases: Annotated[
+        int, typer.Option(min=0, help="Cases of the year that flows while processes are killed; 0: as many as needed.")
+    ] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="How many seeds of the deterministic simulation.")] = 0,
     first_seed: Annotated[int, typer.Option(min=0, help="The simulation's first seed.")] = 0,
     zombies: Annotated[int, typer.Option(min=0, help="How many workers to stop past their session.")] = 0,
@@ -49,7 +52,7 @@ def chaos(
     }  # fmt: skip
     wanted = {"kills": kills if kills is not None else 0 if any(asked.values()) else 100, **asked}
     chosen = _chosen(wanted, parts)
-    results = _run(chosen, {"seeds": first_seed}, seed, report)
+    results = _run(chosen, {"seeds": first_seed}, seed, report, cases)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False))
     else:
@@ -68,9 +71,12 @@ def _chosen(wanted: Mapping[str, int], parts: str) -> dict[str, int]:
     return {name: count for name, count in asked.items() if not names or name in names}
 
 
-def _run(wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report: Path | None) -> dict[str, Any]:
+def _run(
+    wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report: Path | None, cases: int
+) -> dict[str, Any]:
     """The parts wanted, with a progress bar on standard error; each is kept in the report as soon as it is there."""
     import time
+    from functools import partial
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -89,8 +95,9 @@ def _run(wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report:
 
         for name, count in wanted.items():
             part, began = PARTS[name], time.monotonic()
+            run = partial(part.run, cases=cases) if name == "kills" else part.run
             try:
-                found = part.run(count, first.get(name, seed), tell)
+                found = run(count, first.get(name, seed), tell)
             except KeyboardInterrupt:
                 break
             took = round(time.monotonic() - began, 1)
