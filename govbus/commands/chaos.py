@@ -82,7 +82,7 @@ def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from govbus.chaos import report as page
-    from govbus.chaos.rig import PARTS
+    from govbus.chaos.rig import PARTS, killed
 
     results: dict[str, Any] = {}
     told = {name: (part.text, part.target) for name, part in PARTS.items()}
@@ -95,7 +95,7 @@ def _run(
 
         for name, count in wanted.items():
             part, began = PARTS[name], time.monotonic()
-            run = partial(part.run, cases=cases) if name == "kills" else part.run
+            run = partial(killed, cases=cases) if name == "kills" else part.run
             try:
                 found = run(count, first.get(name, seed), tell)
             except KeyboardInterrupt:
