@@ -40,6 +40,7 @@ INBOX_SQL = "SELECT alert_id::text, alert_seq FROM alert_inbox"
 VIEW_SQL = "SELECT resource_code, entry_version FROM directory_view"
 CARDS_SQL = "SELECT alert_id::text, CASE WHEN revoked_at IS NULL THEN 'ISSUED' ELSE 'REVOKED' END FROM card"
 DESK_SQL = "SELECT alert_id::text, action FROM alert_inbox WHERE kind <> 'BAD_RATING'"
+HANDLED_SQL = "SELECT said.key, said.value ->> 'action' FROM desk_check CROSS JOIN jsonb_each(said) AS said"
 ENTRIES_SQL = "SELECT resource_code, entry_version FROM directory_entry"
 RATED_SQL = "SELECT event_id::text, 1 FROM rating_event"
 CELLS_SQL = """SELECT concat_ws('/', region, department, item_code, channel, rated_on), sum(n)::bigint
@@ -260,7 +261,7 @@ def _acted(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen]]
 
 def _decided(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen]]) -> None:
     """What the tables say was decided has been said, and nothing else: a decision may be lost between the two."""
-    cards, desk = dict(_rows(engine, CARDS_SQL)), dict(_rows(engine, DESK_SQL))
+    cards, desk = dict(_rows(engine, CARDS_SQL) + _rows(engine, HANDLED_SQL)), dict(_rows(engine, DESK_SQL))
     verdict.say("lost", "card never said", cards.keys() - desk.keys())
     verdict.say("wrong", "card last said otherwise", (c for c in cards.keys() & desk.keys() if cards[c] != desk[c]))
     verdict.say("wrong", "said, neither derived nor retracted",
