@@ -29,7 +29,7 @@ from streams.store.tables import cursor
 WORKERS = 2
 BUDGETS = (0, 5, 10, 16)
 """So many faults, one of these."""
-TURNS_BETWEEN_FAULTS = (10, 40, 90)
+TURNS_BETWEEN_FAULTS = (20, 60, 150)
 """At most so many, one of these."""
 LINGERS = (0, 150, 300)
 """At most so many turns more while traps lie open."""
