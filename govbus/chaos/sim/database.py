@@ -187,7 +187,7 @@ class Connection(psycopg.Connection[Any]):
     def close(self) -> None:
         """What the server does when a client is gone: roll back, give up session locks."""
         if self.closed:
-            return
+            return None
         try:
             super().rollback()
             self.wrote, self.autocommit = "", True
