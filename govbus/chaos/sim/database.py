@@ -144,10 +144,12 @@ class Connection(psycopg.Connection[Any]):
         if wrote:
             reach("before a commit", wrote)
         what = self._breaks(bool(wrote))
-        if what != "lost":
+        if what == "lost":
+            super().rollback()  # as the server does when its client is gone
+        else:
             super().commit()
             Connection.commits.update(self.stirs)
-            self.stirs.clear()
+        self.stirs.clear()
         if what:
             note(UNANSWERED if what == "unknown" else BROKEN_BEFORE)
             raise psycopg.OperationalError("the simulated connection broke in a commit")
@@ -185,13 +187,16 @@ class Connection(psycopg.Connection[Any]):
     def close(self) -> None:
         """What the server does when a client is gone: roll back, give up session locks."""
         if self.closed:
-            return
-        super().rollback()
-        self.wrote, self.autocommit = "", True
-        psycopg.Cursor(self).execute("UNLISTEN *; SELECT pg_advisory_unlock_all()")
+            return None
+        try:
+            super().rollback()
+            self.wrote, self.autocommit = "", True
+            psycopg.Cursor(self).execute("UNLISTEN *; SELECT pg_advisory_unlock_all()")
+        except psycopg.OperationalError:  # the server ended it
+            return super().close()
         self.autocommit = self.holds_lock = False
         self._notice_handlers.clear()
-        Connection.parked.append(self)
+        return Connection.parked.append(self)
 
 
 def connect(url: str) -> sa.Engine:
@@ -227,6 +232,17 @@ def forget_soon(url: str) -> None:
     with engine.begin() as tx:
         for table in metadata.sorted_tables:
             tx.exec_driver_sql(f'ALTER TABLE "{table.name}" SET UNLOGGED')
+    engine.dispose()
+
+
+def disconnect(engine: sa.Engine) -> None:
+    """End every other connection: a world that failed may have left some, with their locks."""
+    with engine.begin() as tx:
+        tx.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    Connection.parked.clear()
     engine.dispose()
 
 

@@ -76,6 +76,7 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(connectors.intact, "ends", lambda _, places: {place: log.end(place) for place in places}),
         patch.object(consumers.loop, "reader", lambda _: Reader(log, fails)),
         patch.object(consumers.loop, "random", schedule.rng),
+        patch.object(consumers.loop, "time", time),
         patch.object(driver.Consumer, "__init__", _without_services),
         patch.object(streams.rules.calendar, "_calendar", _calendar),
     ):

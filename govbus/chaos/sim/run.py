@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from govbus.chaos.sim import verdict
-from govbus.chaos.sim.database import TRUNCATE_EVERY, empty
+from govbus.chaos.sim.database import TRUNCATE_EVERY, disconnect, empty
 from govbus.chaos.sim.history import small
 from govbus.chaos.sim.schedule import Fault
 from govbus.chaos.sim.verdict import Case, Found
@@ -75,6 +75,8 @@ class Runner:
         if not complaints:
             complaints = verdict.judge(Case(history, world.log, world.province, found, wanted))
             complaints += [f"wrong: {surprise}" for surprise in world.surprises]
+        if complaints:
+            disconnect(self._engine)
         turns = world.schedule
         turns.trace.update(str(turns.rng.random()).encode())
         trace = f"{turns.trace.hexdigest()} {found.digest}"

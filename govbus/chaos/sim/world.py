@@ -29,7 +29,7 @@ from streams.store.tables import cursor
 WORKERS = 2
 BUDGETS = (0, 5, 10, 16)
 """So many faults, one of these."""
-TURNS_BETWEEN_FAULTS = (10, 40, 90)
+TURNS_BETWEEN_FAULTS = (20, 60, 150)
 """At most so many, one of these."""
 LINGERS = (0, 150, 300)
 """At most so many turns more while traps lie open."""
@@ -44,7 +44,7 @@ RAN_BEFORE = 0.7
 """Share of worlds in which every cursor is there already."""
 TRIES = 8
 """at most so often."""
-LONGEST_REST_S = 300.0
+LONGEST_REST_S = 120.0
 """Virtual seconds after the last fault within which everything must have settled."""
 _UNSETTLED = sa.text(
     "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL) OR EXISTS (SELECT FROM push_queue) "
