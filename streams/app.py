@@ -34,8 +34,8 @@ GROUP = "govbus"
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 SESSION_S, HEARTBEAT_S, REQUEST_S = 6.0, 2.0, 60.0  # 6 s is the least that a broker allows by default
 METADATA_MS = 3_000
-"""How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes the
-group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
+"""How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes
+the group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
 WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
 log = structlog.get_logger(__name__)
 
