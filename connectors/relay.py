@@ -3,7 +3,7 @@
 One relay leads (a PostgreSQL session lock); others wait. A record is marked only after Kafka acknowledged it
 with ``acks=all``; a crash in between sends it again, and readers know it by its event id. It must never
 decide about content, and never send a later record of a key before an earlier one: the producer stops at the
-first gap.
+first gap, and nothing is sent into a log that has lost what it had acknowledged (``connectors.intact``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import sqlalchemy as sa
 import structlog
 from confluent_kafka import KafkaException, Producer
 
+from connectors import intact
 from streams.store import bulk, failpoints
 from streams.store.engine import is_transient
 from streams.store.outbox import CHANNEL
@@ -30,6 +31,8 @@ POLL_SECONDS = 0.5
 """How long a wake-up that was lost goes unnoticed."""
 SAY_EVERY_SECONDS = 5.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 5.0
+LOOK_SECONDS = 0.5
+"""How soon to look again at a log that seems to have lost records; a new leader may not know its end at once."""
 LEADER_LOCK = int.from_bytes(b"govrelay", "big")
 log = structlog.get_logger(__name__)
 
@@ -73,6 +76,10 @@ class SendFailed(Exception):
         self.landed = landed
 
 
+class WentBack(Exception):
+    """Records landed where others had been: the log has lost these. Nothing of the batch is marked."""
+
+
 class Stopped(Exception):
     """The relay was asked to stop while records were unacknowledged; they stay unsent in the outbox."""
 
@@ -83,6 +90,7 @@ class Sender:
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
         self._complaint = "no answer yet"
+        self._troubled = False
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -124,6 +132,12 @@ class Sender:
             raise SendFailed(problems[0], landed)
         return landed
 
+    def troubled(self) -> bool:
+        """Whether a connection was lost or refused since the last call: the log may not be what it was."""
+        self._poll(0, [])
+        troubled, self._troubled = self._troubled, False
+        return troubled
+
     def close(self) -> None:
         """Give up what is not acknowledged; it stays unsent in the outbox."""
         with contextlib.suppress(KafkaException):  # a producer that met a gap says so once more
@@ -158,7 +172,7 @@ class Sender:
             raise SendFailed(str(error.args[0].str()), landed) from error
 
     def _hear(self, error: Any) -> None:
-        self._complaint = error.str()
+        self._complaint, self._troubled = error.str(), True
 
 
 def _quiet_logger() -> logging.Logger:
@@ -187,6 +201,9 @@ class Relay:
         self._batch_rows = batch_rows
         self._rows = batch_rows
         self._sender: Sender | None = None
+        self._floors: dict[intact.Place, int] = {}
+        self._went_back: dict[intact.Place, int] = {}
+        """Where records landed below the floor, until the floor is there too."""
         self.sent = 0
         """Records acknowledged and marked by this relay."""
         self.leads = threading.Event()
@@ -214,6 +231,10 @@ class Relay:
         if isinstance(error, SendFailed):
             self._drop_sender()
             log.warning("waiting for Kafka to take a record it refused", kafka=self._bootstrap, why=str(error))
+        elif isinstance(error, KafkaException):
+            log.warning("waiting for Kafka", kafka=self._bootstrap, why=error.args[0].str())
+        elif isinstance(error, WentBack):
+            log.error("records landed where others had been", kafka=self._bootstrap)
         elif is_transient(error):
             url = self._engine.url
             log.warning("waiting for PostgreSQL", database=f"{url.host}:{url.port}", why=type(error).__name__)
@@ -242,13 +263,36 @@ class Relay:
         # record again, which readers know by its id. So marks need not wait for the disk.
         raw.execute("SET synchronous_commit = off")
         raw.execute(f"LISTEN {CHANNEL}")
+        self._await_intact(raw, stop)
         while not stop.is_set():
             if self._forward(raw, stop) == 0:
                 for _ in raw.notifies(timeout=POLL_SECONDS, stop_after=1):
                     pass
 
+    def _await_intact(self, raw: Any, stop: threading.Event) -> None:
+        """Return once the log ends nowhere before what it is known to have held; says what is missing."""
+        looks, said = 0, 0.0
+        while not stop.is_set():
+            self._floors = intact.floors(raw)
+            self._went_back = {p: low for p, low in self._went_back.items() if self._floors.get(p, 0) > low}
+            found = {**intact.ends(self._bootstrap, self._floors), **self._went_back}
+            missing = intact.behind(self._floors, found)
+            if not missing:
+                return
+            looks += 1
+            if looks > 1 and time.monotonic() - said > SAY_EVERY_SECONDS:
+                said = time.monotonic()
+                log.error(
+                    "the log has lost records that it had acknowledged; nothing is sent",
+                    partitions=[f"{t}/{p}: ends at {end}, not {floor}" for (t, p), (end, floor) in missing.items()],
+                    mend="govbus resend",
+                )
+            stop.wait(LOOK_SECONDS)
+
     def _forward(self, raw: Any, stop: threading.Event) -> int:
         """Send and mark one batch; returns its size."""
+        if self._sender and self._sender.troubled():
+            self._await_intact(raw, stop)
         found = raw.execute(_UNSENT, (self._rows, BATCH_BYTES), binary=True)
         rows = [Unsent(*row) for row in found.fetchall()]
         if not rows:
@@ -259,10 +303,12 @@ class Relay:
             landed: Sequence[Landed] = self._sender.send(rows, stop.is_set)
         except SendFailed as failure:
             self._rows = 1  # one by one, so that only the refused record itself waits
+            self._refuse_below_floors(rows, failure.landed)
             self._mark(raw, failure.landed)
             raise
         self._rows = min(self._rows * 2, self._batch_rows)
         failpoints.reach("relay.after_send")
+        self._refuse_below_floors(rows, landed)
         self._mark(raw, landed)
         failpoints.reach("relay.after_mark")
         return len(rows)
@@ -272,6 +318,18 @@ class Relay:
             columns = [[x.seq for x in landed], [x.partition for x in landed], [x.offset for x in landed]]
             raw.execute(_MARK, columns)
             self.sent += len(landed)
+
+    def _refuse_below_floors(self, rows: Sequence[Unsent], landed: Sequence[Landed]) -> None:
+        """Raise ``WentBack`` if something landed below its partition's floor; else move the floors up."""
+        topics = {row.seq: row.topic for row in rows}
+        for x in sorted(landed, key=lambda x: x.offset):
+            place = (topics[x.seq], x.partition)
+            if x.offset < self._floors.get(place, 0):
+                self._went_back.setdefault(place, x.offset)
+            else:
+                self._floors[place] = x.offset + 1
+        if self._went_back:
+            raise WentBack
 
     def _drop_sender(self) -> None:
         if self._sender is not None:

@@ -6,7 +6,7 @@ Never deletes a topic and never takes partitions away: both would lose events.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,6 +24,7 @@ WAIT_S = 2.0
 ANSWER_MS = 10_000
 """How long to wait for a broker that does not answer, in milliseconds."""
 UNDECLARED = ": not declared"
+MOST_COPIES = 3
 
 
 def wanted_config(topic: Topic, replication: int) -> dict[str, str]:
@@ -37,17 +38,19 @@ def wanted_config(topic: Topic, replication: int) -> dict[str, str]:
     }
 
 
-def apply(bootstrap: str, replication: int = 1) -> list[str]:
+def apply(bootstrap: str, replication: int = 0) -> list[str]:
     """Creates what is missing and mends what drifted and can be mended; returns what it did, in order.
 
+    ``replication`` 0: new topics get as many copies as there are brokers, three at most; old ones keep theirs.
     Raises ``Misconfigured`` for drift that only an operator can mend, ``Retryable`` if no broker answers.
     """
     with _admin(bootstrap) as admin:
         found = _describe(admin)
-        done = _create(admin, [t for t in TOPICS if t.name not in found], replication)
+        copies = replication or min(MOST_COPIES, len(admin.describe_cluster()["brokers"]))
+        done = _create(admin, [t for t in TOPICS if t.name not in found], copies)
         known = [t for t in TOPICS if t.name in found]
         done += _grow(admin, [t for t in known if found[t.name][0] < t.partitions])
-        done += _configure(admin, known, replication)
+        done += _configure(admin, {t: replication or found[t.name][1] for t in known})
     beyond = _left(bootstrap, replication, seconds=10.0 if done else 0.0)
     if beyond:
         raise Misconfigured(*beyond)
@@ -96,10 +99,10 @@ def _declared_drift(bootstrap: str, replication: int) -> list[str]:
     return [line for line in check(bootstrap, replication) if not line.endswith(UNDECLARED)]
 
 
-def check(bootstrap: str, replication: int | None = None) -> list[str]:
+def check(bootstrap: str, replication: int = 0) -> list[str]:
     """Every difference between declaration and broker, one sentence each; empty when there is none.
 
-    ``replication`` None compares no replication factor; ``min.insync.replicas`` must suit the one found.
+    ``replication`` 0 compares no replication factor; ``min.insync.replicas`` must suit the one found.
     """
     with _admin(bootstrap) as admin:
         found = _describe(admin)
@@ -110,7 +113,7 @@ def check(bootstrap: str, replication: int | None = None) -> list[str]:
 
 
 def _compare(
-    topic: Topic, found: tuple[int, int] | None, configs: dict[str, dict[str, str]], replication: int | None
+    topic: Topic, found: tuple[int, int] | None, configs: dict[str, dict[str, str]], replication: int
 ) -> Iterator[str]:
     if found is None:
         yield f"{topic.name}: missing"
@@ -118,7 +121,7 @@ def _compare(
     partitions, copies = found
     if partitions != topic.partitions:
         yield f"{topic.name}: {partitions} partitions, declared {topic.partitions}"
-    if replication is not None and copies != replication:
+    if replication and copies != replication:
         yield f"{topic.name}: replication {copies}, asked for {replication}"
     for key, value in wanted_config(topic, copies).items():
         if configs[topic.name].get(key) != value:
@@ -178,7 +181,7 @@ def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
             },
             wait_for_metadata=True,
         )
-    return [f"{t.name}: created with {t.partitions} partitions" for t in topics]
+    return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in topics]
 
 
 def _grow(admin: Any, topics: list[Topic]) -> list[str]:
@@ -187,12 +190,12 @@ def _grow(admin: Any, topics: list[Topic]) -> list[str]:
     return [f"{t.name}: grown to {t.partitions} partitions" for t in topics]
 
 
-def _configure(admin: Any, topics: list[Topic], replication: int) -> list[str]:
+def _configure(admin: Any, copies: Mapping[Topic, int]) -> list[str]:
     from kafka.admin import ConfigResource, ConfigResourceType
 
-    now = _configs(admin, topics)
+    now = _configs(admin, list(copies))
     changes = {
-        t.name: {k: v for k, v in wanted_config(t, replication).items() if now[t.name].get(k) != v} for t in topics
+        t.name: {k: v for k, v in wanted_config(t, n).items() if now[t.name].get(k) != v} for t, n in copies.items()
     }
     changes = {name: change for name, change in changes.items() if change}
     if changes:

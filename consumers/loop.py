@@ -8,7 +8,9 @@ a hot standby and a zombie can only find its records already done.
 from __future__ import annotations
 
 import random
+import re
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -16,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 import structlog
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Fault, Rejected, Retryable
@@ -35,6 +37,16 @@ MAX_RECORDS = 5_000
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+REST_S, LONGEST_REST_S = 1.0, 30.0
+"""How long a partition whose next batch is damaged is left alone before it is read again, at first and at most."""
+DAMAGED = re.compile(r"TopicPartition\(topic='([^']+)', partition=(\d+)\)")
+"""Where a damaged batch lies, in the words of kafka-python's error, which tells it in no other way."""
+MENDS: Mapping[type[KafkaError], str] = {
+    OffsetOutOfRangeError: "govbus resend",
+    LogTruncationError: "govbus resend",
+    CorruptRecordError: "docs/operate.md, damaged log",
+}
+"""What an operator does about a log that is not what it was; until then a consumer waits and skips nothing."""
 
 
 class Effect(Protocol):
@@ -101,7 +113,7 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, Retryable):
         return True
     if isinstance(error, KafkaError):
-        return bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
+        return type(error) in MENDS or bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
     return is_transient(error)
 
 
@@ -114,9 +126,12 @@ class Loop:
     effect: Effect
     pause: Callable[[float], None] | None = None
     _at: dict[Place, int] = field(default_factory=dict)
+    _resting: dict[Place, tuple[float, float]] = field(default_factory=dict)
+    """Partitions left alone: until when (monotonic seconds), and for how long."""
 
     def run(self, stop: threading.Event) -> None:
         """Consume until ``stop``; opens the broker connection anew when it is lost."""
+        wait = FIRST_WAIT_S
         while not stop.is_set():
             consumer = self._patiently(stop, f"Kafka at {self.bootstrap}", self._open)
             if consumer is None:
@@ -126,10 +141,33 @@ class Loop:
             except Exception as error:
                 if not passes(error):
                     raise
-                log.warning("consumer.reconnects", consumer=self.effect.name, error=type(error).__name__)
-                stop.wait(FIRST_WAIT_S)
+                wait = min(LONGEST_WAIT_S, wait * 2) if self._told(error) else FIRST_WAIT_S
+                stop.wait(wait)
             finally:
                 consumer.close(autocommit=False)
+
+    def _told(self, error: BaseException) -> bool:
+        """Say why the connection is opened anew; True if that alone will not help."""
+        names, mend = {"consumer": self.effect.name, "error": type(error).__name__}, MENDS.get(type(error))
+        if mend:  # these errors name topic, partition and offset
+            log.error("consumer.waits", waits_for="the log to be mended", why=str(error), mend=mend, **names)
+        else:
+            log.warning("consumer.reconnects", **names)
+        damaged = DAMAGED.search(str(error)) if isinstance(error, CorruptRecordError) else None
+        if damaged:
+            self._rest((damaged[1], int(damaged[2])))
+        return bool(mend) and not damaged
+
+    def _rest(self, place: Place) -> None:
+        """Leave ``place`` alone for a while, twice as long each time; the others go on."""
+        seconds = min(LONGEST_REST_S, self._resting.get(place, (0.0, REST_S / 2))[1] * 2)
+        self._resting[place] = (time.monotonic() + seconds, seconds)
+
+    def _wake(self, consumer: KafkaConsumer) -> None:
+        """Read the partitions again that have rested long enough."""
+        for place, (until, _) in self._resting.items():
+            if time.monotonic() >= until and TopicPartition(*place) in consumer.paused():
+                consumer.resume(TopicPartition(*place))
 
     @property
     def _database(self) -> str:
@@ -138,6 +176,7 @@ class Loop:
     def _consume(self, consumer: KafkaConsumer, stop: threading.Event) -> None:
         """Poll, commit, go on; the position always follows the SQL cursor."""
         while not stop.is_set():
+            self._wake(consumer)
             chunks = self._poll(consumer)
             if not chunks:
                 continue
@@ -166,6 +205,8 @@ class Loop:
             self._at = dict(cursors)
             for place in places:
                 consumer.seek(place, cursors[place.topic, place.partition])
+            for resting in self._resting:
+                consumer.pause(TopicPartition(*resting))
         except BaseException:
             consumer.close(autocommit=False)
             raise
@@ -179,6 +220,7 @@ class Loop:
             place = (tp.topic, tp.partition)
             chunks[place] = Chunk(self._at[place], [carried(m) for m in messages])
             self._at[place] = chunks[place].end
+            self._resting.pop(place, None)
         return chunks
 
     def commit(self, chunks: Mapping[Place, Chunk]) -> dict[Place, int]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import CorruptRecordError
 
 from consumers.loop import partitions, reader
 from schemas import codec, envelope, receipts
@@ -136,7 +137,7 @@ def reconcile(
     """
     with engine.connect() as tx:
         tx.exec_driver_sql(_TABLES)
-        starts = _load_carried(tx, bootstrap, progress)
+        starts, _ = load_carried(tx, bootstrap, progress)
         tx.commit()
         tx.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         forged = _load_acknowledged(tx, public_key, progress)
@@ -152,8 +153,11 @@ def reconcile(
 # --- Kafka: carried -----------------------------------------------------------------------------------------
 
 
-def _load_carried(tx: sa.Connection, bootstrap: str, progress: Progress) -> dict[TopicPartition, int]:
-    """Copy what Kafka holds into ``rc_carried``; returns the first offset of each partition."""
+Span = dict[TopicPartition, int]
+
+
+def load_carried(tx: sa.Connection, bootstrap: str, progress: Progress) -> tuple[Span, Span]:
+    """Copy what Kafka holds into ``rc_carried``; returns the first offset of each partition, and the end."""
     consumer = reader(bootstrap)
     try:
         places = partitions(consumer, TOPICS)
@@ -162,10 +166,10 @@ def _load_carried(tx: sa.Connection, bootstrap: str, progress: Progress) -> dict
         for place in places:
             consumer.seek(place, starts[place])
         columns = ("topic", "partition", "offset", "event_id", "digest", "department", "occurred_at", "about")
-        _copy(tx, "rc_carried", columns, _records(consumer, starts, ends, progress))
+        copy(tx, "rc_carried", columns, _records(consumer, starts, ends, progress))
     finally:
         consumer.close(autocommit=False)
-    return starts
+    return starts, ends
 
 
 def _records(
@@ -178,7 +182,10 @@ def _records(
     total, done, silent = sum(ends[p] - starts[p] for p in ends), 0, 0
     left = {p for p in ends if starts[p] < ends[p]}
     while left:
-        polled = consumer.poll(timeout_ms=1_000, max_records=5_000)
+        try:
+            polled = consumer.poll(timeout_ms=1_000, max_records=5_000)
+        except CorruptRecordError as error:  # says where
+            raise Retryable(f"the log is damaged: {error}; docs/operate.md says what to do") from error
         silent = 0 if polled else silent + 1
         if silent > SILENT_S:
             raise Retryable(
@@ -244,7 +251,7 @@ def _load_acknowledged(tx: sa.Connection, public_key: str | None, progress: Prog
     if public_key is None:
         return []
     forged: list[str] = []
-    _copy(
+    copy(
         tx, "rc_word", ("event_id", "digest", "outcome", "reason"), _words(tx, public_key, forged, progress)
     )
     return forged
@@ -274,20 +281,23 @@ def _genuine(row: Any, public_key: str) -> bool:
     )
 
 
-def _copy(tx: sa.Connection, table: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+def copy(tx: sa.Connection, table: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
+    """Write ``rows`` into a temporary table."""
     names = ", ".join(f'"{c}"' for c in columns)
     driver: Any = tx.connection.driver_connection
-    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
+    with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as into:
         for row in rows:
-            copy.write_row(row)
+            into.write_row(row)
     tx.exec_driver_sql(f"ANALYZE {table}")
 
 
 # --- the places as relations (topic, event_id, digest, department, occurred_at) -----------------------------
 
-_TABLES = """
+CARRIED = """
 CREATE TEMP TABLE rc_carried (topic text, partition int, "offset" bigint, event_id uuid, digest uuid,
                               department text, occurred_at bigint, about uuid);
+"""
+_TABLES = f"""{CARRIED}
 CREATE TEMP TABLE rc_word (event_id uuid, digest uuid, outcome text, reason text);
 """
 _COLUMNS = "topic, event_id, digest, department, occurred_at"
@@ -325,7 +335,8 @@ CREATE TEMP VIEW rc_accepted AS
 CREATE TEMP VIEW rc_inbound AS SELECT {_COLUMNS} FROM rc_once WHERE topic IN ({inbound});
 CREATE TEMP VIEW rc_applied AS {applied};
 CREATE TEMP VIEW rc_settled AS
-  SELECT {_COLUMNS} FROM rc_applied UNION SELECT {_COLUMNS} FROM rc_dead WHERE topic IN ({inbound});
+  SELECT {_COLUMNS} FROM rc_applied UNION ALL
+  (SELECT {_COLUMNS} FROM rc_dead WHERE topic IN ({inbound}) EXCEPT SELECT {_COLUMNS} FROM rc_applied);
 CREATE TEMP VIEW rc_pushed AS SELECT {_COLUMNS} FROM outbox WHERE topic IN ({pushed});
 CREATE TEMP TABLE rc_acknowledged AS
   SELECT DISTINCT coalesce(p.topic, '') AS topic, w.event_id, w.digest,
@@ -414,12 +425,15 @@ def _carry(alias: str) -> str:
 def _named(tx: sa.Connection, pair: Pair, topics: list[str]) -> list[Difference]:
     """The records of ``topics`` in which the relations differ."""
     query = sa.text(f"""
-      SELECT topic, event_id, department, bool_or(at_left) AS l, bool_or(NOT at_left) AS r FROM (
-        (SELECT *, true AS at_left FROM {pair.left} WHERE topic = ANY(:topics)
-         EXCEPT SELECT *, true FROM {pair.right} WHERE topic = ANY(:topics))
+      SELECT topic, event_id, department,
+             bool_or(at_left) AS l, bool_or(NOT at_left) AS r, bool_and(known) AS twice FROM (
+        (SELECT *, true AS at_left, false AS known FROM {pair.left} WHERE topic = ANY(:topics)
+         EXCEPT ALL SELECT *, true, false FROM {pair.right} WHERE topic = ANY(:topics))
         UNION ALL
-        (SELECT *, false FROM {pair.right} WHERE topic = ANY(:topics)
-         EXCEPT SELECT *, false FROM {pair.left} WHERE topic = ANY(:topics))) differing
+        SELECT more.*, false, EXISTS (SELECT FROM {pair.left} x
+          WHERE (x.topic, x.event_id, x.digest) = (more.topic, more.event_id, more.digest)) FROM
+          (SELECT * FROM {pair.right} WHERE topic = ANY(:topics)
+           EXCEPT ALL SELECT * FROM {pair.left} WHERE topic = ANY(:topics)) more) differing
       GROUP BY topic, event_id, department""")
     rows = tx.execute(query, {"topics": topics}).all()
     refused = _refusals(tx) if pair.right_place == "acknowledged" else {}
@@ -427,8 +441,8 @@ def _named(tx: sa.Connection, pair: Pair, topics: list[str]) -> list[Difference]
 
 
 def _difference(row: Any, pair: Pair, refused: Mapping[uuid.UUID, str]) -> Difference:
-    place = pair.right_place if row.l else pair.left_place
-    kind = "differs_at" if row.l and row.r else "missing_at"
+    place = pair.right_place if row.l or row.twice else pair.left_place
+    kind = "doubled_at" if row.twice else "differs_at" if row.l and row.r else "missing_at"
     reason = refused.get(row.event_id, "")
     return Difference(str(row.event_id), row.department, row.topic, kind, place, reason)
 

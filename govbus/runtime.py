@@ -56,7 +56,7 @@ def resolve(settings: Settings, prepare: bool = True) -> Settings:
     return _with_province(settings)
 
 
-def prepare_bus(kafka: str, database_url: str, replication: int = 1) -> list[str]:
+def prepare_bus(kafka: str, database_url: str, replication: int = 0) -> list[str]:
     """Brings tables and topics to what the code declares; returns what changed on the broker."""
     from connectors import topics_admin
     from streams.store import migrate

@@ -36,8 +36,8 @@ class Settings(BaseSettings):
     """Database of the province's own process; empty: the local stack's. Only ``govbus province`` reads it."""
     province_public_key: str = ""
     """Hex Ed25519 public key that the province signs receipts with; empty: the local stack's."""
-    replication: int = 1
-    """Replication factor that ``topics apply`` asks for."""
+    replication: int = 0
+    """Replication factor that ``topics apply`` asks for; 0: as many as there are brokers, three at most."""
     failpoint: str = ""
     """For the fault rig: the place (``streams.store.failpoints``), ``name[:n][@later]``, at which the process dies."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

@@ -206,7 +206,11 @@ async def _watch(app: faust.App, lines: Lines) -> None:
     since: dict[TP, tuple[int, float]] = {}
     while True:
         await asyncio.sleep(WATCH_EVERY_S)
-        stand, now = await _behind(app, lines), time.monotonic()
+        stand, beyond = await _astray(app, lines)
+        now = time.monotonic()
+        if beyond:
+            places = [f"{tp.topic}/{tp.partition}: ends at {end}, cursor at {at}" for tp, (end, at) in beyond.items()]
+            log.error("the log ends before the cursor: it has lost records", partitions=places, mend="govbus resend")
         since = {tp: s if (s := since.get(tp, (at, now)))[0] == at else (at, now) for tp, at in stand.items()}
         stuck = {tp: at for tp, (at, when) in since.items() if now - when >= SEEK_AFTER_S}
         if any(now - since[tp][1] >= END_AFTER_S for tp in stuck):
@@ -221,16 +225,18 @@ class Stuck(Exception):
     """Lag stands and offsets do not move."""
 
 
-async def _behind(app: faust.App, lines: Lines) -> dict[TP, int]:
-    """Cursors of this worker's partitions that are behind the log while their line is idle; empty if broker
-    or database do not answer.
+async def _astray(app: faust.App, lines: Lines) -> tuple[dict[TP, int], dict[TP, tuple[int, int]]]:
+    """Of this worker's partitions, the cursors of those that are behind the log while their line is idle, and (end,
+    cursor) of those whose log ends before the cursor; nothing if broker or database do not answer. A partition that
+    waits for a damaged batch to be mended is neither.
     """
     consumer: Any = app.consumer
     try:
-        tps = {tp for tp in consumer.assignment() if lines.by_topic[tp.topic].idle}
-        ends = await asyncio.wait_for(consumer.end_offsets(tps), REQUEST_S) if tps else {}
+        tps = {tp for tp in consumer.assignment() - consumer.damaged if lines.by_topic[tp.topic].idle}
         at = await asyncio.get_running_loop().run_in_executor(None, lines.cursors)
+        ends = await asyncio.wait_for(consumer.end_offsets(tps), REQUEST_S) if tps else {}
     except (KafkaError, RuntimeError, TimeoutError, Retryable):
-        return {}
-    places = {TP(tp.topic, tp.partition): end for tp, end in ends.items()}
-    return {tp: at.get(tuple(tp), 0) for tp, end in places.items() if end > at.get(tuple(tp), 0)}
+        return {}, {}
+    places = {TP(tp.topic, tp.partition): (end, at.get(tuple(tp), 0)) for tp, end in ends.items()}
+    behind = {tp: cursor for tp, (end, cursor) in places.items() if end > cursor}
+    return behind, {tp: place for tp, place in places.items() if place[0] < place[1]}

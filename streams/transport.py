@@ -22,8 +22,9 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
+import structlog
 from aiokafka.consumer import fetcher
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import KafkaError
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
@@ -38,6 +39,9 @@ FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 15, 64 * 1024
 it brings one record or a thousand, and one for each record would starve the thread that applies them."""
 SATURATED_PAUSE_S = 0.005
 ASK_AGAIN_S = 2.0  # a chunk that was read again must have been applied by then
+REST_S, LONGEST_REST_S = 1.0, 30.0
+"""How long a partition whose next batch is damaged is left alone before it is read again, at first and at most."""
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,22 @@ class Chunk:
     def size(self) -> int:
         """Bytes of the values."""
         return size(self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """In place of records: the batch from ``offset`` on is not what was written."""
+
+    offset: int
+
+
+@dataclass(slots=True)
+class Rest:
+    """A partition left alone for ``seconds``, ``until`` (monotonic): its batch at ``offset`` is damaged."""
+
+    offset: int
+    seconds: float
+    until: float
 
 
 class Intake(Protocol):
@@ -94,24 +114,25 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     more than all that is done with it afterwards. Transactions are not read as such (DESIGN §2.8).
     """
 
-    def _unpack_records(self) -> Iterator[Sequence[Any]]:
-        sound = list(self._sound())
+    def _unpack_records(self) -> Iterator[Sequence[Any] | Damaged]:
+        sound, damaged = self._sound()
         wanted = [(raw, batch) for raw, batch in sound if not batch.is_control_batch]
         if wanted and (records := self._records_of(wanted)):
             yield records
-        self.next_fetch_offset = sound[-1][1].next_offset
+        if sound:
+            self.next_fetch_offset = sound[-1][1].next_offset
+        if damaged:  # no error: it would take what was read of other partitions with it
+            yield Damaged(self.next_fetch_offset)
 
-    def _sound(self) -> Iterator[tuple[bytes, Any]]:
-        """The batches up to one that is damaged; raises if that is the first."""
-        first = True
+    def _sound(self) -> tuple[list[tuple[bytes, Any]], bool]:
+        """The batches up to one that is damaged, and whether there is one."""
+        sound: list[tuple[bytes, Any]] = []
         while self._records.has_next():
             raw, batch = self._records.next_batch()
             if self._check_crcs and not batch.validate_crc():
-                if first:
-                    raise CorruptRecordException(f"Invalid CRC - {self._tp}")
-                return
-            yield raw, batch
-            first = False
+                return sound, True
+            sound.append((raw, batch))
+        return sound, False
 
     def _records_of(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
         """The records from the position on: a fetch may begin in the middle of a batch."""
@@ -168,6 +189,12 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         self._since: dict[TP, int] = {}
         self._wanted: dict[TP, int] = {}
         self._asked: dict[TP, tuple[int, float]] = {}
+        self._resting: dict[TP, Rest] = {}
+
+    @property
+    def damaged(self) -> frozenset[TP]:
+        """The partitions whose next batch is damaged: they wait, and nothing else can help them."""
+        return frozenset(self._resting)
 
     @property
     def intake(self) -> Intake:
@@ -185,15 +212,34 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             return {}
         topics = {tp.topic for tp in active_partitions or ()}
         full = {topic for topic in topics if self.intake.saturated(topic)}
-        open_ = {tp for tp in active_partitions or () if tp.topic not in full}
+        open_ = {tp for tp in active_partitions or () if tp.topic not in full and not self._rests(tp)}
         if not open_:
             await asyncio.sleep(SATURATED_PAUSE_S)
             return {}
         records = await super()._getmany(open_, SATURATED_PAUSE_S if full else timeout)
-        kept = {tp: gathered(parts) for tp, parts in records.items() if parts and tp not in self._wanted}
+        found = {tp: self._undamaged(tp, parts) for tp, parts in records.items()}
+        kept = {tp: gathered(parts) for tp, parts in found.items() if parts and tp not in self._wanted}
         if kept:
             failpoints.reach("worker.after_fetch")
         return {tp: self._chunk(tp, batch) for tp, batch in kept.items()}
+
+    def _rests(self, tp: TP) -> bool:
+        rest = self._resting.get(tp)
+        return rest is not None and time.monotonic() < rest.until
+
+    def _undamaged(self, tp: TP, parts: Sequence[Any]) -> list[Any]:
+        """The records; a damaged batch behind them lets the partition rest, longer each time, and is said."""
+        if not parts or not isinstance(parts[-1], Damaged):
+            if parts:
+                self._resting.pop(tp, None)
+            return list(parts)
+        offset, before = parts[-1].offset, self._resting.get(tp)
+        again = before is not None and before.offset == offset
+        seconds = min(before.seconds * 2, LONGEST_REST_S) if before and again else REST_S
+        self._resting[tp] = Rest(offset, seconds, time.monotonic() + seconds)
+        log.error("damaged batch on the broker; this partition waits", topic=tp.topic, partition=tp.partition,
+                  offset=offset, again_in_s=seconds, mend="docs/operate.md, damaged log")  # fmt: skip
+        return list(parts[:-1])
 
     async def _seek_as_wanted(self) -> bool:
         """Carry out the noted seeks; False if one failed (a rebalance is under way): they are noted again."""
@@ -239,6 +285,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         cursors = await asyncio.get_running_loop().run_in_executor(None, self.intake.cursors)
         offsets = {tp: cursors.get((tp.topic, tp.partition), 0) for tp in self.assignment()}
         self._asked.clear()
+        self._resting.clear()
         self._wanted.update(offsets)
         return offsets
 

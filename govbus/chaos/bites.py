@@ -5,6 +5,8 @@ Caught means that the oracle's verdict is not clean, or that something stalls fo
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +14,25 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from govbus.chaos import frailties
-from govbus.chaos.ground import ground
+from govbus.chaos.cuts import cuts
+from govbus.chaos.fleet import KINDS
+from govbus.chaos.ground import command, environment, ground
 from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS, Bug
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
+from govbus.chaos.zombies import zombies
 
-CASES = 60
 STALL_S = 30.0
 SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
+ZOMBIES = 5
+WORKERS = ("worker-1", "worker-2")
+TRIPLE_SQL = (
+    "ALTER TABLE ticket_event DROP CONSTRAINT ticket_event_pkey",
+    "INSERT INTO ticket_event SELECT t.* FROM (SELECT * FROM ticket_event LIMIT 1) AS t, generate_series(1, 2)",
+)
 DISCONNECT_SQL = """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
                     WHERE pid <> pg_backend_pid() AND datname = :name"""
 
@@ -44,11 +54,13 @@ def bite(home: Path, name: str, seed: int) -> Bite:
     if part:
         faults = frailties.found(part, seed, planted)
         return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
-    with ground(home) as bus, stage(bus, seed, CASES, planted) as made:
+    with ground(home) as bus, stage(bus, seed, bug.cases, planted) as made:
         made.watch.patience = STALL_S
         try:
             _provoke(made, bug)
             verdict = made.finish()
+            if "ledger" in bug.provoke:
+                return _ledger(made, name)
         except Stalled as error:
             return Bite(name, True, f"stalled: {error}"[:200])
     shown = [text for found in verdict["shown"].values() for text in found]
@@ -63,17 +75,62 @@ def _provoke(made: Stage, bug: Bug) -> None:
         _kill_while_events_flow(made, bug)
     if "disconnect" in bug.provoke:
         _disconnect(made)
+    if "zombie" in bug.provoke:
+        zombies(made, ZOMBIES)
+    if "rebuild" in bug.provoke:
+        _rebuild(made)
+    if "tear" in bug.provoke:
+        made.publish_up_to(SHARE)
+        made.wait(AWAY_S)
+        cuts(made, ("tear",))
+    if "poison" in bug.provoke:
+        _poison_kills(made)
 
 
 def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
     made.publish_up_to(SHARE)
     made.wait(AWAY_S)
-    from govbus.chaos.fleet import KINDS
-
     for name in [n for n in made.fleet.names if KINDS[n] in bug.kinds]:
         made.fleet.kill(name)
     made.publish_up_to(2 * SHARE)
     made.wait(AWAY_S)
+
+
+def _rebuild(made: Stage) -> None:
+    """Let the workers derive everything anew once some of the year has been said."""
+    made.publish_up_to(2 * SHARE)
+    made.wait(AWAY_S)
+    asked, env = command("govbus.cli", "rebuild", "--yes", "--timeout", "0"), environment(made.ground.env())
+    subprocess.run(asked, env=env, capture_output=True, check=True, timeout=120)
+
+
+def _poison_kills(made: Stage) -> None:
+    """Let a worker die with a refused record in hand."""
+    made.publish_up_to(SHARE)
+    made.plan = lambda name: "apply.after_commit" if name in WORKERS else ""
+    for name in WORKERS:
+        made.fleet.kill(name)
+    made.wait(AWAY_S)
+    made.plan = lambda _: ""
+    made.poison()
+    made.look_until(lambda: any(d.by == "apply.after_commit" for d in made.fleet.deaths), "poison")
+
+
+def _ledger(made: Stage, name: str) -> Bite:
+    """A row that stands three times must not escape ``govbus reconcile``; the ledger without ``name`` sees it."""
+    with made.watch.engine.begin() as tx:
+        for statement in TRIPLE_SQL:
+            tx.execute(sa.text(statement))
+    blind, seeing = _equal(made, name), _equal(made)
+    return Bite(name, blind and not seeing, f"with it reconcile says equal: {blind}, without it: {seeing}")
+
+
+def _equal(made: Stage, *planted: str) -> bool:
+    words = ("govbus.cli", "reconcile", "--no-province", "--json")
+    asked = command("govbus.chaos.planted", *planted, "--", *words) if planted else command(*words)
+    env = environment(made.ground.env())
+    said = subprocess.run(asked, env=env, capture_output=True, text=True, check=False, timeout=300)
+    return bool(json.loads(said.stdout)["equal"])
 
 
 def _disconnect(made: Stage) -> None:

@@ -19,9 +19,11 @@ from govbus.chaos.ground import Ground, command, environment
 
 KINDS = {
     "feed": "feed", "relay": "relay", "worker-1": "worker", "worker-2": "worker", "consume": "consume", "push": "push",
-    "province": "province",
+    "province": "province", "worker-3": "worker", "worker-4": "worker",
 }  # fmt: skip
 """Every process by its name: what kind it is."""
+USUAL = tuple(name for name in KINDS if name not in ("worker-3", "worker-4"))
+"""Those that run unless a fault asks for more workers."""
 
 
 @dataclass(slots=True)
@@ -54,13 +56,15 @@ class Fleet:
     """Holds one process a name; use as a context manager. ``extra``: more settings for every process."""
 
     def __init__(
-        self, ground: Ground, names: Sequence[str] = tuple(KINDS), extra: Mapping[str, str] | None = None
+        self, ground: Ground, names: Sequence[str] = USUAL, extra: Mapping[str, str] | None = None
     ) -> None:
         self.names = names
         self.lives: dict[str, Life] = {}
         self.deaths: list[Death] = []
         self.planted: Mapping[str, Sequence[str]] = {}
         """Planted bugs by the kind of process that carries them from its next start on."""
+        self.releases: dict[str, Path] = {}
+        """By name, the directory whose packages a process runs from its next start on; left out: ours."""
         self._ground = ground
         self._extra = extra or {}
 
@@ -83,6 +87,7 @@ class Fleet:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=self.releases.get(name),  # where ``python -m`` looks first
                 env=environment(env),
                 start_new_session=True,
                 preexec_fn=die_with_parent,

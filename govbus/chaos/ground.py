@@ -67,10 +67,12 @@ def ground(
 
     cluster = Cluster(home / "kafka", brokers, tied=True, settings=dict(kafka or {}))
     with cluster, Postgres(home / "postgres", tied=True, settings=settings) as server:
-        topics_admin.apply(cluster.bootstrap, min(3, brokers))
+        topics_admin.apply(cluster.bootstrap)
         district, province = server.create(DISTRICT), server.create(PROVINCE, role=PROVINCE)
         migrate.upgrade(district)
         yield Ground(cluster.bootstrap, district, province, home, cluster, server)
+        for node in cluster.nodes:  # nobody wants what it holds, and an orderly end takes seconds
+            node.kill()
 
 
 def command(*words: str) -> list[str]:

@@ -31,6 +31,8 @@ class Bug:
     kinds: tuple[str, ...]
     patch: Patch
     provoke: tuple[str, ...] = ()
+    cases: int = 60
+    """Of the year that flows meanwhile."""
 
 
 # --- worker ---
@@ -57,6 +59,81 @@ def _cursor_before_effects() -> None:
         return applier.Applied(at, len(fresh), 0)
 
     applier.apply_batch = apply_batch
+
+
+def _afterwards(held: list[Any], keep: Callable[[Any, list[Any]], Any], place: str) -> None:
+    """Let the worker write what is in ``held`` in a transaction of its own after each commit, and die nowhere but
+    at ``place`` with something in hand.
+    """
+    from streams.store import applier, failpoints
+
+    reach, failpoints.reach = failpoints.reach, lambda _: None
+
+    def later(applying: Callable[..., Any]) -> Callable[..., Any]:
+        def applied(engine: Any, *args: Any, **kwargs: Any) -> Any:
+            done = applying(engine, *args, **kwargs)
+            if held:
+                reach(place)
+            kept, held[:] = list(held), []
+            with engine.begin() as tx:
+                keep(tx, kept)
+            return done
+
+        return applied
+
+    applier.apply_batch, applier.tick_all = later(applier.apply_batch), later(applier.tick_all)
+
+
+def _decisions_after_commit() -> None:
+    from streams.store import outbox, steps
+
+    held: list[Any] = []
+    steps.say = lambda _, saids: held.extend(saids)
+    _afterwards(held, lambda tx, kept: outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in kept]),
+                "tick.after_state")  # fmt: skip
+
+
+def _dead_letters_after_commit() -> None:
+    from streams.store import steps
+
+    held: list[Any] = []
+    bury, steps.bury = steps.bury, lambda _, refused: held.extend(refused)
+    _afterwards(held, bury, "apply.after_commit")
+
+
+def _cursor_not_locked() -> None:
+    import time
+
+    import sqlalchemy as sa
+
+    from streams.store import applier, judge
+
+    applier._SELECT_LOCKED = sa.text(str(applier._SELECT_LOCKED).replace(" FOR UPDATE", ""))
+    load, tick = judge._load, judge.JudgeProjection.tick
+    ticking = [False]
+
+    def slowly(tx: Any, cases: Any) -> Any:
+        states = load(tx, cases)
+        time.sleep(2.0 if ticking[0] else 0.0)  # so that a worker is often stopped between reading and writing
+        return states
+
+    def ticked(*given: Any) -> bool:
+        ticking[0] = True
+        try:
+            return tick(*given)
+        finally:
+            ticking[0] = False
+
+    judge._load, judge.JudgeProjection.tick = slowly, ticked
+
+
+def _random_alert_ids() -> None:
+    import uuid
+
+    from streams.rules import cards
+
+    derived = cards.derived_id
+    cards.derived_id = lambda kind, *parts: uuid.uuid4() if kind == "alert" else derived(kind, *parts)
 
 
 def _poison_skipped() -> None:
@@ -122,7 +199,7 @@ def _flush_not_awaited() -> None:
 
     def send(self: Any, rows: Any, _: Any) -> Any:
         self._hand_over(rows, [], [])
-        return [relay.Landed(row.seq, 0, 0) for row in rows]
+        return [relay.Landed(row.seq, 0, 2**40) for row in rows]
 
     relay.Sender.send = send
 
@@ -151,6 +228,15 @@ def _marked_before_sent() -> None:
         return len(rows)
 
     relay.Relay._forward = marked
+
+
+def _lost_log_unnoticed() -> None:
+    from connectors import relay
+
+    def await_intact(*_: Any) -> None:
+        """Whatever the log has lost, go on."""
+
+    relay.Relay._await_intact = await_intact
 
 
 # --- consumers and push ---
@@ -223,6 +309,21 @@ def _answer_before_commit() -> None:
     store.Store._judge = judged
 
 
+# --- ledger ---
+
+
+def _xor_ledger() -> None:
+    from consumers import reconcile
+
+    xors = reconcile._SUMS.replace("sum(", "bit_xor(")
+
+    def summed(relation: str, by: str, groups: str) -> str:
+        hashed = f"SELECT *, sha256(uuid_send(event_id) || uuid_send(digest)) AS h FROM {relation}"
+        return f"SELECT {by}, 0 AS n, {xors} FROM ({hashed}) hashed GROUP BY {groups}"
+
+    reconcile._summed = summed
+
+
 # --- publisher ---
 
 
@@ -283,9 +384,24 @@ WORLD: Mapping[str, Patch] = {LIAR: _liar, FRAGILE: _fragile, "moody": make_mood
 
 BUGS: Mapping[str, Bug] = {
     "cursor-before-effects": Bug(
-        "the worker commits its position before the effects",
+        "the worker commits its position before the effects (acknowledges before the commit)",
         ("worker",), _cursor_before_effects, ("apply.after_lock",),
     ),
+    "decisions-after-commit": Bug(
+        "decisions are put into the outbox after the commit",
+        ("worker",), _decisions_after_commit, ("tick.after_state",),
+    ),
+    "dead-letters-after-commit": Bug(
+        "dead letters are written outside the transaction",
+        ("worker",), _dead_letters_after_commit, ("poison",),
+    ),
+    "cursor-not-locked": Bug(
+        "the cursor is read and not locked", ("worker",), _cursor_not_locked, ("zombie",), cases=600
+    ),
+    "random-alert-ids": Bug(
+        "an alert's id is drawn, not derived", ("worker",), _random_alert_ids, ("rebuild",)
+    ),
+    "xor-ledger": Bug("the ledger adds up by XOR: two of the same cancel", (), _xor_ledger, ("ledger",)),
     "poison-skipped": Bug("a refused record leaves no dead letter", ("worker",), _poison_skipped),
     "ids-trusted": Bug("the id in the header is believed", ("worker",), _ids_trusted),
     "reads-from-the-end": Bug(
@@ -293,7 +409,7 @@ BUGS: Mapping[str, Bug] = {
         ("worker",), _reads_from_the_end, ("kill",),
     ),
     "no-dedupe": Bug(
-        "ratings that were carried twice are counted twice",
+        "ratings that were carried twice are counted twice (+= without knowing what was counted)",
         ("worker",), _ratings_not_deduplicated, ("relay.after_send",),
     ),
     "flush-not-awaited": Bug(
@@ -303,6 +419,9 @@ BUGS: Mapping[str, Bug] = {
     "newest-first": Bug("the relay sends a batch in the wrong order", ("relay",), _newest_first),
     "marked-before-sent": Bug(
         "the relay marks before it sends", ("relay",), _marked_before_sent, ("relay.after_read",)
+    ),
+    "lost-log-unnoticed": Bug(
+        "the relay sends on into a log that has lost records", ("relay",), _lost_log_unnoticed, ("tear",)
     ),
     "position-before-effect": Bug(
         "a consumer commits its position before its effect",
@@ -317,7 +436,8 @@ BUGS: Mapping[str, Bug] = {
         "a receipt is believed without looking at its signature", ("push",), _receipts_believed, ("liar",)
     ),
     "failure-swallowed": Bug(
-        "the publisher says new although the database was away", ("feed",), _failure_swallowed, ("disconnect",)
+        "the publisher swallows an exception and says new although the database was away",
+        ("feed",), _failure_swallowed, ("disconnect",),
     ),
     "decode-errors-escape": Bug(
         "an exception of the decoder leaves it", ("worker",), frailties.decode_errors_escape, ("part:poison",)

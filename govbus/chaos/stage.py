@@ -21,7 +21,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from govbus.chaos import notebook
-from govbus.chaos.fleet import KINDS, Death, Fleet
+from govbus.chaos.fleet import KINDS, USUAL, Death, Fleet
 from govbus.chaos.ground import Ground, command, environment
 from govbus.chaos.notebook import SLICE
 from govbus.chaos.watch import Stalled, Watch
@@ -59,6 +59,9 @@ class Stage:
     """The share of them that may have been published by now."""
     ends: list[Death] = field(default_factory=list)
     """Lives that ended though nothing was done to them."""
+    poisoned: bool = False
+    judged_with: tuple[str, ...] = ()
+    """Options of the oracle: what a fault makes impossible to ask for."""
 
     def look(self) -> list[Death]:
         """Start again what died, close recoveries, wait a moment; returns who died."""
@@ -107,9 +110,17 @@ class Stage:
             self.fleet.kill(name)
         self.publish_up_to(1.0)
         self.look_until(lambda: any("end" in entry for entry in notebook.entries(self.ground.home)), "publishing")
-        self.look_until(self.watch.sent, "sending")  # some of it are second copies
-        _poison(self.ground)
+        if not self.poisoned:
+            self.poison()
         return self._judged()
+
+    def poison(self) -> None:
+        """Records past the publisher, straight into the log, once in a round; some of them are second copies, and
+        the relay must have sent the first ones.
+        """
+        self.look_until(self.watch.sent, "sending")
+        _poison(self.ground)
+        self.poisoned = True
 
     def _judged(self) -> dict[str, Any]:
         """The verdict once it is clean, or when asking again changes nothing."""
@@ -117,12 +128,12 @@ class Stage:
         for _ in range(AGAIN):
             self.watch.settle(self.look)
             before = self.watch.moved()
-            verdict = judge(self.ground)
+            verdict = judge(self.ground, self.judged_with)
             self.wait(2.0)
             if verdict["clean"] or verdict.get("failed"):
                 break
             if self.watch.moved() == before:
-                verdict = judge(self.ground)
+                verdict = judge(self.ground, self.judged_with)
                 break
         return verdict
 
@@ -148,12 +159,13 @@ def stage(
     cases: int,
     planted: Mapping[str, Sequence[str]] | None = None,
     extra: Mapping[str, str] | None = None,
+    names: Sequence[str] = USUAL,
 ) -> Iterator[Stage]:
     """A bus under the flow of a simulated year, every process up and the first events applied."""
     ground.home.mkdir(parents=True, exist_ok=True)
     notebook.store(ground.home, make(seed, cases, 0))
     notebook.allow(ground.home, 0.0)
-    with Watch(ground) as watch, Fleet(ground, extra=extra) as fleet:
+    with Watch(ground) as watch, Fleet(ground, names, extra) as fleet:
         fleet.planted = planted or {}
         rows = len(notebook.load(ground.home).district.rows)
         made = Stage(ground, fleet, watch, random.Random(seed), rows=rows)
@@ -164,12 +176,10 @@ def stage(
         yield made
 
 
-def judge(ground: Ground) -> dict[str, Any]:
+def judge(ground: Ground, options: Sequence[str] = ()) -> dict[str, Any]:
     """What the oracle's process says."""
-    done = subprocess.run(
-        command("govbus.chaos.oracle"), env=environment(ground.env()), capture_output=True, text=True, check=False,
-        timeout=JUDGE_S,
-    )  # fmt: skip
+    asked, env = command("govbus.chaos.oracle", *options), environment(ground.env())
+    done = subprocess.run(asked, env=env, capture_output=True, text=True, check=False, timeout=JUDGE_S)
     if done.returncode:
         return {"clean": False, "failed": done.stderr[-3000:], "counts": {}, "shown": {}, "ledgers": {}}
     verdict: dict[str, Any] = json.loads(done.stdout)

@@ -10,14 +10,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from confluent_kafka import KafkaException
 
-from consumers.loop import partitions, reader
+from connectors import intact
 from govbus.chaos.ground import Ground
 from govbus.district.bus import Settling, processors
 from schemas.topics import INBOUND, TOPICS
 from streams.store.engine import connect
 
 STALL_S = 120.0
+BROKER = "broker"
+"""Kind of recovery after a broker: what was published when it was struck has been sent."""
 Place = tuple[str, int]
 CURSORS_SQL = "SELECT processor, topic, partition, next_offset FROM cursor"
 PUBLISHED_SQL = "SELECT coalesce(max(seq), 0) FROM outbox"
@@ -45,14 +48,14 @@ class Recovery:
 
 
 class Watch:
-    """One database connection pool and one Kafka consumer; use as a context manager."""
+    """One database connection pool; use as a context manager."""
 
     def __init__(self, ground: Ground) -> None:
         self.engine = connect(ground.database_url)
         self.recoveries: list[Recovery] = []
         self.patience = STALL_S
-        self._consumer = reader(ground.kafka)
-        self._places = partitions(self._consumer, TOPICS)
+        self._kafka = ground.kafka
+        self._places = [(topic.name, number) for topic in TOPICS for number in range(topic.partitions)]
         self._settling = Settling(self.engine, ground.kafka)
         known = list(processors())
         inbound = {name for name, topic in known if topic in INBOUND}
@@ -63,21 +66,25 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._consumer.close(autocommit=False)
         self._settling.__exit__()
         self.engine.dispose()
 
     def ends(self) -> dict[Place, int]:
         """End offsets of every partition of every topic."""
-        return {(p.topic, p.partition): o for p, o in self._consumer.end_offsets(self._places).items()}
+        return intact.ends(self._kafka, self._places)
 
     def died(self, kind: str) -> None:
         """Begin to measure how long it takes until what stood to be done now is done."""
         if kind == "feed":
             return
-        seq = self._number(PUBLISHED_SQL) if kind == "relay" else self._number(QUEUED_SQL) if kind == "province" else 0
-        ends = self.ends() if kind in self._owners else {}
-        self.recoveries.append(Recovery(kind, time.monotonic(), ends, seq))
+        at = time.monotonic()
+        query = {"relay": PUBLISHED_SQL, BROKER: PUBLISHED_SQL, "province": QUEUED_SQL}.get(kind)
+        seq = self._number(query) if query else 0
+        try:
+            ends = self.ends() if kind in self._owners else {}
+        except KafkaException:
+            return  # nobody says how far the log goes: nothing to measure
+        self.recoveries.append(Recovery(kind, at, ends, seq))
 
     def look(self) -> None:
         """Close the recoveries that are complete."""
@@ -86,7 +93,7 @@ class Watch:
             return
         cursors, unsent, unpushed = self._cursors(), self._number(UNSENT_SQL), self._number(UNPUSHED_SQL)
         for one in left:
-            if self._recovered(one, cursors, unsent if one.kind == "relay" else unpushed):
+            if self._recovered(one, cursors, unsent if one.kind in ("relay", BROKER) else unpushed):
                 one.seconds = time.monotonic() - one.at
 
     def settle(self, meanwhile: Callable[[], object]) -> None:

@@ -1,6 +1,7 @@
-"""Workers stopped for longer than their session lasts: others take over, then the zombie goes on where it stood.
+"""Workers stopped for longer than their session lasts: others take over, then the zombies go on where they stood.
 
-What it still holds must come to nothing: its successor has written the same, and the cursor says so.
+What they still hold must come to nothing: their successors have written the same, and the cursor says so. Half of the
+workers are stopped at once, so that there is always somebody to take over.
 """
 
 from __future__ import annotations
@@ -9,23 +10,32 @@ import signal
 import time
 from typing import Any
 
+from govbus.chaos.fleet import KINDS
 from govbus.chaos.kills import GRACE_S
 from govbus.chaos.stage import Stage
 
 STOPPED_S = 8.0
 """Longer than ``streams.app.SESSION_S``."""
-WORKERS = ("worker-1", "worker-2")
 
 
 def zombies(stage: Stage, count: int) -> dict[str, Any]:
-    """Stop a worker ``count`` times, each in its turn, while events flow."""
-    for number in range(count):
-        name = WORKERS[number % len(WORKERS)]
-        stage.fleet.signal(name, signal.SIGSTOP)
+    """Stop workers ``count`` times, half of them at once and each in its turn, while events flow."""
+    workers = [name for name in stage.fleet.names if KINDS[name] == "worker"]
+    made = turn = 0
+    seconds: list[float] = []
+    while made < count:
+        began = time.monotonic()
+        half = workers[turn % 2 :: 2][: count - made]
+        stopped = [name for name in half if name in stage.fleet.lives]
+        for name in stopped:
+            stage.fleet.signal(name, signal.SIGSTOP)
         _flow(stage, STOPPED_S + stage.rng.uniform(0.0, 2.0))
-        stage.fleet.signal(name, signal.SIGCONT)
+        for name in stopped:
+            stage.fleet.signal(name, signal.SIGCONT)
         _flow(stage, GRACE_S)
-    return {"zombies": count}
+        made, turn = made + len(stopped), turn + 1
+        seconds.append(time.monotonic() - began)
+    return {"zombies": made, "seconds": {f"{len(workers) // 2} of {len(workers)} at once": seconds}}
 
 
 def _flow(stage: Stage, seconds: float) -> None:
@@ -33,5 +43,3 @@ def _flow(stage: Stage, seconds: float) -> None:
     while time.monotonic() < end:
         stage.flow()
         stage.look()
-        for name in [n for n in WORKERS if n not in stage.fleet.lives]:
-            stage.fleet.start(name)

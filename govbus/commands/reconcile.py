@@ -54,7 +54,7 @@ def run(settings: Settings, province: bool = True, quiet: bool = False) -> Repor
         raise Misconfigured("no province is known: set GOVBUS_PROVINCE_PUBLIC_KEY, or ask with --no-province")
     engine = connect(settings.database_url)
     try:
-        with _bar(quiet) as progress:
+        with bar(quiet) as progress:
             return compare(
                 engine, settings.kafka, settings.province_public_key if province else None, progress
             )
@@ -73,7 +73,7 @@ def until_equal(look: Callable[[], Report], seconds: float) -> Report:
 
 
 @contextlib.contextmanager
-def _bar(quiet: bool) -> Iterator[Progress]:
+def bar(quiet: bool) -> Iterator[Progress]:
     """A progress bar on standard error."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn

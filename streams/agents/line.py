@@ -288,7 +288,7 @@ class Line:
                 )
             except Retryable as error:
                 self.holding = True
-                log.warning("holding: waiting for PostgreSQL", processor=self.projection.name, why=str(error))
+                log.warning("holding", processor=self.projection.name, why=str(error))
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT_S)
             else:

@@ -1,9 +1,8 @@
 """Decides what a rating is worth: which are refused, which one counts, and in which cells (DOMAIN §5). Pure.
 
-Two forms of one rule: ``judge`` works on columns, because ratings come by the million; ``effective`` and
-``cells`` work on
-the few ratings of one visit that were amended. Whatever the order of events, the result depends on their
-set alone.
+Two forms of one rule: ``refusal``, ``alert``, ``effective`` and ``cells`` read as the law does, one rating or one visit
+at a time; ``judge`` and ``alerts`` say the same of columns, because ratings come by the million. Whatever the order of
+events, the result depends on their set alone.
 """
 
 from __future__ import annotations
@@ -62,8 +61,46 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
 """Reason, field and text of what can be wrong, in the order in which it is told."""
 
 
+def refusal(record: Mapping[str, Any]) -> int | None:
+    """Which of ``FAULTS`` a record of service.rating.v1 has, the first if several; None if it is accepted."""
+    tag = _tag_fault(record)
+    wrong = (
+        record["department"] not in codesets.departments(),
+        record["operation"] not in codesets.load("govbus.operation").values,
+        record["service_no"] < 1,
+        record["revision"] < 0,
+        record["assess_no"] not in (FIRST, AGAIN),
+        score(record) is None,
+        channel(record) is None,
+        tag == UNKNOWN_TAG,
+        tag == OTHER_LEVEL,
+    )
+    return next((i for i, is_so in enumerate(wrong) if is_so), None)
+
+
+def score(record: Mapping[str, Any]) -> int | None:
+    """1..5, 5 best, whichever code set the sender speaks (§5.2); None if no set has the code."""
+    return _values("satisfaction").get((record["satisfaction_set"], record["satisfaction_code"]))
+
+
+def channel(record: Mapping[str, Any]) -> str | None:
+    """Code of ``govbus.channel`` (§5.3); None if no set has the code."""
+    return _values("channel").get((record["channel_set"], record["channel_code"]))
+
+
+def _tag_fault(record: Mapping[str, Any]) -> int:
+    """What is worst among its tags: unknown, of another level, or nothing (§5.4)."""
+    known = [_levels().get((record["tag_set"], tag), (0, 0)) for tag in record["tags"]]
+    if any(record["occurred_at"] >= until for _, until in known):
+        return UNKNOWN_TAG
+    return OTHER_LEVEL if any(level != score(record) for level, _ in known) else 0
+
+
+UNKNOWN_TAG, OTHER_LEVEL = 2, 1
+
+
 def judge(ratings: pl.DataFrame) -> Judged:
-    """Split ``ratings`` (columns of service.rating.v1 and a unique ``row``) into accepted and refused.
+    """``refusal`` by column, of ``ratings`` (columns of service.rating.v1 and a unique ``row``).
 
     Sets and codes are translated to score 1..5 (5 best) and ``govbus.channel`` by joins with the code sets.
     """
@@ -95,8 +132,8 @@ def _wrongs() -> tuple[pl.Expr, ...]:
         ~pl.col("assess_no").is_in([FIRST, AGAIN]),
         pl.col("score").is_null(),
         pl.col("channel").is_null(),
-        pl.col("tag_fault") == 2,
-        pl.col("tag_fault") == 1,
+        pl.col("tag_fault") == UNKNOWN_TAG,
+        pl.col("tag_fault") == OTHER_LEVEL,
     )
 
 
@@ -123,21 +160,35 @@ def _with_tags(ratings: pl.DataFrame) -> pl.DataFrame:
 
 
 @lru_cache(maxsize=2)
+def _values(kind: str) -> Mapping[tuple[str, str], Any]:
+    """What each (set, code) of ``kind`` means: a score of satisfaction, a code of ``govbus.channel``."""
+    means = int if kind == "satisfaction" else str
+    known = ((s, c, codesets.canonical(s, c)) for s in data()["sets"][kind] for c in codesets.load(s).values)
+    return {(s, c): means(value) for s, c, value in known if value is not None}
+
+
+@lru_cache(maxsize=2)
 def _codes(kind: str) -> pl.DataFrame:
-    """The code sets of ``kind`` as a table: set, code, canonical value."""
-    rows = [(s, c, codesets.canonical(s, c)) for s in data()["sets"][kind] for c in codesets.load(s).values]
+    """``_values`` as a table: set, code, canonical value."""
     value = "score" if kind == "satisfaction" else "channel"
+    rows = [(*key, means) for key, means in _values(kind).items()]
     table = pl.DataFrame(rows, schema=[f"{kind}_set", f"{kind}_code", value], orient="row")
     return table.with_columns(pl.col("score").cast(pl.Int16)) if value == "score" else table
 
 
 @lru_cache(maxsize=1)
-def _tags() -> pl.DataFrame:
-    """All tags with their level and the instant (epoch ms) until which they are valid."""
+def _levels() -> Mapping[tuple[str, str], tuple[int, int]]:
+    """Level of every (set, tag), and the instant (epoch ms) until which it is valid."""
     set_id, old = data()["sets"]["tag"], data()["superseded"]
     until = int(old["before"].timestamp() * 1000)
-    rows = [(set_id, t, int(t) // 100, 2**62) for t in codesets.load(set_id).values]
-    rows += [(set_id, str(t), t // 100, until) for low, high in old["ranges"] for t in range(low, high + 1)]
+    gone = {(set_id, str(t)): (t // 100, until) for low, high in old["ranges"] for t in range(low, high + 1)}
+    return gone | {(set_id, t): (int(t) // 100, 2**62) for t in codesets.load(set_id).values}
+
+
+@lru_cache(maxsize=1)
+def _tags() -> pl.DataFrame:
+    """``_levels`` as a table."""
+    rows = [(*key, *level) for key, level in _levels().items()]
     return pl.DataFrame(rows, schema=["tag_set", "tag", "level", "until"], orient="row")
 
 
@@ -162,6 +213,12 @@ class Rating:
     is_default: bool
     occurred_at: int
     received_at: int
+
+    @classmethod
+    def of(cls, event_id: UUID, record: Mapping[str, Any]) -> Rating:
+        """From a record of service.rating.v1 that ``refusal`` accepts."""
+        known = {name: record[name] for name in cls.__slots__ if name in record and name != "event_id"}
+        return cls(event_id=event_id, score=score(record), channel=channel(record), **known)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -251,10 +308,24 @@ def amends(later: Rating, earlier: Rating) -> bool:
     return same and not later.is_default and later.revision > earlier.revision
 
 
+def alert(bad: Rating) -> dict[str, Any]:
+    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in; a function of it alone."""
+    department, level = _department(bad.department), _level_names()[str(bad.score)]
+    text = data()["bad_rating"]["issued"].format(department=department, case_no=bad.case_no, level=level)
+    return {
+        **_about(bad),
+        "occurred_at": bad.occurred_at,
+        "received_at": bad.received_at,
+        "event_type": "alert.issued",
+        "alert_seq": 1,
+        "summary": text,
+        "revoked_reason_code": "",
+        "evidence": [str(bad.event_id)],
+    }
+
+
 def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
-    """Records of oversight.alert.v1 (without ids) that say that the bad ones of ``ratings`` (accepted) came in; each a
-    function of its rating alone, whose id is its evidence.
-    """
+    """``alert`` by column, for the bad ones of ``ratings`` (accepted)."""
     text = _filled(
         data()["bad_rating"]["issued"],
         department=pl.col("department").replace_strict(_department_names(), return_dtype=pl.String),
@@ -308,19 +379,26 @@ def revocation(bad: Rating, later: Rating) -> dict[str, Any]:
     reason, change = rule["revocation"][later.operation]
     text = rule["revoked"].format(department=_department(bad.department), case_no=bad.case_no, change=change)
     return {
-        **_rule(),
-        "region": bad.region,
-        "department": bad.department,
+        **_about(bad),
         "occurred_at": later.occurred_at,
         "received_at": max(bad.received_at, later.received_at),
-        "case_no": bad.case_no,
-        "item_code": bad.item_code,
-        "issued_at": bad.received_at,
         "event_type": "alert.revoked",
         "alert_seq": 1 + later.revision,
         "summary": text,
         "revoked_reason_code": reason,
         "evidence": [str(bad.event_id), str(later.event_id)],
+    }
+
+
+def _about(bad: Rating) -> Mapping[str, Any]:
+    """What every word about one bad rating says alike."""
+    return {
+        **_rule(),
+        "region": bad.region,
+        "department": bad.department,
+        "case_no": bad.case_no,
+        "item_code": bad.item_code,
+        "issued_at": bad.received_at,
     }
 
 

@@ -37,7 +37,7 @@ def horizon(place: Place, end_offset: int | None, ceiling: int, oldest_unsent: i
     inbound events; None: none) was read; None if the broker did not say. A partition that is not caught up
     stands at its watermark.
     """
-    if end_offset is None or place.next_offset < end_offset:
+    if end_offset is None or place.next_offset != end_offset:  # beyond the end: the log has lost records
         return place.watermark
     bound = ceiling if oldest_unsent is None else min(ceiling, oldest_unsent - 1)
     return max(place.watermark, bound)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from schemas import codec, envelope
+from schemas.errors import Rejected, Retryable
 from schemas.topics import Topic
 from streams.store import bulk
 from streams.store.tables import outbox
@@ -61,7 +62,8 @@ def row(topic: Topic, record: Mapping[str, Any]) -> OutboxRow:
 def enqueue(tx: sa.Connection, rows: Sequence[OutboxRow]) -> list[Enqueued]:
     """Store the new rows in the order given and wake the relay; one outcome for each row, in order.
 
-    Runs in the caller's transaction and does not commit.
+    Runs in the caller's transaction and does not commit. Raises ``Retryable`` if an event is there already under a
+    newer contract than this release knows.
     """
     if not rows:
         return []
@@ -114,13 +116,17 @@ def _outcome(tx: sa.Connection, row: OutboxRow, fresh: set[tuple[Any, ...]], kno
         fresh.discard(place)  # a second row of the same id in this batch is compared with the first
         return Enqueued(row.event_id, "new", _receipt(row.event_id, envelope.digest(row.value)))
     digest, content = known[place]
-    if content == row.content_digest:
-        return Enqueued(row.event_id, "same", _receipt(row.event_id, digest))
-    return Enqueued(row.event_id, "conflict", _receipt(row.event_id, digest), _differing(tx, row))
+    differing = () if content == row.content_digest else _differing(tx, row)
+    outcome: Literal["same", "conflict"] = "conflict" if differing else "same"
+    return Enqueued(row.event_id, outcome, _receipt(row.event_id, digest), differing)
 
 
 def _differing(tx: sa.Connection, row: OutboxRow) -> tuple[str, ...]:
-    stored = read_back(tx, row.topic, row.event_id)
+    """Fields in which the stored event is another; none if it is the same under an older contract's bytes."""
+    try:
+        stored = read_back(tx, row.topic, row.event_id)
+    except Rejected:
+        raise Retryable(f"{row.topic.name} {row.event_id} is stored under a newer contract: upgrade") from None
     new = codec.decode(row.value, row.topic)
     return tuple(name for name in new if name != "received_at" and new[name] != stored.get(name))
 

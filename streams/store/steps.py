@@ -16,12 +16,13 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from schemas import codec, envelope
-from schemas.errors import Fault, Rejected
+from schemas import codec, contracts, envelope
+from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import DEADLETTER, Topic
 from streams.store import bulk, inflight, outbox
 from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import dead_letter
+from streams.store.tables import outbox as outbox_table
 
 MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that calendars here can name
 DEAD_ORIGINAL_LIMIT = 192 * 1024  # bytes of the original that still fit, with the rest, into a record of 256 KiB
@@ -120,7 +121,7 @@ def keep_new(
     if not events:
         return []
     note_watermarks(tx, ((e.carried.partition, e.record["received_at"]) for e in events))
-    rows = [{**_common(e), **extra(e)} for e in events]
+    rows = [{**common_columns(e), **extra(e)} for e in events]
     inserted = {row[0] for row in bulk.insert_new(tx, table, rows, ("event_id",))}
     new, repeated = [], []
     for event in events:
@@ -133,7 +134,8 @@ def keep_new(
     return new
 
 
-def _common(event: Event) -> dict[str, Any]:
+def common_columns(event: Event) -> dict[str, Any]:
+    """The columns that every table of events has."""
     record = event.record
     return {
         "event_id": event.event_id,
@@ -193,9 +195,13 @@ def say(tx: sa.Connection, saids: Sequence[Said]) -> None:
 
 
 def bury(tx: sa.Connection, refused: Sequence[Refused]) -> None:
-    """Keep refused records whole in ``dead_letter`` and say so on ``bus.deadletter.v1``; each once."""
+    """Keep refused records whole in ``dead_letter`` and say so on ``bus.deadletter.v1``; each once.
+
+    Raises ``Retryable`` if one of them is not to be refused but to be read by a newer release.
+    """
     if not refused:
         return
+    _await_upgrade(tx, refused)
     rows = [_dead_row(r) for r in refused]
     inserted = {row[0] for row in bulk.insert_new(tx, dead_letter, rows, ("dead_id",))}
     saids = []
@@ -204,6 +210,33 @@ def bury(tx: sa.Connection, refused: Sequence[Refused]) -> None:
             inserted.discard(row["dead_id"])
             saids.append(_dead_said(one, row))
     say(tx, saids)
+
+
+def _await_upgrade(tx: sa.Connection, refused: Sequence[Refused]) -> None:
+    """Raise ``Retryable`` for a record that a newer release published: it is not wrong, this process is too old.
+
+    Only the outbox makes it genuine; what anybody else puts under a schema id of the future is refused.
+    """
+    for one in refused:
+        carried = one.carried
+        if one.fault.reason == "unknown_schema" and _is_newer(carried) and _published(tx, one):
+            where = f"{carried.topic.name}/{carried.partition} at {carried.offset}"
+            raise Retryable(f"{where} is under a newer contract than this release knows: upgrade this process")
+
+
+def _is_newer(carried: Carried) -> bool:
+    written, ours = codec.schema_id_of(carried.value), carried.topic.schema_id
+    return written > ours and written % contracts.VERSION_STEP == ours % contracts.VERSION_STEP
+
+
+def _published(tx: sa.Connection, refused: Refused) -> bool:
+    c = outbox_table.c
+    found = sa.select(c.seq).where(
+        c.topic == refused.carried.topic.name,
+        c.event_id == _claimed_id(refused),
+        c.digest == envelope.digest(refused.carried.value),
+    )
+    return tx.execute(found).first() is not None
 
 
 def _dead_row(refused: Refused) -> dict[str, Any]:

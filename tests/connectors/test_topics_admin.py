@@ -94,7 +94,7 @@ def test_a_missing_topic_is_drift_and_is_made_again(applied: str) -> None:
     assert wait_until(lambda: ALERT.name not in admin.list_topics(), 60)
     admin.close()
     assert topics_admin.check(applied) == [f"{ALERT.name}: missing"]
-    assert topics_admin.apply(applied) == [f"{ALERT.name}: created with 12 partitions"]
+    assert topics_admin.apply(applied) == [f"{ALERT.name}: created with 12 partitions, copies: 1"]
 
 
 def test_a_replication_other_than_asked_for_is_drift(applied: str) -> None:

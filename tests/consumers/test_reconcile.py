@@ -100,6 +100,14 @@ def test_a_row_deleted_from_an_event_table_is_missing_there_and_so_is_its_upload
     assert named(report, "missing_at", "applied") == {lost}
 
 
+def test_a_row_that_stands_three_times_is_doubled_there(settled: Any) -> None:
+    doubled = one_rating(settled)
+    settled.run("ALTER TABLE rating_event DROP CONSTRAINT rating_event_pkey")
+    twice = "INSERT INTO rating_event SELECT t.* FROM rating_event t, generate_series(1, 2) WHERE event_id = :i"
+    settled.run(twice, i=doubled)
+    assert named(look(settled), "doubled_at", "applied") == {doubled}
+
+
 def test_an_altered_digest_in_the_database_differs_there(settled: Any) -> None:
     altered = one_rating(settled)
     settled.run("UPDATE rating_event SET digest = gen_random_uuid() WHERE event_id = :i", i=altered)

@@ -75,9 +75,13 @@ def test_the_oracle_imports_nothing_of_the_product() -> None:
 def test_the_report_says_which_part_missed_its_target(tmp_path: Path) -> None:
     from govbus.chaos import report
 
-    report.merge(tmp_path, "kills", {"text": "kill -9", "target": "0 lost", "met": False, "faults": ["seed 3: lost"]})
-    report.merge(tmp_path, "planted", {"text": "planted", "target": "all", "met": True, "caught": 14})
+    parts = {"kills": ("kill -9", "0 lost"), "poison": ("poison", "exact"), "planted": ("planted", "all")}
+    missed = {"text": "kill -9", "target": "0 lost", "asked": 9, "done": 8, "lost": 1, "doubled": 0, "met": False,
+              "took_s": 240.0, "recovery_s": {"p95": 4.5}, "faults": ["seed 3: lost"]}  # fmt: skip
+    report.merge(tmp_path, "kills", missed, parts)
+    report.merge(tmp_path, "planted", {"text": "planted", "target": "all", "met": True, "caught": 14}, parts)
     page = (tmp_path / "reliability.md").read_text()
-    assert "Target: 0 lost · **missed**" in page
+    assert "| kill -9 | 0 lost | 9 | 8 | 1 | 0 | 4.5 s | **missed** | 4 min | " in page
+    assert "| poison | exact |  |  |  |  |  | not run |  |  |" in page
     assert "| faults | seed 3: lost |" in page
     assert "Target: all · met" in page

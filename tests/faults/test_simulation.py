@@ -1,26 +1,32 @@
-"""The deterministic simulation: some seeds are clean, seeds that failed once too, and planted bugs are caught."""
+"""The deterministic simulation: some seeds are clean, a seed repeats exactly, and every planted bug is caught."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from connectors.local.postgres import Postgres
+from govbus.chaos import rig
 from govbus.chaos.sim import seeds
-from govbus.chaos.sim.planted import PLANTED
+from govbus.chaos.sim.kinds import KINDS
+from govbus.chaos.sim.planted import BUGS, UNSEEDED
+from govbus.chaos.sim.seeds import Line, Result, simulated
+from govbus.cli import build
 
 pytestmark = pytest.mark.stack
-SEEDS = 20
-SEEDS_FOR_A_BUG = 30
-"""Within so many seeds each of these bugs must be caught."""
-CAUGHT = (
-    "the relay marks before it sends",
-    "a worker's cursor moves before the state",
-    "a repeated case event counts again",
-    "dead letters have random ids",
-)
-"""Of ``PLANTED``, those seen caught; the others wait for more seeds or sharper faults."""
+SEEDS = 12
+REPEATED = 5
+CAUGHT: Mapping[str, int] = {}
+"""A seed that catches each bug; in brackets how many of forty seeds do."""
+Lines = dict[str, dict[int, list[Line]]]
 
 
 @pytest.fixture(scope="module")
@@ -29,20 +35,68 @@ def server() -> Iterator[Postgres]:
         yield made
 
 
-def test_nothing_is_lost_doubled_or_wrong_in_some_seeds(server: Postgres) -> None:
-    result = seeds.batch(server, "some", 0, SEEDS)
-    assert result.failed == {}
-    assert result.ran == SEEDS
-    assert {"kill", "rebalance", "freeze", "reset", "drop", "repeat"} <= result.happened.keys()
+@pytest.fixture(scope="module")
+def lines(server: Postgres) -> Lines:
+    """Everything that is looked at here, run in one process; by planted bug and seed."""
+    work = [(seed, "nothing") for seed in (*range(SEEDS), *seeds.regressions(), REPEATED)]
+    work += [(seed, bug) for bug, seed in CAUGHT.items()] + 2 * [(REPEATED, UNSEEDED)]
+    found: Lines = {}
+    for line in seeds.batch(server, "lines", work):
+        found.setdefault(line["planted"], {}).setdefault(line["seed"], []).append(line)
+    return found
 
 
-@pytest.mark.parametrize("seed", [s for s in seeds.regressions() if s >= SEEDS])
-def test_a_seed_that_once_failed_is_clean(seed: int, server: Postgres) -> None:
-    assert seeds.batch(server, f"seed_{seed}", seed, 1).failed == {}
+def test_nothing_is_lost_doubled_or_wrong_in_some_seeds_and_in_those_that_once_failed(lines: Lines) -> None:
+    ran = {seed: line["complaints"] for seed, (line, *_) in lines["nothing"].items()}
+    assert ran == {seed: [] for seed in {*range(SEEDS), *seeds.regressions()}}
 
 
-@pytest.mark.parametrize("bug", CAUGHT)
-def test_a_planted_bug_is_caught(bug: str, server: Postgres) -> None:
-    assert bug in PLANTED
-    result = seeds.batch(server, f"bug_{abs(hash(bug))}", 0, SEEDS_FOR_A_BUG, planted=bug)
-    assert len(result.failed) == 1, f"{bug}: not caught in {result.ran} seeds"
+def test_a_seed_repeats_exactly_whatever_ran_before_it(lines: Lines, server: Postgres) -> None:
+    first, *again = lines["nothing"][REPEATED]
+    (alone,) = seeds.batch(server, "alone", [(REPEATED, "nothing")])
+    assert len(again) == 1
+    assert [line["trace"] for line in (*again, alone)] == [first["trace"]] * 2
+
+
+def test_a_choice_that_nobody_seeded_is_seen_in_the_trace(lines: Lines) -> None:
+    assert len({line["trace"] for line in lines[UNSEEDED][REPEATED]}) == 2
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_caught(bug: str, lines: Lines) -> None:
+    (line,) = lines[bug][CAUGHT[bug]]
+    assert line["complaints"] != []
+
+
+def test_a_failing_seed_is_told_with_the_command_that_repeats_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    bug, seed = next(iter(CAUGHT.items()))
+    sick = replace(rig.PARTS["seeds"], run=partial(simulated, planted=bug))
+    monkeypatch.setattr(rig, "PARTS", {**rig.PARTS, "seeds": sick})
+    found = _run(f"govbus chaos --seeds 2 --first-seed {seed - 1} --json")
+    assert f"govbus chaos --seeds 1 --first-seed {seed}" in found["again"]
+    again = _run(f"govbus chaos --seeds 1 --first-seed {seed} --json")
+    told = [text for text in found["faults"] if text.startswith(f"seed {seed}: ")]
+    assert again["faults"] == told != []
+
+
+def _run(command: str) -> dict[str, Any]:
+    """What a failing run of ``command`` says about its seeds."""
+    result = CliRunner().invoke(build(), shlex.split(command)[1:])
+    assert result.exit_code == 1
+    found: dict[str, dict[str, Any]] = json.loads(result.stdout)
+    return found["seeds"]
+
+
+def test_a_seed_that_once_failed_stays_with_a_word_about_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "regressions.txt"
+    kept.write_text("# what this is\n4711  an alert was said twice\n\n13  lost\n")
+    monkeypatch.setattr(seeds, "REGRESSIONS", kept)
+    assert seeds.regressions() == [4711, 13]
+
+
+def test_a_kind_of_fault_that_many_seeds_never_draw_is_named() -> None:
+    result = Result()
+    for seed in range(2):
+        result.hear({"seed": seed, "complaints": [], "happened": dict.fromkeys(KINDS[1:], 1), "trace": str(seed)})
+    assert result.never_drawn == [KINDS[0]]
+    assert result.per_100("happened") == {KINDS[0]: 0.0, **dict.fromkeys(KINDS[1:], 100.0)}

@@ -16,7 +16,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -30,14 +29,14 @@ from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2
 
 from connectors import topics_admin
-from connectors.intake.calendar import calendar_row
-from govbus.district import cases, clock, faults, items, ratings, records
-from govbus.district.generator import EVERY_PUBLISHER, KNOWN_BEFORE, REVISION_HEARD, SPAN
-from govbus.district.model import HESHAN, Item, Poison, Row, Story
+from govbus.chaos.sim import history as makers
+from govbus.chaos.sim.history import END
+from govbus.district import cases, faults, records
+from govbus.district.generator import SPAN
+from govbus.district.model import HESHAN, Poison, Row
 from govbus.district.publishing import raws, whole
-from govbus.district.ratings import Opinion
 from schemas import codec, envelope
-from schemas.topics import CALENDAR, CASE, INBOUND, RATING, Topic
+from schemas.topics import CASE, INBOUND, RATING, Topic
 from streams.agents import projections
 from streams.rules import lifecycle
 from streams.store import judge, sets, tally
@@ -46,11 +45,8 @@ from streams.store.projection import Carried, Projection, Ticking
 from streams.store.tables import STATE_TABLES, cursor, metadata
 
 pytestmark = pytest.mark.stack
-DAY_MS = 86_400_000
-END = SPAN.end
 HISTORIES = 60
 POSITIVE = 0x7FFFFFFF
-REFERENCE_YEARS = (2019, 2020, 2021)
 
 
 # --- histories: a few keys of every kind of the simulated district ---
@@ -77,84 +73,19 @@ class Entry:
 def history(seed: int) -> tuple[Entry, ...]:
     """The records of one history in the order in which the bus heard of them; the last one is heard at ``END``."""
     rng = random.Random(seed)
-    stories = _stories(rng)
+    told = makers.stories(rng, 3)
     rows = [
-        *_references(rng, stories),
-        *(_late(rng, row) for s in stories for row in cases.rows(rng, s)),
-        *(_late(rng, ratings.row(rng, o)) for s in stories[:2] for o in _opinions(rng, s)),
-        *(row for k in _licences(rng) for row in k.rows),
-        *_resource(rng),
-        *(
-            row
-            for s in stories[:2]
-            for row in records.handling(f"A-{s.case_no}", s, SPAN.start, END)[: rng.randint(1, 6)]
-        ),
+        *makers.references(rng, told),
+        *(makers.late(rng, row) for s in told for row in cases.rows(rng, s)),
+        *makers.opinion_rows(rng, told),
+        *makers.licences(rng, told),
+        *makers.resource(rng, told),
+        *makers.handling(rng, told),
         records.behaviour(rng, seed, "HS-YJJ", SPAN.start),
         *records.ticket(seed, HESHAN, END - 44 * 3_600_000 - 1_000),
     ]
     entries = [_entry(row) for row in rows] + _wrong(rng, rows)
     return tuple(sorted(entries, key=lambda e: e.received_at))
-
-
-def _stories(rng: random.Random) -> list[Story]:
-    """Three cases with much to tell: of thirty that might be, three of the longest ten."""
-    versions: dict[str, list[Item]] = defaultdict(list)
-    for item in items.build(random.Random(1), 3):
-        if item.region == HESHAN:
-            versions[item.code].append(item)
-    codes = list(versions)
-    told = []
-    for number in range(30):
-        code = rng.choice(codes)
-        submitted = cases.submission(rng, date(2020, 1, 2), date(2020, 12, 1))
-        told.append(cases.story(rng, f"{code}2020{number:05d}", tuple(versions[code]), submitted, SPAN))
-    return rng.sample(sorted(told, key=lambda s: -len(s.told))[:10], 3)
-
-
-def _late(rng: random.Random, row: Row) -> Row:
-    """A quarter of the rows comes up to ten days late, so also out of order."""
-    late = rng.choice((0, 0, 0, rng.randrange(10 * DAY_MS)))
-    return replace(row, received_at=min(row.received_at + late, END))
-
-
-def _references(rng: random.Random, stories: Sequence[Story]) -> list[Row]:
-    """Calendars with a revision and one of the district's own, and every version of the items."""
-    known = [
-        calendar_row(y, occurred_at=KNOWN_BEFORE, department=EVERY_PUBLISHER)
-        for y in REFERENCE_YEARS[: rng.choice((2, 3))]
-    ]
-    known[1]["days"] = [d for d in known[1]["days"] if d["day"] not in clock.WORKED_BEFORE_THE_REVISION]
-    revised = calendar_row(2020, occurred_at=REVISION_HEARD, department=EVERY_PUBLISHER, revision=2)
-    own_at = SPAN.start + rng.randrange(200 * DAY_MS)
-    own = calendar_row(2020, occurred_at=own_at, department=EVERY_PUBLISHER, region=HESHAN)
-    own["days"] = [*own["days"], {"day": date(2020, 6, 3), "working": False, "name": "防汛"}]
-    rows = [Row(CALENDAR, HESHAN, EVERY_PUBLISHER, KNOWN_BEFORE, r) for r in known]
-    rows += [Row(CALENDAR, HESHAN, EVERY_PUBLISHER, at, r) for at, r in ((REVISION_HEARD, revised), (own_at, own))]
-    versions = {(v.code, v.version): v for s in stories for v in s.versions}
-    return rows + list(items.rows(versions.values(), KNOWN_BEFORE + 60_000))
-
-
-def _opinions(rng: random.Random, story: Story) -> list[Opinion]:
-    """One visit corrected or withdrawn and rated again, another whose default gives way to a real rating."""
-    at = END - rng.randrange(20, 200) * DAY_MS
-    channel = rng.randrange(len(ratings.CHANNELS))
-    first = Opinion(story, 1, 0, "I", rng.choice((1, 2, 5)), channel, at, at + 30_000)
-    amended = replace(first, revision=1, operation=rng.choice("UD"), score=rng.choice((1, 4)), received_at=at + DAY_MS)
-    again = replace(first, assess_no=2, score=4, occurred_at=at + 9 * DAY_MS, received_at=at + 9 * DAY_MS + 1)
-    default = replace(first, service_no=2, score=5, is_default=True)
-    real = replace(default, revision=1, score=2, is_default=False, occurred_at=at + DAY_MS, received_at=at + DAY_MS + 5)
-    return [first, *rng.sample((amended, again, default, real), rng.randint(1, 4))]
-
-
-def _licences(rng: random.Random) -> list[records.Licence]:
-    """A stock licence and one of a case, the likelier the more happens to them."""
-    made = [records.licence(rng, n, "HS-SCJGJ", HESHAN, SPAN.start, SPAN, "C" * (n % 2)) for n in range(20)]
-    return sorted(made, key=lambda k: -len(k.rows))[rng.randrange(3) :][:2]
-
-
-def _resource(rng: random.Random) -> list[Row]:
-    told = records.resource(rng, rng.randrange(900), "HS-SLJ", HESHAN, SPAN).rows
-    return [told[0], *rng.sample(told[1:], min(5, len(told) - 1))]
 
 
 def _wrong(rng: random.Random, rows: list[Row]) -> list[Entry]:

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
-from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import TopicPartition
 
 from streams.store.lot import gathered
-from streams.transport import Batches, ChunkRecords
+from streams.transport import Batches, ChunkRecords, Damaged
 
 HEADERS = [("ce_id", b"1"), ("ce_type", b"x")]
 
@@ -21,6 +20,12 @@ def batch(base: int, count: int, compression: int, headers: list[tuple[str, byte
     for i in range(count):
         builder.append(i, 10**12, b"k", b"%d" % (base + i), headers)
     return base.to_bytes(8, "big") + bytes(builder.build())[8:]
+
+
+def parts(raw: bytes, position: int) -> list[Any]:
+    """What a fetch from ``position`` yields, piece by piece."""
+    given: list[Any] = [TopicPartition("t", 0), Batches(raw), None, position, None, None, True, READ_UNCOMMITTED]
+    return list(ChunkRecords(*given))
 
 
 def fetched(raw: bytes, position: int) -> tuple[list[int], int]:
@@ -46,6 +51,7 @@ def test_every_record_from_the_position_on_is_yielded_once(
 def test_what_is_before_a_damaged_batch_is_read_and_the_damaged_one_is_told() -> None:
     sound, damaged = batch(0, 40, 0, HEADERS), bytearray(batch(40, 40, 0, HEADERS))
     damaged[-1] ^= 1
-    assert fetched(sound + bytes(damaged), 0) == (list(range(40)), 40)
-    with pytest.raises(CorruptRecordException):
-        fetched(bytes(damaged), 40)
+    found = parts(sound + bytes(damaged), 0)
+    assert [r.offset for r in found[0]] == list(range(40))
+    assert found[1:] == [Damaged(40)]
+    assert parts(bytes(damaged), 40) == [Damaged(40)]

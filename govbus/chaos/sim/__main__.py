@@ -1,4 +1,4 @@
-"""One process of the simulation: runs the seeds it is given and prints one JSON line for each."""
+"""One process of the simulation: runs the seeds that standard input names and prints one JSON line for each."""
 
 from __future__ import annotations
 
@@ -12,30 +12,22 @@ import structlog
 
 
 def main() -> None:
-    """``python -m govbus.chaos.sim --url URL --seeds 1,2,5 [--planted NAME]…``"""
+    """``python -m govbus.chaos.sim --url URL``; standard input: a JSON list of [seed, name of a planted bug]."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
-    parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--step", type=int, default=1)
-    parser.add_argument("--planted", default="nothing")
     told = parser.parse_args()
     _be_quiet()
-    from govbus.chaos.sim import run
     from govbus.chaos.sim.database import connect
     from govbus.chaos.sim.planted import PLANTED
+    from govbus.chaos.sim.run import Runner
 
-    runner = run.Runner(connect(told.url))
-    seeds = range(told.first, told.first + told.count * told.step, told.step)
-    for seed in seeds:
+    runner = Runner(connect(told.url))
+    for seed, bug in json.load(sys.stdin):
         runner.expected(seed)
-        with PLANTED[told.planted]():
+        with PLANTED[bug]():
             outcome = runner.one(seed)
-        line = {"seed": seed, "complaints": outcome.complaints[:20], "happened": outcome.happened}
-        sys.stdout.write(json.dumps(line, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({"planted": bug, **outcome.plain()}, ensure_ascii=False) + "\n")
         sys.stdout.flush()
-        if told.planted != "nothing" and outcome.complaints:
-            return
 
 
 def _be_quiet() -> None:

@@ -20,10 +20,14 @@ from kafka.errors import KafkaConnectionError
 from kafka.partitioner.default import murmur2
 from kafka.structs import TopicPartition
 
-from govbus.chaos.sim.schedule import FOREVER, pause
+from govbus.chaos.sim.kinds import CARRIED_AGAIN, HOLE, UNHEARD, UNTOLD
+from govbus.chaos.sim.schedule import FOREVER, note, pause, reach
 from schemas.topics import TOPICS, Topic
 
 PARTITIONS = 2
+MOST = 50
+LOST = 0.7
+"""Share of a group's commits that are lost together."""
 POSITIVE = 0x7FFFFFFF
 Place = tuple[str, int]
 
@@ -48,41 +52,67 @@ class Record:
 
 
 class Log:
-    """The brokers: every partition's records."""
+    """The brokers: every partition's records; None is an offset that holds none, as after a transaction's marker."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(self, rng: random.Random, holes: float = 0.0) -> None:
         self.rng = rng
-        self.partitions: dict[Place, list[Record]] = {
+        self._holes = holes
+        self._slots: dict[Place, list[Record | None]] = {
             (t.name, p): [] for t in TOPICS for p in range(min(t.partitions, PARTITIONS))
         }
-        self.version = 0
-        """Grows with every append."""
+        self.known: set[tuple[str, str]] = set()
+        """(topic, event id) of every record."""
         self.away = False
         """While set, no client gets an answer."""
+        self.unanswered = False
+        """The next producer that sends is not told so."""
 
     def append(self, topic: str, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Record:
         """Put a record where the Java client would."""
-        count = sum(1 for name, _ in self.partitions if name == topic)
+        count = sum(1 for name, _ in self._slots if name == topic)
         place = (topic, (murmur2(key or b"") & POSITIVE) % count)
-        record = Record(*place, len(self.partitions[place]), key, value, tuple(headers))
-        self.partitions[place].append(record)
-        self.version += 1
+        slots = self._slots[place]
+        if self._holes and self.rng.random() < self._holes:
+            note(HOLE)
+            slots.append(None)
+        record = Record(*place, len(slots), key, value, tuple(headers))
+        slots.append(record)
+        if (topic, record.event_id) in self.known:
+            note(CARRIED_AGAIN)
+        self.known.add((topic, record.event_id))
         return record
 
     def end(self, place: Place) -> int:
         """The offset after the last record."""
-        return len(self.partitions[place])
+        return len(self._slots[place])
+
+    def records(self, place: Place) -> list[Record]:
+        """All of them."""
+        return [r for r in self._slots[place] if r]
+
+    def at(self, place: Place, offset: int) -> Record | None:
+        """The record there, if there is one."""
+        slots = self._slots.get(place, [])
+        return slots[offset] if offset < len(slots) else None
 
     def read(self, place: Place, offset: int, most: int) -> list[Record]:
         """Some of the records from ``offset`` on, at least one if there is one."""
         waiting = min(self.end(place) - offset, most)
-        count = self.rng.choice((waiting, waiting, self.rng.randint(1, waiting))) if waiting > 0 else 0
-        return self.partitions[place][offset : offset + count]
+        if waiting <= 0:
+            return []
+        count = self.rng.choice((waiting, self.rng.randint(1, waiting)))
+        found = [r for r in self._slots[place][offset : offset + count] if r]
+        return found or [r for r in self._slots[place][offset:] if r][:1]
+
+    @property
+    def numbers(self) -> list[Place]:
+        """Every partition there is."""
+        return list(self._slots)
 
     def places(self, topics: Iterable[Topic]) -> list[Place]:
         """All partitions of ``topics``."""
         names = {t.name for t in topics}
-        return [place for place in self.partitions if place[0] in names]
+        return [place for place in self._slots if place[0] in names]
 
 
 # --- the group ---
@@ -134,10 +164,12 @@ class Group:
             raise Fenced
         self.committed.update(offsets)
 
-    def forget_commits(self) -> None:
-        """Some commits are lost, others go back."""
-        for place, offset in list(self.committed.items()):
-            self.committed[place] = self._log.rng.choice((offset, 0, offset // 2))
+    def forget_commits(self) -> bool:
+        """Some commits are lost, others go back; False if there was none."""
+        lost = [place for place in self.committed if self._log.rng.random() < LOST]
+        for place in lost:
+            self.committed[place] = self._log.rng.choice((0, self.committed[place] // 2))
+        return bool(lost)
 
 
 # --- clients ---
@@ -192,11 +224,15 @@ class Producer:
             return pause(1.0)
         sent = [(q, self._send(q)) for q in self._some()]
         pause()  # sent, and nobody told
-        if sent and self._fails():
+        if sent and (self._log.unanswered or self._fails()):
+            self._log.unanswered = False
+            note(UNTOLD)
             self._queue.clear()
             raise KafkaException(KafkaError(KafkaError._FATAL))
         for queued, record in sent:
             queued.report(None, Message(record))
+        if sent:
+            reach("after a durable step", "log")
         return None
 
     def purge(self) -> None:
@@ -220,7 +256,7 @@ class Reader:
 
     def partitions_for_topic(self, topic: str) -> set[int]:
         """Their numbers."""
-        return {n for name, n in self.log.partitions if name == topic}
+        return {n for name, n in self.log.numbers if name == topic}
 
     def assign(self, places: Iterable[TopicPartition]) -> None:
         """Read these."""
@@ -238,6 +274,7 @@ class Reader:
         """Something of what waits, in some of the partitions; waits until there is something."""
         pause(FOREVER, lambda: any(o < self.log.end(p) for p, o in self.positions.items()))
         if self.log.away or self.fails():
+            note(UNHEARD)
             pause(1.0)
             raise KafkaConnectionError("the simulated broker is away")
         found = {}
@@ -256,6 +293,8 @@ class Fetcher:
 
     def __init__(self, log: Log, group: Group, member: Member) -> None:
         self.positions: dict[Place, int] = defaultdict(int)
+        self.most = MOST
+        """Records of one partition that one fetch brings."""
         self.member = member
         self._log = log
         self._group = group
@@ -280,7 +319,7 @@ class Fetcher:
         """Some records of some of ``places``, now."""
         found = {}
         for place in places:
-            if not self._log.away and (records := self._log.read(place, self.positions[place], 50)):
+            if not self._log.away and (records := self._log.read(place, self.positions[place], self.most)):
                 self.positions[place] = records[-1].offset + 1
                 found[place] = [records]
         return found

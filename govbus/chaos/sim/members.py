@@ -13,6 +13,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -22,10 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
+import connectors.intact
 import connectors.relay
 import consumers.loop
 import streams.agents.line
 import streams.app
+import streams.rules.calendar
 import streams.transport
 from connectors.province.push import Queue, Sender
 from connectors.relay import Relay
@@ -34,11 +37,12 @@ from consumers.directory.view import View
 from consumers.province.keys import Signer
 from govbus.chaos.sim.database import Connection
 from govbus.chaos.sim.history import History, Stray
-from govbus.chaos.sim.log import Fetcher, Group, Log, Member, Producer, Reader
+from govbus.chaos.sim.kinds import LATE, LOST, REFUSED, TWICE, UNRECEIPTED, ZOMBIE
+from govbus.chaos.sim.log import MOST, Fetcher, Group, Log, Member, Producer, Reader
 from govbus.chaos.sim.loop import Loop
-from govbus.chaos.sim.schedule import Process, Schedule, Stop, Time, pause
+from govbus.chaos.sim.schedule import FOREVER, Process, Schedule, Stop, Time, note, pause, reach
 from govbus.district.model import Row
-from govbus.district.publishing import Departments
+from govbus.district.publishing import Departments, Raw
 from schemas import receipts
 from schemas.errors import Retryable
 from streams.agents import projections
@@ -48,8 +52,11 @@ from streams.store.tally import TallyProjection
 from streams.transport import Chunk, ChunkConsumer
 
 SETTLE_MS = 200
-TICK_S, ASIDE_S, POLL_S, STRETCHED = 1.0, 1.0, 5.0, 20.0
-"""Paces of those who look again though nothing stirred: slower than in the product, for each look costs time."""
+TICK_S, ASIDE_S, POLL_S, STRETCHED, MIRROR_S = 1.0, 1.0, 5.0, 20.0, 0.1
+"""Paces of those who look again though nothing stirred: slower than in the product, for each look costs time. Only
+offsets are mirrored more often, or there would be no commits to lose."""
+RATHER_BEFORE_OTHERS = 0.7
+"""How often a chunk that is to be lost is one behind which there is more: only then is there a gap to see."""
 Dice = Callable[[], bool]
 
 
@@ -66,11 +73,17 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(streams.agents.line, "TICK_S", TICK_S),
         patch.object(TallyProjection, "aside_s", ASIDE_S),
         patch.object(connectors.relay, "Producer", lambda *_, **__: Producer(log, fails)),
+        patch.object(connectors.intact, "ends", lambda _, places: {place: log.end(place) for place in places}),
         patch.object(consumers.loop, "reader", lambda _: Reader(log, fails)),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(driver.Consumer, "__init__", _without_services),
+        patch.object(streams.rules.calendar, "_calendar", _calendar),
     ):
         yield
+
+
+_calendar = lru_cache(maxsize=500)(streams.rules.calendar._calendar.__wrapped__)
+"""As the product's, but for many histories in turn."""
 
 
 # --- departments ----------------------------------------------------------------------------------
@@ -91,7 +104,7 @@ class Department:
         departments = Departments(self.engine, repeated=True)
         again = True
         while self.rows:
-            some = list(self.rows)[: self.schedule.rng.choice((1, 3, 9, 20))]
+            some = list(self.rows)[: self.schedule.rng.choice((1, 5, 20))]
             try:
                 departments.publish(some, again)
             except Retryable:
@@ -112,13 +125,14 @@ def smuggle(log: Log, strays: Sequence[Stray]) -> None:
     for stray in strays:
         pause(log.rng.random(), None)
         if stray.after:
-            pause(float("inf"), lambda s=stray: _carried(log, s))  # type: ignore[misc]
+            pause(FOREVER, lambda a=stray.after: _carried(log, a))  # type: ignore[misc]
         log.append(stray.raw.topic.name, stray.raw.key, stray.raw.value, stray.raw.headers)
 
 
-def _carried(log: Log, stray: Stray) -> bool:
-    places = (rs for (topic, _), rs in log.partitions.items() if topic == stray.raw.topic.name)
-    return any(r.event_id == stray.after for records in places for r in records)
+def _carried(log: Log, raw: Raw) -> bool:
+    """Whether it is there as it is: a damaged record may bear the same id or the same bytes."""
+    wanted = dict(raw.headers)["ce_id"].decode(), raw.value
+    return any((r.event_id, r.value) == wanted for p in log.places([raw.topic]) for r in log.records(p))
 
 
 # --- worker ---------------------------------------------------------------------------------------
@@ -160,7 +174,7 @@ class App:
 
 
 class Worker:
-    """One worker process: the transport's consumer, buffers as Faust's streams have them, and the lines."""
+    """A worker process: the transport's consumer, buffers as Faust's streams have them, and the lines."""
 
     def __init__(
         self,
@@ -175,15 +189,30 @@ class Worker:
         self.process = process
         self.member = Member(process.name)
         self.buffers: dict[str, deque[Chunk]] = defaultdict(deque)
+        self._mishap = ""
+        """What becomes of the chunk that it hands over next: ``LOST``, ``TWICE`` or ``LATE``."""
+        self._once_more: Chunk | None = None
         self.fetcher = Fetcher(log, group, self.member)
         self._group = group
+        self._log = log
         self._rng = log.rng
         self._loop = Loop(process)
+        process.on_durable = self._count_zombie
         mine = [p for p in projections() if p.topic in history.topics]
         self.lines = Lines(engine, [Line(engine, p, clock, SETTLE_MS, wall_ms) for p in mine])
         self._app: Any = App(self.lines)
         self._app.consumer = self._consumer = Consumer(self._app, self.fetcher)
         self._consumer.flow_active = False
+
+    def mislay(self, mishap: str) -> None:
+        """Let this become of the chunk that it hands over next; one to be lost is small, with more behind."""
+        self._mishap = mishap
+        self.fetcher.most = 1 if mishap == LOST else MOST
+
+    def _count_zombie(self) -> None:
+        """What a worker commits though others have taken over, and it does not know."""
+        if self._group.stale(self.member):
+            note(ZOMBIE)
 
     def start(self) -> None:
         """Begin to live; a member of the group at the next rebalance."""
@@ -226,8 +255,28 @@ class Worker:
             async for tp, message in consumer.getmany(1.0):
                 mark = consumer._read_offset[tp]
                 if mark is None or message.offset > mark:
-                    self.buffers[tp.topic].append(message.value)
+                    self._hand_over(message.value)
                     consumer._read_offset[tp] = message.offset
+
+    def _hand_over(self, chunk: Chunk) -> None:
+        """To the stream of its topic, unless the seed has something else in mind: the chunk is gone, so that the next
+        one starts above the cursor; it comes twice at once; it comes once more after the next one.
+        """
+        place = (chunk.topic, chunk.partition)
+        if self._mishap == LOST and self._log.end(place) == chunk.end and self._rng.random() < RATHER_BEFORE_OTHERS:
+            return self.buffers[chunk.topic].append(chunk)
+        mishap = self._mishap
+        self.mislay("")
+        if mishap:
+            note(mishap)
+        if mishap != LOST:
+            self.buffers[chunk.topic].append(chunk)
+        if mishap == TWICE:
+            self.buffers[chunk.topic].append(chunk)
+        elif self._once_more:
+            self.buffers[self._once_more.topic].append(self._once_more)
+        self._once_more = chunk if mishap == LATE else None
+        return None
 
     async def _agent(self, line: Line) -> None:
         topic = line.projection.topic.name
@@ -239,7 +288,7 @@ class Worker:
     async def _mirror(self) -> None:
         """Faust commits now and then."""
         while True:
-            await asyncio.sleep(2.0)
+            await asyncio.sleep(MIRROR_S)
             await self._consumer.commit()
 
     async def _ends(self, topic: str) -> Mapping[int, int]:
@@ -276,17 +325,27 @@ class Province:
     """By (event id, digest): the batch that brought it first."""
     answers: dict[str, tuple[bytes, dict[str, Any]]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    mishap: str = ""
+    """What goes wrong with the next batch."""
 
     def answer(self, request: httpx.Request) -> httpx.Response:
         """Take a batch; it may refuse before, and the answer may be lost after."""
         pause()
-        if self.fails():
+        if self._goes_wrong(REFUSED):
             return httpx.Response(503, headers={"Retry-After": "1"})
         signed = self._take(json.loads(request.content), request.content)
+        reach("after a durable step", "province")
         pause()
-        if self.fails():
+        if self._goes_wrong(UNRECEIPTED):
             raise httpx.ReadTimeout("the simulated answer is lost")
         return httpx.Response(200, json=signed)
+
+    def _goes_wrong(self, how: str) -> bool:
+        wrong = self.mishap == how or self.fails()
+        if wrong:
+            self.mishap = ""
+            note(how)
+        return wrong
 
     def _take(self, batch: Mapping[str, Any], content: bytes) -> dict[str, Any]:
         """The receipt; the same for the same batch."""

@@ -5,6 +5,7 @@ A bug that nothing can notice is none: to apply known records again, for example
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,7 @@ import streams.agents.line
 from connectors import relay
 from connectors.province import push
 from consumers.loop import Chunk, Loop, Place
+from govbus.chaos.sim.schedule import Schedule, Strand
 from streams import transport
 from streams.store import applier, judge, steps
 from streams.store.applier import Applied
@@ -86,8 +88,12 @@ def _form_and_forget(tx: sa.Connection) -> Any:
     return rows
 
 
-PLANTED: Mapping[str, Plant] = {
-    "nothing": nullcontext,
+def _whom_nobody_seeded(schedule: Schedule) -> Strand | None:
+    ready = [s for s in schedule.strands if s.ready(schedule.now)]
+    return random.SystemRandom().choice(ready) if ready else None
+
+
+BUGS: Mapping[str, Plant] = {
     "the relay marks before it sends": lambda: patch.object(relay.Relay, "_forward", _mark_then_send),
     "a consumer's cursor moves before its effect": lambda: patch.object(Loop, "commit", _cursor_then_effect),
     "a worker's cursor moves before the state": lambda: patch.object(
@@ -101,4 +107,9 @@ PLANTED: Mapping[str, Plant] = {
     "dead letters have random ids": lambda: patch.object(steps, "_dead_row", _random_dead_id),
     "the push forgets a batch when it is formed": lambda: patch.object(push, "_form_batch", _form_and_forget),
 }
-"""By name; the first one is the calm conscience."""
+"""By name; each must be caught."""
+UNSEEDED = "turns by dice that nobody seeded"
+"""No bug of govbus, but one of the simulation: a seed would not repeat."""
+PLANTED: Mapping[str, Plant] = {
+    "nothing": nullcontext, **BUGS, UNSEEDED: lambda: patch.object(Schedule, "_any_ready", _whom_nobody_seeded),
+}  # fmt: skip

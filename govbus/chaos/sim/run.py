@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -16,19 +18,32 @@ from govbus.chaos.sim.schedule import Fault
 from govbus.chaos.sim.verdict import Case, Found
 from govbus.chaos.sim.world import Restless, World
 
-HISTORIES = 200
+HISTORIES = 300
 """So many different histories; seeds that are equal modulo this number share one."""
+COLLECT_EVERY = 25
+"""Seeds between two collections of Python's garbage; by itself it would look through everything much too often."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one seed."""
+    """What became of one seed. ``trace`` names every turn and the database it ended with."""
 
     seed: int
     complaints: list[str]
     happened: Mapping[str, int] = field(default_factory=dict)
+    reached: Mapping[str, int] = field(default_factory=dict)
+    killed_after: Mapping[str, int] = field(default_factory=dict)
+    trace: str = ""
     turns: int = 0
     seconds: float = 0.0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "seed": self.seed, "complaints": self.complaints[:20], "trace": self.trace,
+            "happened": {kind: count for kind, count in self.happened.items() if count},
+            "reached": self.reached, "killed_after": self.killed_after,
+        }  # fmt: skip
 
 
 class Runner:
@@ -38,11 +53,9 @@ class Runner:
         self._engine = engine
         self._calm: dict[int, Found] = {}
         self._count = 0
-
-    def run(self, seeds: Iterable[int]) -> Iterator[Outcome]:
-        """One outcome a seed, as they come."""
-        for seed in seeds:
-            yield self.one(seed)
+        gc.collect()
+        gc.freeze()
+        gc.disable()
 
     def expected(self, seed: int) -> Found:
         """The calm run of the seed's history."""
@@ -55,20 +68,37 @@ class Runner:
         """One seed."""
         began = perf_counter()
         history, wanted = small(seed % HISTORIES), self.expected(seed)
-        self._count += 1
-        empty(self._engine, anew=self._count % TRUNCATE_EVERY == 0)
+        self._clean()
         world = World(seed, history, self._engine)
-        try:
-            world.run()
-        except Restless as error:
-            complaints = [f"lost: not at rest: {error}"]
-        except Fault as error:
-            complaints = [f"wrong: {error} ended: {_where(error.__cause__)}"]
-        else:
-            found = verdict.look(self._engine)
+        complaints = _lived(world)
+        found = verdict.look(self._engine)
+        if not complaints:
             complaints = verdict.judge(Case(history, world.log, world.province, found, wanted))
             complaints += [f"wrong: {surprise}" for surprise in world.surprises]
-        return Outcome(seed, complaints, world.happened, world.schedule.turns, perf_counter() - began)
+        turns = world.schedule
+        turns.trace.update(str(turns.rng.random()).encode())
+        trace = f"{turns.trace.hexdigest()} {found.digest}"
+        seconds = perf_counter() - began
+        return Outcome(
+            seed, complaints, turns.happened, turns.reached, world.killed_after, trace, turns.turns, seconds
+        )
+
+    def _clean(self) -> None:
+        self._count += 1
+        empty(self._engine, anew=self._count % TRUNCATE_EVERY == 0)
+        if self._count % COLLECT_EVERY == 0:
+            gc.collect()
+
+
+def _lived(world: World) -> list[str]:
+    """What kept a world from coming to rest."""
+    try:
+        world.run()
+    except Restless as error:
+        return [f"lost: not at rest: {error}"]
+    except Fault as error:
+        return [f"wrong: {error} ended: {_where(error.__cause__)}"]
+    return []
 
 
 def _where(error: BaseException | None) -> str:

@@ -4,17 +4,27 @@ A *strand* is a thread of a simulated process (a greenlet): it runs until it pau
 world could interfere: before each SQL statement and each commit, at each poll, produce, request and wait. A killed
 process ends right there: whatever it had not committed is rolled back, its memory is gone. Time is virtual: it moves
 only when nobody can go on without it.
+
+A *trap* lies where a process of some kind will next be about to commit, or where it will have made something durable:
+what is short is rarely met by chance.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import greenlet
 
+from govbus.chaos.sim.kinds import INTERLEAVED, KINDS, Moment
+
 FOREVER = float("inf")
+
 
 
 class Killed(BaseException):
@@ -29,6 +39,8 @@ class Strand(greenlet.greenlet):  # type: ignore[misc]
         self.process = process
         self.wake_at = 0.0
         self.until: Callable[[], bool] | None = None
+        self.amid = False
+        """Whether it paused within a transaction."""
         self._work = work
 
     def ready(self, now: float) -> bool:
@@ -46,16 +58,32 @@ class Strand(greenlet.greenlet):  # type: ignore[misc]
             self.process.fault = error
 
 
+@dataclass(slots=True)
+class Trap:
+    """``act`` befalls the process that is the ``steps``-th of its kind to come to ``moment`` from now on; it is told
+    what that process has written.
+    """
+
+    moment: Moment
+    steps: int
+    act: Callable[[Process, str], None]
+
+
 class Process:
     """A simulated process: named, with strands; ``fault`` is the exception that ended it."""
 
     def __init__(self, schedule: Schedule, name: str) -> None:
         self.schedule = schedule
         self.name = name
+        self.kind = name.rsplit("-", 1)[0]
+        self.told = name.encode()
+        self.breaks: Literal["", "statement", "lost", "unknown"] = ""
+        """What happens to this process's next statement, or to its next commit."""
         self.alive = True
         self.frozen = False
         self.fault: Exception | None = None
         self.on_death: list[Callable[[], None]] = []
+        self.on_durable: Callable[[], None] = lambda: None
         schedule.processes.append(self)
 
     def spawn(self, work: Callable[[], None]) -> Strand:
@@ -85,6 +113,17 @@ class Schedule:
         self.rng = rng
         self.now = 0.0
         self.turns = 0
+        self.happened = Counter(dict.fromkeys(KINDS, 0))
+        """Faults that came true, by kind."""
+        self.reached: Counter[str] = Counter()
+        """Durable steps, by the kind of process and what it wrote."""
+        self.traps: dict[str, deque[Trap]] = defaultdict(deque)
+        """By kind of process; the first one is open."""
+        self.sprung: list[Callable[[], None]] = []
+        """What traps have to do, now, before anybody's next turn."""
+        self.trace = hashlib.blake2b(digest_size=8)
+        """Of every turn and statement: the same seed gives the same."""
+        self._last: Strand | None = None
         self.processes: list[Process] = []
         self.strands: list[Strand] = []
         self._hub = greenlet.getcurrent()
@@ -95,10 +134,16 @@ class Schedule:
         if strand is None:
             return False
         self.turns += 1
-        strand.wake_at, strand.until = 0.0, None
+        self.trace.update(strand.process.told)
+        if strand is not self._last and self._last and self._last.amid:
+            self.happened[INTERLEAVED] += 1
+        self._last = strand
+        strand.wake_at, strand.until, strand.amid = 0.0, None, False
         strand.switch()
         if strand.dead:
             self._bury(strand)
+        while self.sprung:
+            self.sprung.pop()()
         return True
 
     def _any_ready(self) -> Strand | None:
@@ -106,6 +151,12 @@ class Schedule:
         first = self.rng.randrange(len(self.strands)) if self.strands else 0
         everybody = self.strands[first:] + self.strands[:first]
         return next((s for s in everybody if s.ready(self.now)), None)
+
+    def note(self, kind: str) -> None:
+        """Count a fault that came true; one that nobody expects is a mistake."""
+        if kind not in self.happened:
+            raise KeyError(kind)
+        self.happened[kind] += 1
 
     def let_time_pass(self) -> bool:
         """Move the clock to the next strand that waits for it; False if nobody does."""
@@ -130,8 +181,8 @@ class Fault(Exception):
     """A process ended by itself, with an exception; its text is the process's name."""
 
 
-def pause(seconds: float = 0.0, until: Callable[[], bool] | None = None) -> None:
-    """Give up the turn; go on after ``seconds`` at the earliest, or as soon as ``until()``.
+def pause(seconds: float = 0.0, until: Callable[[], bool] | None = None, amid: bool = False) -> None:
+    """Give up the turn; go on after ``seconds`` at the earliest, or as soon as ``until()``. ``amid`` a transaction?
 
     Outside a strand (setting up, judging) nothing interferes, and nothing happens here.
     """
@@ -140,7 +191,7 @@ def pause(seconds: float = 0.0, until: Callable[[], bool] | None = None) -> None
         return
     _leave_if_dead(strand)
     schedule = strand.process.schedule
-    strand.wake_at, strand.until = schedule.now + seconds, until
+    strand.wake_at, strand.until, strand.amid = schedule.now + seconds, until, amid
     schedule._hub.switch()
     _leave_if_dead(strand)
 
@@ -155,6 +206,30 @@ def current() -> Process | None:
     """The process whose strand runs now."""
     strand = greenlet.getcurrent()
     return strand.process if isinstance(strand, Strand) else None
+
+
+def note(kind: str) -> None:
+    """Count a fault that came true in the process whose strand runs now."""
+    if process := current():
+        process.schedule.note(kind)
+
+
+def reach(moment: Moment, what: str) -> None:
+    """The process whose strand runs now is about to commit ``what``, or has just made it durable."""
+    process = current()
+    if process is None:
+        return
+    place = f"{process.kind}: {what}"
+    if moment == "after a durable step":
+        process.schedule.reached[place] += 1
+        process.on_durable()
+    traps = process.schedule.traps[process.kind]
+    if not traps or traps[0].moment != moment:
+        return
+    traps[0].steps -= 1
+    if traps[0].steps == 0:
+        process.schedule.sprung.append(partial(traps.popleft().act, process, place))
+        pause(amid=moment == "before a commit")
 
 
 class Stop:

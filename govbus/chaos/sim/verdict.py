@@ -7,6 +7,7 @@ each topic applied at once.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +72,12 @@ class Found:
         """Every row of every state table."""
         return sorted((t.name, row) for t in STATE_TABLES for row in self.rows.get(t.name, ()))
 
+    @property
+    def digest(self) -> str:
+        """Of all of it, whatever its place in the tables."""
+        rows = sorted((name, row) for name, found in self.rows.items() for row in found)
+        return hashlib.blake2b(repr((rows, [tuple(r) for r in self.outbox])).encode(), digest_size=8).hexdigest()
+
     def said(self, topic: Topic) -> list[Any]:
         """The outbox rows of ``topic`` in order."""
         return [row for row in self.outbox if row.topic == topic.name]
@@ -101,7 +108,7 @@ def calm(engine: sa.Engine, history: History) -> Found:
         tx.exec_driver_sql("UPDATE outbox SET sent_at = 1")
     for projection in projections():
         places = log.places([projection.topic])
-        records = [r for place in places for r in log.partitions[place]]
+        records = [r for place in places for r in log.records(place)]
         apply_batch(engine, projection, [_carried(projection.topic, r) for r in records])
         if hasattr(projection, "tick"):
             for _, partition in places:
@@ -157,7 +164,7 @@ def _carried_once(case: Case) -> Iterator[str]:
         rows = [r for r in case.found.outbox if r.topic == topic]
         ours = {(str(r.event_id), r.value) for r in rows}
         strays = {(dict(s.raw.headers)["ce_id"].decode(), s.raw.value) for s in case.history.strays} - ours
-        everything = [r for (name, _), records in case.log.partitions.items() if name == topic for r in records]
+        everything = [r for place in case.log.places([BY_NAME[topic]]) for r in case.log.records(place)]
         landed = [r for r in everything if (r.event_id, r.value) not in strays]
         yield from _compared(f"record of {topic}", ours, dict.fromkeys((r.event_id, r.value) for r in landed))
         yield from _ordered(topic, rows, landed)
@@ -167,8 +174,8 @@ def _carried_once(case: Case) -> Iterator[str]:
 
 
 def _lies(log: Log, row: Any) -> bool:
-    records = log.partitions.get((row.topic, row.sent_partition), [])
-    return bool(row.sent_offset < len(records) and records[row.sent_offset].event_id == str(row.event_id))
+    record = log.at((row.topic, row.sent_partition), row.sent_offset)
+    return record is not None and record.event_id == str(row.event_id)
 
 
 def _ordered(topic: str, rows: Sequence[Any], landed: Sequence[Any]) -> Iterator[str]:
@@ -239,12 +246,16 @@ def _content(record: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in record.items() if k not in ABOUT_THE_TELLING}
 
 
+def followers() -> list[tuple[str, Topic]]:
+    """Who follows which topic: processors and consumers."""
+    return [(p.name, p.topic) for p in projections()] + [(e().name, t) for e in EFFECTS for t in e().topics]
+
+
 def _cursors(case: Case) -> Iterator[str]:
     """Every cursor stands at the end of its partition."""
-    followers = [(p.name, p.topic) for p in projections()] + [(e().name, t) for e in EFFECTS for t in e().topics]
     ends = [
         f"{name} {place[0]} {place[1]} {end}"
-        for name, topic in followers
+        for name, topic in followers()
         for place in case.log.places([topic])
         if (end := case.log.end(place))
     ]

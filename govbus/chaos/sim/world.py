@@ -10,21 +10,40 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
+from itertools import repeat
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from kafka.partitioner.default import murmur2
 
-from govbus.chaos.sim import members
+from govbus.chaos.sim import members, verdict
 from govbus.chaos.sim.database import Connection, Weather
 from govbus.chaos.sim.history import END, History
+from govbus.chaos.sim.kinds import AWAY, LATE, LOST, REFUSED, RESET, TWICE, UNCOMMITTED, UNRECEIPTED, Moment
 from govbus.chaos.sim.log import Group, Log
 from govbus.chaos.sim.members import EFFECTS, SETTLE_MS, Department, Province, Worker
-from govbus.chaos.sim.schedule import Process, Schedule
+from govbus.chaos.sim.schedule import Process, Schedule, Trap
 from govbus.district.model import Row
+from streams.store.tables import cursor
 
 WORKERS = 2
-TURNS_BETWEEN_FAULTS = 60
+BUDGETS = (0, 5, 10, 16)
+"""So many faults, one of these."""
+TURNS_BETWEEN_FAULTS = (10, 40, 90)
+"""At most so many, one of these."""
+LINGERS = (0, 150, 300)
+"""At most so many turns more while traps lie open."""
+HOLES = (0.0, 0.0, 0.15)
+"""How often an offset holds no record."""
+MOMENTS: tuple[Moment | None, ...] = (None, "before a commit", "after a durable step", "after a durable step")
+STEPS = (1, 1, 1, 2)
+"""A trap springs as its kind of process comes to such a moment for this time."""
+AGAIN_TURNS = 25
+"""A fault that finds nothing to harm is tried again after so many turns,"""
+RAN_BEFORE = 0.7
+"""Share of worlds in which every cursor is there already."""
+TRIES = 8
+"""at most so often."""
 LONGEST_REST_S = 300.0
 """Virtual seconds after the last fault within which everything must have settled."""
 _UNSETTLED = sa.text(
@@ -42,9 +61,13 @@ class Rain(Weather):
         self.chance = chance
         self._rng = rng
 
-    def rain(self) -> str:
-        """``""``, ``lost`` or ``unknown``."""
-        return self._rng.choice(("lost", "unknown")) if self._rng.random() < self.chance else ""
+    def rain(self) -> bool:
+        """Whether the connection breaks now."""
+        return self._rng.random() < self.chance
+
+    def unanswered(self) -> bool:
+        """Every other time."""
+        return self._rng.random() < 0.5
 
 
 class Restless(Exception):
@@ -57,22 +80,23 @@ class World:
     def __init__(self, seed: int, history: History, engine: sa.Engine) -> None:
         self.rng = random.Random(seed)
         self.schedule = Schedule(self.rng)
-        self.log = Log(self.rng)
-        self.happened: Counter[str] = Counter()
-        """Faults by kind."""
+        self.log = Log(self.rng, self.rng.choice(HOLES))
         self._engine = engine
         self._history = history
         self._group = Group(self.log, self.log.places(history.topics))
         self._steps = 0
         self._healing: list[tuple[int, float, Callable[[], None]]] = []
         self._bad = self.rng.choice((0.0, 0.02, 0.1))
-        self._faults = self.rng.choice((0, 2, 5, 10))
+        self._faults = self.rng.choice(BUDGETS)
+        self._gap = self.rng.choice(TURNS_BETWEEN_FAULTS)
         self._rain = Rain(self.rng, self.rng.choice((0.0, 0.002, 0.01)))
         self._clock: Literal["wall", "watermark"] = self.rng.choice(("wall", "watermark"))
         self.province = Province(self.rng, self._fails)
         self._departments = self._made_departments()
         self._workers: list[Worker] = []
         self._killable: dict[Process, Callable[[], None]] = {}
+        self.killed_after: Counter[str] = Counter()
+        """Kills, by the durable step before them."""
 
     def run(self) -> None:
         """Live through everything and come to rest. Raises ``Fault`` or ``Restless``."""
@@ -103,20 +127,32 @@ class World:
         return [Department(self._engine, share, self.schedule, lambda _: None) for share in shares]
 
     def _begin(self) -> None:
+        if self.rng.random() < RAN_BEFORE:
+            self._begin_cursors()
         for number, department in enumerate(self._departments):
             self._live(f"department-{number}", department.run)
         for number in range(WORKERS):
             self._hire(f"worker-{number}")
         relays = self.rng.choice((1, 1, 2))
         for number in range(relays):
-            self._live(f"relay-{number}", members.relay(self._engine, self.rng.choice((2, 7, 50))))
+            self._live(f"relay-{number}", members.relay(self._engine, self.rng.choice((4, 15, 50))))
         for effect in EFFECTS:
-            for number in range(self.rng.choice((1, 1, 2))):
+            for number in range(self.rng.choice((1, 1, 1, 2))):
                 self._live(f"{effect().name}-{number}", members.consumer(self._engine, effect()))
         self._live("push-0", members.push(self._engine, self.province))
         stranger = Process(self.schedule, "stranger")
         stranger.spawn(partial(members.smuggle, self.log, self._history.strays))
-        self._rebalance()
+        self._regroup()
+
+    def _begin_cursors(self) -> None:
+        """As a bus that ran before has left them; else whoever is first makes them."""
+        rows = [
+            {"processor": name, "topic": topic, "partition": partition}
+            for name, followed in verdict.followers()
+            for topic, partition in self.log.places([followed])
+        ]
+        with self._engine.begin() as tx:
+            tx.execute(sa.insert(cursor), rows)
 
     def _live(self, name: str, run: Callable[[], None]) -> None:
         process = Process(self.schedule, name)
@@ -140,13 +176,19 @@ class World:
     # --- what goes wrong in it ---
 
     def _suffer(self) -> None:
-        """Take turns, with a fault now and then, until everything is published and no fault is left."""
+        """Take turns, with a fault now and then, until everything is published and no fault is left; then a while."""
         while self._faults > 0 or any(d.rows for d in self._departments):
-            for _ in range(self.rng.randrange(TURNS_BETWEEN_FAULTS)):
-                self._turn()
+            self._turns(self.rng.randrange(self._gap))
             if self._faults > 0:
                 self._faults -= 1
-                self._fault()
+                self.rng.choice(self._kinds())()
+        for _ in range(self.rng.choice(LINGERS)):
+            if any(self.schedule.traps.values()):
+                self._turn()
+
+    def _turns(self, count: int) -> None:
+        for _ in range(count):
+            self._turn()
 
     def _turn(self) -> None:
         self._steps += 1
@@ -155,76 +197,117 @@ class World:
         if not self.schedule.turn():
             self.schedule.let_time_pass()
 
-    def _mend(self, act: Callable[[], None]) -> None:
+    def _mend(self, act: Callable[[], None], turns: int = 0) -> None:
         """``act`` some turns from now."""
-        heappush(self._healing, (self._steps + self.rng.choice((20, 100, 400)), self.rng.random(), act))
+        at = self._steps + (turns or self.rng.choice((20, 100, 250)))
+        heappush(self._healing, (at, self.rng.random(), act))
 
-    def _fault(self) -> None:
-        """One fault of any kind."""
-        faults = (
-            self._kill, self._kill, self._kill, self._rebalance, self._rebalance, self._freeze, self._freeze,
-            self._reset, self._drop, self._repeat, self._lose_commits, self._lose_broker,
+    def _kinds(self) -> Sequence[Callable[[], None]]:
+        """The faults, the more important ones more than once."""
+        return (
+            *repeat(partial(self._meanwhile, "kill", self._kill), 5),
+            *repeat(partial(self._meanwhile, "freeze", self._freeze), 2),
+            *repeat(partial(self._meanwhile, "rebalance", self._rebalance), 2),
+            *repeat(self._break, 2), *repeat(self._mislay, 3), *repeat(self._mishap_outside, 2), self._lose_broker,
+            partial(self._if_any, RESET, self._reset), partial(self._if_any, UNCOMMITTED, self._uncommit),
         )  # fmt: skip
-        fault = self.rng.choice(faults)
-        self.happened[fault.__name__.strip("_")] += 1
-        fault()
 
-    def _kill(self) -> None:
-        """kill -9 of any process; it is started again, a worker as a new member."""
-        process = self.rng.choice(list(self._killable))
+    def _meanwhile(self, fault: str, act: Callable[[Process], None]) -> None:
+        """``act`` on some process: right now, wherever it stands, or as it next comes to a moment that is short."""
+        kinds = self._by_kind()
+        kind = "worker" if fault == "rebalance" else self.rng.choice(list(kinds))
+        moment = self.rng.choice(MOMENTS)
+        if moment is None:
+            self.schedule.note(f"{fault} anywhere")
+            return act(self.rng.choice(kinds[kind]))
+
+        def spring(process: Process, place: str) -> None:
+            self.schedule.note(f"{fault} {moment}")
+            if moment == "after a durable step" and fault == "kill":
+                self.killed_after[place] += 1
+            act(process)
+
+        self.schedule.traps[kind].append(Trap(moment, self.rng.choice(STEPS), spring))
+        return None
+
+    def _by_kind(self) -> dict[str, list[Process]]:
+        """Whoever can be killed: each kind is as likely as any other."""
+        kinds: dict[str, list[Process]] = {}
+        for process in self._killable:
+            kinds.setdefault(process.kind, []).append(process)
+        return kinds
+
+    def _kill(self, process: Process) -> None:
+        """kill -9; it is started again, a worker as a new member."""
         again = self._killable.pop(process)
         process.kill()
-        if dead := [w for w in self._workers if w.process is process]:
-            self._workers.remove(dead[0])
-            again()
-            self._rebalance()
-        else:
-            again()
+        dead = [w for w in self._workers if w.process is process]
+        for worker in dead:
+            self._workers.remove(worker)
+        again()
+        if dead:
+            self._regroup()
 
-    def _rebalance(self) -> None:
+    def _rebalance(self, _: Process) -> None:
+        self._regroup()
+
+    def _regroup(self) -> None:
         """A new generation of the members that the coordinator believes to be alive; some may know it late."""
         alive = [w.member for w in self._workers if not w.process.frozen]
         if len(alive) > 1 and self.rng.random() < 0.3:
             alive = [self.rng.choice(alive)]
         self._group.rebalance(alive)
 
-    def _freeze(self) -> None:
+    def _freeze(self, process: Process) -> None:
         """SIGSTOP past the session timeout: the others take over, and it will go on where it stands."""
-        process = self.rng.choice(list(self._killable))
         process.frozen = True
-        self._rebalance()
+        self._regroup()
         self._mend(partial(self._thaw, process))
 
     def _thaw(self, process: Process) -> None:
         """SIGCONT: a zombie goes on, with what it holds in its hands; the group may take it back late."""
         process.frozen = False
         if self.rng.random() < 0.5:
-            self._rebalance()
+            self._regroup()
 
-    def _reset(self) -> None:
-        """A worker's positions fall back to the beginning, unnoticed."""
-        positions = self.rng.choice(self._workers).fetcher.positions
-        for place in positions:
-            positions[place] = 0
+    def _break(self) -> None:
+        """The next statement or commit of some process meets a connection that breaks, before or after."""
+        kinds = self._by_kind()
+        process = self.rng.choice(kinds[self.rng.choice(list(kinds))])
+        process.breaks = self.rng.choice(("statement", "lost", "unknown", "unknown"))
 
-    def _drop(self) -> None:
-        """A chunk between transport and line is gone: the next one starts above the cursor."""
-        for buffer in self.rng.choice(self._workers).buffers.values():
-            if buffer:
-                buffer.popleft()
+    def _mislay(self) -> None:
+        """Something becomes of the chunk that a worker hands over next."""
+        self.rng.choice(self._workers).mislay(self.rng.choice((LOST, LOST, LOST, TWICE, LATE)))
 
-    def _repeat(self) -> None:
-        """Chunks between transport and line are handed over twice."""
-        for buffer in self.rng.choice(self._workers).buffers.values():
-            buffer.extend(list(buffer))
-
-    def _lose_commits(self) -> None:
-        self._group.forget_commits()
+    def _mishap_outside(self) -> None:
+        """The next batch is refused by the province, or its answer lost, or Kafka's to a producer."""
+        how = self.rng.choice((REFUSED, UNRECEIPTED, ""))
+        self.province.mishap, self.log.unanswered = how, not how
 
     def _lose_broker(self) -> None:
         """The brokers give no answer for a while."""
+        self.schedule.note(AWAY)
         self.log.away = True
         self._mend(partial(setattr, self.log, "away", False))
+
+    def _if_any(self, fault: str, act: Callable[[], bool], tries: int = TRIES) -> None:
+        """``act`` as soon as it finds something to harm."""
+        if act():
+            self.schedule.note(fault)
+        elif tries > 0:
+            self._mend(partial(self._if_any, fault, act, tries - 1), AGAIN_TURNS)
+
+    def _reset(self) -> bool:
+        """A worker's positions fall back to the beginning, unnoticed."""
+        positions = self.rng.choice(self._workers).fetcher.positions
+        moved = [place for place, position in positions.items() if position]
+        positions.update(dict.fromkeys(moved, 0))
+        return bool(moved)
+
+    def _uncommit(self) -> bool:
+        """What Kafka was told about offsets is lost."""
+        return self._group.forget_commits()
 
     def _fails(self) -> bool:
         return self.rng.random() < self._bad
@@ -234,9 +317,13 @@ class World:
     def _heal(self) -> None:
         """No more faults; whoever is frozen goes on."""
         self._bad = self._rain.chance = 0.0
-        self.log.away = False
+        self.log.away = self.log.unanswered = False
+        self.province.mishap = ""
+        self.schedule.traps.clear()
+        for worker in self._workers:
+            worker.mislay("")
         for process in self._killable:
-            process.frozen = False
+            process.frozen, process.breaks = False, ""
         self._group.rebalance([w.member for w in self._workers])
 
     def _settle(self) -> None:

@@ -70,8 +70,10 @@ def carry(records: Sequence[dict[str, Any]]) -> list[Carried]:
     ]
 
 
-@pytest.fixture
-def tally(database: str) -> Iterator[sa.Engine]:
+@pytest.fixture(params=["one by one", "by column"])
+def tally(database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
+    """Both forms of the fold must pass every test."""
+    monkeypatch.setattr("streams.store.tally.FEW", 1_000 if request.param == "one by one" else 0)
     engine = connect(database)
     yield engine
     engine.dispose()
@@ -411,6 +413,53 @@ def test_any_order_cut_or_repetition_ends_in_the_same_tables(
     apply_batch(tally, TallyProjection(), rest)
     settle(tally)
     assert dump(tally) == once
+
+
+OLD = int(dt.datetime(2019, 5, 1, tzinfo=dt.UTC).timestamp() * 1000)
+TAGS = {"5": ["510", "501", "115", "999"], "2": ["214", "205", "115"], "1": ["115", "101", "214"]}
+SOUND = st.sampled_from("512").flatmap(
+    lambda code: st.builds(
+        rating,
+        case_no=st.sampled_from("ABC"),
+        assess_no=st.integers(1, 2),
+        revision=st.integers(0, 1),
+        operation=st.sampled_from(["I", "U", "D"]),
+        satisfaction_code=st.just(code),
+        channel_set=st.just("gbt39046.channel"),
+        channel_code=st.sampled_from(["1", "4", "9"]),
+        tag_set=st.sampled_from(["platform.eval-detail", "platform.eval-detail", "no.such.set"]),
+        tags=st.lists(st.sampled_from(TAGS[code]), max_size=2),
+        occurred_at=st.sampled_from([DAY1, OLD]),
+        comment=st.sampled_from(["", "电话13800000000，王小明"]),
+        rater_name=st.sampled_from(["", "王小明"]),
+        anonymous=st.booleans(),
+        is_default=st.booleans(),
+    )
+)
+ODD = st.sampled_from(
+    [
+        {"department": "HS-NONE"}, {"service_no": 0}, {"assess_no": 3}, {"revision": -1}, {"operation": "X"},
+        {"satisfaction_set": "gbt39046.satisfaction"}, {"satisfaction_set": "no.such.set"}, {"channel_code": "77"},
+        {"satisfaction_code": "0", "tags": ["999"]}, {"satisfaction_code": "0", "operation": "X"},
+    ]
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(SOUND, SOUND, st.builds(lambda r, odd: rating(**{**r, **odd}), SOUND, ODD)), max_size=12))
+def test_one_by_one_and_by_column_the_same_is_written(database: str, records: list[dict[str, Any]]) -> None:
+    written = []
+    engine = connect(database)
+    for few in (0, 1_000):
+        empty(engine)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("streams.store.tally.FEW", few)
+            fold(engine, records)
+        settle(engine)
+        letters = rows(engine, "SELECT dead_id, reason, field, text, event_id FROM dead_letter ORDER BY dead_id")
+        written.append((dump(engine), letters, rows(engine, "SELECT partition, next_offset, watermark FROM cursor")))
+    engine.dispose()
+    assert written[0] == written[1]
 
 
 def test_an_alerts_id_follows_from_the_rating(tally: sa.Engine) -> None:

@@ -1,0 +1,82 @@
+"""Rounds of a part that judges a whole bus: set up, strike, let it settle, ask the oracle; and their sum.
+
+Decides no fault. Rounds are small, so that what is wrong is found early and its seed makes it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from govbus.chaos.fleet import USUAL
+from govbus.chaos.ground import ground, scratch
+from govbus.chaos.stage import Stage, percentile, stage
+from govbus.chaos.watch import Stalled
+
+Strike = Callable[[Stage], dict[str, Any]]
+"""What a round does; its figures are numbers, lists and dicts of such, which add up over rounds."""
+Tell = Callable[[str, int, int], None]
+One = Callable[[int, int], dict[str, Any]]
+"""A round of so many, with a seed."""
+
+
+def judged(
+    strike: Strike, seed: int, cases: int, brokers: int = 1, names: Sequence[str] = USUAL
+) -> dict[str, Any]:
+    """The figures of ``strike`` on a bus of ``brokers`` and the processes ``names`` with a year of ``cases``, and what
+    the oracle found.
+    """
+    with scratch() as home, ground(home, brokers) as bus, stage(bus, seed, cases, names=names) as made:
+        figures: dict[str, Any] = {}
+        try:
+            figures = strike(made)
+            verdict = made.finish()
+        except Stalled as error:
+            verdict = {"shown": {"lost": [f"stalled: {error}"]}}
+        found = [f"seed {seed}: {text}" for texts in verdict["shown"].values() for text in texts]
+        found += [f"seed {seed}: {verdict['failed']}"] if verdict.get("failed") else []
+        counts = verdict.get("counts", {})
+        recovered = [s for kind in made.recoveries().values() for s in kind if math.isfinite(s)]
+        return {
+            **figures, "seeds": [seed], "events": verdict.get("ledgers", {}).get("accepted", 0), "faults": found,
+            "lost": counts.get("lost", 0), "doubled": counts.get("doubled", 0),
+            "ended_by_themselves": len(made.ends), "recovery": recovered,
+        }  # fmt: skip
+
+
+def rounds(name: str, count: int, most: int, seed: int, tell: Tell, one: One) -> dict[str, Any]:
+    """The sum of rounds ``one(how many, seed)`` that make ``count`` together, ``most`` in each; Ctrl-C keeps what is
+    done.
+    """
+    total: dict[str, Any] = {}
+    for number, done in enumerate(range(0, count, most)):
+        tell(name, done, count)
+        try:
+            total = added(total, one(min(most, count - done), seed + number))
+        except KeyboardInterrupt:
+            if not total:
+                raise
+            return {**judgement(total), "interrupted": True}
+    return judgement(total)
+
+
+def added(one: Any, other: Any) -> Any:
+    """Figures of two rounds together: numbers and lists add up, dicts key by key."""
+    if not isinstance(one, dict):
+        return one + other
+    both = {key: added(one[key], other[key]) for key in one.keys() & other.keys()}
+    return {**one, **other, **both}
+
+
+def judgement(total: dict[str, Any]) -> dict[str, Any]:
+    """``total`` with what people ask for: seconds a cycle, recovery, and whether all is well. Anything in ``faults``
+    or ``wrong`` is not well.
+    """
+    seconds, recovery = total.pop("seconds", {}), sorted(total.pop("recovery", []))
+    clean = not total["faults"] and not total.get("wrong")
+    by = {"by": {way: len(found) for way, found in seconds.items()},
+          "seconds_a_cycle": {way: round(sum(found) / len(found), 1) for way, found in seconds.items()}}  # fmt: skip
+    shown = {"p50": percentile(recovery, 0.5), "p95": percentile(recovery, 0.95), "max": max(recovery, default=0.0)}
+    return {**total, **(by if seconds else {}), **({"recovery_s": shown} if recovery else {}), "clean": clean,
+            "met": clean}  # fmt: skip

@@ -1,0 +1,201 @@
+"""Ratings folded one by one: a few at a time, and visits that have more than one event.
+
+Decides nothing about a rating (``streams.rules.tally`` does), and writes what ``streams.store.tally`` writes by column
+for the same records: the tests of the one are the tests of the other.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+
+from schemas import codesets
+from schemas.envelope import derived_id
+from schemas.errors import Fault
+from schemas.topics import ALERT, UPLOAD
+from streams.rules import mask
+from streams.rules import tally as rule
+from streams.rules.tally import Cell, Count, Rating
+from streams.store import bulk, steps
+from streams.store.projection import Carried, Event, Refused, Said
+from streams.store.tables import rating_cell_change, rating_event
+
+FOLDED = tuple(Rating.__slots__)
+STORED_SQL = f"""SELECT {", ".join(f'"{c}"' for c in FOLDED)}, digest FROM rating_event
+                 WHERE case_no = ANY(%s::text[])""".encode()
+Visit = tuple[str, str, int]
+Visits = Mapping[Visit, tuple[list[Rating], list[Rating]]]
+"""The stored and the new events of visits that have new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Few:
+    """Records without the database: what is refused, and what is accepted."""
+
+    refused: list[Refused]
+    accepted: list[tuple[Event, Rating]]
+
+
+def prepare(carried: Sequence[Carried]) -> Few:
+    """Decode and judge."""
+    events, refused = steps.decode_rows(carried)
+    accepted = []
+    for event in events:
+        fault = rule.refusal(event.record)
+        if fault is None:
+            accepted.append((event, Rating.of(event.event_id, event.record)))
+        else:
+            refused.append(Refused(event.carried, Fault(*rule.FAULTS[fault]), event))
+    return Few(refused, accepted)
+
+
+def apply(tx: sa.Connection, few: Few, upload: bool) -> None:
+    """Keep what is new and write what follows from it; ``upload``: with single ratings for the province."""
+    steps.bury(tx, few.refused)
+    steps.note_watermarks(tx, ((e.carried.partition, r.received_at) for e, r in few.accepted))
+    known = _stored(tx, {r.case_no for _, r in few.accepted})
+    new = _new(tx, few.accepted, {rating.event_id: digest for rating, digest in known})
+    if not new:
+        return
+    touched = visits((rating for rating, _ in known), (rating for _, rating in new))
+    bulk.insert_new(tx, rating_event, [_event_row(e, r) for e, r in new], ())
+    rows = [dict(zip(_CHANGE, change, strict=True)) for change in changes(touched)]
+    bulk.insert_new(tx, rating_cell_change, rows, ())
+    uploads = [Said(UPLOAD, _upload(e, r)) for e, r in new] if upload else []
+    steps.say(tx, [*(Said(ALERT, a) for a in _alerts(touched)), *uploads])
+
+
+def _stored(tx: sa.Connection, cases: set[str]) -> list[tuple[Rating, UUID]]:
+    """Stored events of these cases with their digests; see ``streams.store.tally``, why no other worker holds them."""
+    with bulk.driver(tx).cursor() as cursor:
+        rows = cursor.execute(STORED_SQL, [sorted(cases)]).fetchall()
+    return [(Rating(*row), digest) for *row, digest in rows]
+
+
+def _new(
+    tx: sa.Connection, accepted: Iterable[tuple[Event, Rating]], known: dict[UUID, UUID]
+) -> list[tuple[Event, Rating]]:
+    """The first of each id that was not known; one with a known id and other bytes is buried."""
+    new, odd = [], []
+    for event, rating in accepted:
+        if event.event_id not in known:
+            known[event.event_id] = event.digest
+            new.append((event, rating))
+        elif known[event.event_id] != event.digest:
+            odd.append(Refused(event.carried, CONFLICT, event))
+    steps.bury(tx, odd)
+    return new
+
+
+CONFLICT = Fault("conflict", "event_id", "another content was already applied under this id")
+
+
+def _event_row(event: Event, rating: Rating) -> dict[str, Any]:
+    return {**{name: getattr(rating, name) for name in FOLDED}, **steps.common_columns(event)}
+
+
+# --- fold -----------------------------------------------------------------------------------------
+
+
+def visits(old: Iterable[Rating], new: Iterable[Rating]) -> Visits:
+    """The events by visit, of those visits that have new ones."""
+    found: dict[Visit, tuple[list[Rating], list[Rating]]] = defaultdict(lambda: ([], []))
+    for rating in new:
+        found[visit_of(rating)][1].append(rating)
+    for rating in old:
+        if visit_of(rating) in found:
+            found[visit_of(rating)][0].append(rating)
+    return found
+
+
+def visit_of(rating: Rating) -> Visit:
+    """Which visit is rated."""
+    return rating.region, rating.case_no, rating.service_no
+
+
+_CHANGE = (
+    "region", "department", "rated_on", "item_code", "channel", "score", "n", "defaults", "events", "received_at"
+)  # fmt: skip
+
+
+def changes(touched: Visits) -> Iterator[tuple[Any, ...]]:
+    """What must be added to each cell of these visits; a cell may come more than once."""
+    for old, new in touched.values():
+        before = rule.cells(old)
+        for cell, after in rule.cells([*old, *new]).items():
+            added = after - before.get(cell, Count())
+            yield *_key(cell), added.n, added.defaults, added.events, added.received_at
+
+
+def _key(cell: Cell) -> tuple[object, ...]:
+    return cell.region, cell.department, cell.rated_on, cell.item_code, cell.channel, cell.score
+
+
+# --- alerts ---------------------------------------------------------------------------------------
+
+
+def _alerts(touched: Visits) -> Iterator[dict[str, Any]]:
+    """Every new bad rating, and every amendment that takes a bad one away."""
+    for old, new in touched.values():
+        for bad in filter(rule.is_bad, new):
+            yield {**rule.alert(bad), "alert_id": str(alert_id(bad))}
+        for bad, later in amendments(old, new):
+            yield {**rule.revocation(bad, later), "alert_id": str(alert_id(bad))}
+
+
+def amendments(old: Sequence[Rating], new: Sequence[Rating]) -> Iterator[tuple[Rating, Rating]]:
+    """Pairs (bad rating, its amendment) of which at least one is new."""
+    for bad in (*old, *new):
+        for later in (*old, *new) if bad in new else new:
+            if rule.is_bad(bad) and rule.amends(later, bad):
+                yield bad, later
+
+
+def alert_id(bad: Rating) -> UUID:
+    """Id of the alert about one bad rating event."""
+    return derived_id("BAD_RATING", bad.event_id)
+
+
+# --- uploads --------------------------------------------------------------------------------------
+
+
+def _upload(event: Event, rating: Rating) -> dict[str, Any]:
+    """Record of rating.upload.v1, masked (DOMAIN §9), in the province's codes."""
+    record = event.record
+    comment, name = record["comment"], record["rater_name"]
+    named = name and not (record["anonymous"] or rating.is_default)
+    return {
+        **{k: record[k] for k in ("region", "department", "occurred_at", "occurred_text", "entered_at", "received_at")},
+        "event_type": "rating.uploaded",
+        "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),
+        "source_event_id": str(rating.event_id),
+        "project_no": rating.case_no,
+        "service_number": rating.service_no,
+        "assess_number": rating.assess_no,
+        "revision": rating.revision,
+        "operation": rating.operation,
+        "satisfaction_code": str(rating.score),
+        "pf_code": pf()[rating.channel],
+        "eval_detail": ",".join(record["tags"]),
+        "writing_evaluation": mask.free_text(comment, (name,)) if comment else "",
+        "assess_time": rating.occurred_at,
+        "area_code": rating.region,
+        "dept_code": codesets.departments()[rating.department].uscc,
+        "task_code": rating.item_code,
+        "is_default": rating.is_default,
+        "effective": rating.operation != rule.WITHDRAWAL,
+        "user_name": mask.name(name) if named else "",
+    }
+
+
+@cache
+def pf() -> Mapping[str, str]:
+    """The province's channel codes (§5.3) by those of ``govbus.channel``."""
+    own = {c: codesets.from_canonical("platform.channel", c) for c in codesets.load("govbus.channel").values}
+    return {c: code if code is not None else rule.data()["upload"]["channel"][c] for c, code in own.items()}
