@@ -18,10 +18,10 @@ import sqlalchemy as sa
 from connectors.local.process import LOOPBACK, free_port, write_state
 from consumers.province import keys
 from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, Tell, rounds
+from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import Ground, ground, scratch
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.wire import FAULTS, Wire
-from govbus.chaos.zombies import WORKERS
 
 BROKEN_S = (0.5, 4.5)
 
@@ -103,9 +103,8 @@ def started_into_a_cut(made: Stage, wire: Wire) -> Fault:
 
     def broken() -> None:
         wire.set("cut towards the client")
-        for name in WORKERS:
-            if name in made.fleet.lives:
-                made.fleet.kill(name)
+        for name in [n for n in made.fleet.lives if KINDS[n] == "worker"]:
+            made.fleet.kill(name)
 
     def mend() -> None:
         wire.set("open")
