@@ -6,6 +6,7 @@ the median of the slopes between all pairs of samples after the warm-up (Theil a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -94,7 +95,8 @@ def sample(made: Stage, rate: float, minutes: int, tell: Tell, found: dict[str, 
             due += EVERY_S
             tell("soak", int(at // 60), minutes)
             for name, life in made.fleet.lives.items():
-                found[name].append(_sample(at, life.process.pid))
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    found[name].append(_sample(at, life.process.pid))
 
 
 def _sample(at: float, pid: int) -> Sample:
