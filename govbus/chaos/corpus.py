@@ -22,7 +22,7 @@ import avro.io
 import avro.schema
 
 from schemas import codec, envelope, examples
-from schemas.contracts import contract, event_types
+from schemas.contracts import contract, event_types, schema_id, version
 from schemas.topics import CALENDAR, INBOUND, ITEM, RATING, Topic
 
 LIMIT = 256 * 1024
@@ -180,9 +180,10 @@ def _huge(rng: random.Random, base: Base) -> Payload:
 
 
 def _foreign(rng: random.Random, base: Base) -> Payload:
-    """Another schema's id, or nobody's."""
-    ids = [*range(16), 1_000 + base.payload.topic.schema_id, 65_535, 2**31, 2**32 - 1]
-    ids.remove(base.payload.topic.schema_id)
+    """Another topic's schema, or nobody's."""
+    topic = base.payload.topic
+    own = {schema_id(topic, number) for number in range(1, version(topic) + 1)}
+    ids = [n for n in (*range(16), 1_000 + topic.schema_id, 65_535, 2**31, 2**32 - 1) if n not in own]
     return _value(base, b"\x00" + rng.choice(ids).to_bytes(4, "big") + base.payload.body)
 
 

@@ -19,10 +19,10 @@ from confluent_kafka import KafkaException
 from kafka.errors import KafkaError
 
 from govbus.chaos.fleet import KINDS
+from govbus.chaos.rounds import Tell
 from govbus.chaos.stage import LOOK_S, Stage, percentile
 from govbus.chaos.watch import Stalled
 
-Tell = Callable[[str, int, int], None]
 ROUND = 17
 CASES_A_FAULT = 60
 BROKEN_S = (1.0, 4.0)

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from connectors.local.process import LOOPBACK, free_port, write_state
 from consumers.province import keys
 from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, Tell, rounds
+from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import Ground, ground, scratch
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.wire import FAULTS, Wire
@@ -53,7 +54,7 @@ def setting(
         scratch() as home, wired(home) as (bus, wires),
         stage(bus, seed, CASES_A_FAULT * count, planted, through(bus, wires)) as made,
     ):  # fmt: skip
-        found = faults(wires)
+        found = [*faults(wires), started_into_a_cut(made, wires.kafka)]
         made.rng.shuffle(found)
         yield made, found
 
@@ -95,6 +96,21 @@ def province_port(home: Path) -> int:
 def faults(wires: Wires) -> list[Fault]:
     """Every fault of every wire."""
     return [_fault(name, wire, number) for name, wire in wires.named().items() for number in range(len(FAULTS))]
+
+
+def started_into_a_cut(made: Stage, wire: Wire) -> Fault:
+    """Workers that start while Kafka does not answer, and whose first questions are then lost."""
+
+    def broken() -> None:
+        wire.set("cut towards the client")
+        for name in [n for n in made.fleet.lives if KINDS[n] == "worker"]:
+            made.fleet.kill(name)
+
+    def mend() -> None:
+        wire.set("open")
+        wire.reset()
+
+    return Fault("workers started into a cut", broken, mend, (5.0, 5.0))
 
 
 def _fault(name: str, wire: Wire, number: int) -> Fault:

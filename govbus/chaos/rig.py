@@ -137,16 +137,22 @@ PARTS: Mapping[str, Part] = {
         "upgrades",
     ),
     "poison": Part(
-        "records that no department would send, among good ones", "dead-letter count exact, no crash", poison.run
+        "records that no department would send, among good ones", "dead-letter count exact, no crash", poison.run,
+        "payloads",
     ),
     "database": Part(
-        "PostgreSQL killed, read-only, out of connections, disk full", "0 lost, 0 doubled, all wait", database.run
+        "PostgreSQL killed, read-only, out of connections, disk full", "0 lost, 0 doubled, all wait", database.run,
+        "faults_made",
     ),
-    "network": Part("the network cut, half open, refused, flapping", "0 lost, 0 doubled, all wait", network.run),
+    "network": Part(
+        "the network cut, half open, refused, flapping", "0 lost, 0 doubled, all wait", network.run, "faults_made"
+    ),
     "province": Part(
         "a province that is slow, refuses, answers twice or late, or lies",
-        "0 lost, 0 doubled; the worker's p99 grows less than 10 %", province.run,
+        "0 lost, 0 doubled; the worker's p99 grows less than 10 %", province.run, "faults_made",
     ),
-    "soak": Part("ordinary load for long", "memory under 1 MB/h per process, handles flat, one hour", soak.run),
+    "soak": Part(
+        "ordinary load for long", "memory under 1 MB/h per process, handles flat, one hour", soak.run, "minutes"
+    ),
     "planted": Part("planted bugs, real processes", "every one caught", planted, "planted"),
 }  # fmt: skip

@@ -6,6 +6,7 @@ the median of the slopes between all pairs of samples after the warm-up (Theil a
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 import time
@@ -48,16 +49,20 @@ def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     rate = SHARE * capacity
     cases = min(MOST_CASES, math.ceil(rate * count * 60 / ROWS_A_CASE))
     with scratch() as home, ground(home) as bus, stage(bus, seed, cases) as made:
+        samples: dict[str, list[Sample]] = {name: [] for name in made.fleet.names}
         try:
-            samples = sampled(made, rate, count, tell)
+            sample(made, rate, count, tell, samples)
             verdict = made.finish()
         except Stalled as error:
-            samples, verdict = {}, {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
+            verdict = {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
+        except KeyboardInterrupt:  # what was seen until then is kept
+            verdict = {"clean": False, "shown": {"lost": ["interrupted, the oracle was not asked"]}, "ledgers": {}}
         faults = [text for shown in verdict["shown"].values() for text in shown] + ended(made)
-    grown = {name: grown_of(found) for name, found in samples.items()}
+    grown = {name: grown_of(found) for name, found in samples.items() if found}
     flat = all(g["mb_per_hour"] < MEMORY_TARGET and g["handles_more"] <= MOST_HANDLES for g in grown.values())
     return {
-        "minutes": count, "capacity_rows_s": round(capacity), "rate_rows_s": round(rate), "processes": grown,
+        "minutes": round(max((found[-1].at for found in samples.values() if found), default=0.0) / 60, 1),
+        "capacity_rows_s": round(capacity), "rate_rows_s": round(rate), "processes": grown,
         "events": verdict["ledgers"].get("accepted", 0), "faults": faults, "clean": not faults,
         "met": not faults and bool(grown) and flat and count >= 60,
     }  # fmt: skip
@@ -79,9 +84,8 @@ def _published(made: Stage) -> bool:
     return any("end" in entry for entry in notebook.entries(made.ground.home))
 
 
-def sampled(made: Stage, rate: float, minutes: int, tell: Tell) -> dict[str, list[Sample]]:
-    """Let ``rate`` rows a second flow for ``minutes``; what every process used, by name."""
-    found: dict[str, list[Sample]] = {name: [] for name in made.fleet.names}
+def sample(made: Stage, rate: float, minutes: int, tell: Tell, found: dict[str, list[Sample]]) -> None:
+    """Let ``rate`` rows a second flow for ``minutes``; note in ``found`` what every process uses, by name."""
     began = time.monotonic()
     due = 0.0
     while (at := time.monotonic() - began) < minutes * 60:
@@ -91,8 +95,8 @@ def sampled(made: Stage, rate: float, minutes: int, tell: Tell) -> dict[str, lis
             due += EVERY_S
             tell("soak", int(at // 60), minutes)
             for name, life in made.fleet.lives.items():
-                found[name].append(_sample(at, life.process.pid))
-    return found
+                with contextlib.suppress(psutil.Error):  # it has just ended
+                    found[name].append(_sample(at, life.process.pid))
 
 
 def _sample(at: float, pid: int) -> Sample:

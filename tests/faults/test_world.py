@@ -42,7 +42,7 @@ def test_nothing_is_lost_or_doubled_whatever_breaks_around_the_bus() -> None:
         network.wired(home, database.SETTINGS) as (bus, wires),
         stage(bus, SEED, CASES, province.PLANTED, network.through(bus, wires)) as made,
     ):  # fmt: skip
-        faults = chosen(bus, small, wires)
+        faults = [network.started_into_a_cut(made, wires.kafka), *chosen(bus, small, wires)]
         found = cycles(made, faults, len(faults))
         poison.send(made, list(corpus(SEED, PAYLOADS)))
         verdict = made.finish()
