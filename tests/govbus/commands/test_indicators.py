@@ -131,6 +131,19 @@ def test_the_figures_of_a_department_are_those_typed_by_hand(govbus: CliRunner) 
     }
 
 
+def test_every_overdue_case_is_listed_with_its_label_and_its_times(govbus: CliRunner) -> None:
+    listed = govbus.invoke(build(), ["indicators", "late", "--json"])
+    rows = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert [(r["case_no"], r["label"]) for r in rows] == [
+        ("K2", "LATE_SERVICE"), ("K3", "LATE_ENTRY"), ("K4", "BACKFILL"), ("K6", "LATE_SERVICE"),
+    ]  # fmt: skip
+    told = govbus.invoke(build(), ["indicators", "late", "--department", "HS-ZJJ"]).stdout
+    assert (
+        "录入滞后 区住建局 案件编号 K3 应办结 2020-09-21T17:00 办结 2020-09-18T17:00 收到 2020-09-23T09:00" in told
+    )
+    assert govbus.invoke(build(), ["indicators", "late", "--department", "HS-GAFJ"]).exit_code == 1
+
+
 def life(case_no: str, alert_id: str, kind: str, **more: Any) -> dict[str, Any]:
     """A row of ``alert_life``, issued on 2020-09-15 11:00."""
     return {
