@@ -25,6 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the group to ``app``."""
     group = typer.Typer(no_args_is_help=True, help="Indicators, each with its formula, and their recount.")
     group.command("show")(show)
+    group.command("late")(late)
     group.command("recount")(recount)
     app.add_typer(group, name="indicators")
 
@@ -55,6 +56,29 @@ def show(
     else:
         _print(found, public)
     raise typer.Exit(0 if found.groups else 1)
+
+
+def late(
+    department: Annotated[str, typer.Option(help="Only this department.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List every case that is or looked overdue, and why; exit code 1 if there is none. 超期办件归因。"""
+    import json
+
+    from schemas import codesets
+    from streams.store.indicators import late_cases
+
+    with _snapshot() as tx:
+        rows = late_cases(tx, department)
+    for row in rows:
+        if as_json:
+            typer.echo(json.dumps(row, ensure_ascii=False))
+            continue
+        times = (("应办结", "due_at"), ("办结", "stopped_at"), ("录入", "entered_at"), ("收到", "received_at"))
+        told = " ".join(f"{name} {local_iso(row[key])[:16]}" for name, key in times if row[key] is not None)
+        label = codesets.name("govbus.lateness", row["label"])
+        typer.echo(f"{label} {_named('department', row['department'])} 案件编号 {row['case_no']} {told}")
+    raise typer.Exit(0 if rows else 1)
 
 
 def recount(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False) -> None:

@@ -72,6 +72,12 @@ def report(tx: sa.Connection, chosen: Chosen) -> Report:
     return Report(str(query_id), as_of, chosen, cursors, groups, excluded)
 
 
+def late_cases(tx: sa.Connection, department: str = "") -> list[dict[str, Any]]:
+    """Every case that is or looked overdue, with its label (govbus.lateness) and its times, oldest due first."""
+    values = {**_values(Chosen(department=department), _stand(tx)[0]), "department": department}
+    return [row._asdict() for row in tx.execute(sa.text(_LATE_CASES), values)]
+
+
 def _stand(tx: sa.Connection) -> tuple[int, dict[str, dict[int, int]]]:
     """How far the log is in this snapshot."""
     cursors: dict[str, dict[int, int]] = {t.name: {} for t in SOURCES}
@@ -166,6 +172,10 @@ lateness AS (
             OVER (PARTITION BY department, keyed / :bulk_ms, heard_late) >= :bulk_events THEN 'BACKFILL'
         ELSE 'LATE_ENTRY' END AS label FROM late)"""
 """The rule of streams.rules.lateness over all cases at once; a test holds both together."""
+_LATE_CASES = f"""WITH {LATE}
+SELECT l.label, l.case_no, c.department, c.item_code, c.due_at, c.stopped_at, s.entered_at, s.received_at
+FROM lateness l JOIN case_state c USING (case_no) LEFT JOIN stops s USING (case_no)
+WHERE l.label <> '' AND (:department = '' OR c.department = :department) ORDER BY c.due_at, l.case_no"""
 _CASES = f"""WITH {LEVELS}, {LATE}, facts AS (
     SELECT c.*, coalesce(v.body_level, '') AS body_level, coalesce(l.label, '') AS label,
         CASE WHEN v.working AND c.on_time IS NOT NULL THEN (c.state->>'used_minutes')::bigint END AS used

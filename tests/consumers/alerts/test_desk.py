@@ -197,6 +197,14 @@ def test_any_order_with_repetitions_and_timers_between_ends_the_same(office: Bus
     check()
 
 
+def test_an_act_that_is_heard_after_the_desk_looked_moves_the_stage(office: Bus) -> None:
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    office.tick("2020-09-21 12:00")
+    office.hear(act("signed", "2020-09-21 14:00", RED))
+    office.tick("2020-09-21 15:00")
+    assert office.stage(RED) == "SIGNED"
+
+
 def test_five_red_cards_of_one_department_go_to_the_leading_group(office: Bus) -> None:
     for day in range(21, 26):
         office.hear(alert(f"{day}{RED[2:]}", "RED", f"2020-09-{day} 11:00", case_no=f"{CASE}{day}"))

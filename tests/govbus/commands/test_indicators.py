@@ -122,13 +122,28 @@ def test_the_figures_of_a_department_are_those_typed_by_hand(govbus: CliRunner) 
         "late_service": (2, None),  # decided a day late, and the one that is still open
         "late_entry": (1, None),
         "backfill": (1, None),
-        "red_cards": (3, None),  # two promises and one statutory limit passed; those of late entries are revoked
-        "yellow_cards": (2, None),
-        "at_once_rate": (0, 5),
+        # two promises and one statutory limit passed, and K1's certificate is not delivered within ten days of
+        # the decision; the cards of late entries are revoked
+        "red_cards": (4, None),
+        "yellow_cards": (5, None),  # two of the promise; the certificates of K1, K3 and K4
+        "at_once_rate": (0, 9),
         "speed_up_rate": (5, 10),
         "depth_share": (1, 2),  # the penalty item is not applied for
         "platform_coverage": (3, 3),
     }
+
+
+def test_every_overdue_case_is_listed_with_its_label_and_its_times(govbus: CliRunner) -> None:
+    listed = govbus.invoke(build(), ["indicators", "late", "--json"])
+    rows = [json.loads(line) for line in listed.stdout.splitlines()]
+    assert [(r["case_no"], r["label"]) for r in rows] == [
+        ("K2", "LATE_SERVICE"), ("K3", "LATE_ENTRY"), ("K4", "BACKFILL"), ("K6", "LATE_SERVICE"),
+    ]  # fmt: skip
+    told = govbus.invoke(build(), ["indicators", "late", "--department", "HS-ZJJ"]).stdout
+    assert (
+        "录入滞后 区住建局 案件编号 K3 应办结 2020-09-21T17:00 办结 2020-09-18T17:00 收到 2020-09-23T09:00" in told
+    )
+    assert govbus.invoke(build(), ["indicators", "late", "--department", "HS-GAFJ"]).exit_code == 1
 
 
 def life(case_no: str, alert_id: str, kind: str, **more: Any) -> dict[str, Any]:
@@ -163,7 +178,8 @@ def test_a_card_taken_back_on_appeal_leaves_the_figures_and_one_corrected_at_onc
     govbus: CliRunner, engine: sa.Engine
 ) -> None:
     with engine.begin() as tx:
-        reds = "SELECT case_no, alert_id::text FROM card WHERE colour = 'RED' AND revoked_at IS NULL ORDER BY case_no"
+        reds = "SELECT case_no, alert_id::text FROM card WHERE rule_id = 'HS-CARD-R' AND revoked_at IS NULL "
+        reds += "ORDER BY case_no"
         (k2, k6) = tx.execute(sa.text(reds)).all()
         rows = [
             life(*k2, "CARD", rectified_at=ms("2020-09-22 17:00")),
@@ -171,7 +187,7 @@ def test_a_card_taken_back_on_appeal_leaves_the_figures_and_one_corrected_at_onc
         ]
         tx.execute(sa.insert(alert_life), rows)
     found = figures(govbus)["HS-ZJJ"]
-    assert (found["red_cards"], found["at_once_rate"]) == ((2, None), (1, 4))
+    assert (found["red_cards"], found["at_once_rate"]) == ((3, None), (1, 8))
 
 
 def test_a_case_of_an_item_that_nobody_published_shows_in_the_coverage(govbus: CliRunner) -> None:
@@ -188,7 +204,7 @@ def test_figures_come_by_level_item_and_period_and_for_some_days_only(govbus: Cl
 
 def test_what_rests_on_fewer_than_five_is_not_for_the_public(govbus: CliRunner) -> None:
     public = figures(govbus, "--public")["HS-ZJJ"]
-    assert (public["on_time_rate"], public["red_cards"], public["at_once_rate"]) == ("<5", "<5", (0, 5))
+    assert (public["on_time_rate"], public["red_cards"], public["at_once_rate"]) == ("<5", "<5", (0, 9))
 
 
 def test_a_report_says_what_it_rests_on_and_the_same_question_has_the_same_number(govbus: CliRunner) -> None:
@@ -209,7 +225,7 @@ def test_the_recount_agrees_and_says_what_it_could_not_judge(govbus: CliRunner) 
     counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
     found = json.loads(counted.stdout)
     assert (counted.exit_code, found["differences"]) == (0, [])
-    assert found["checked"] == {"办结与按时": 6, "红黄牌": 10, "在用事项": 3}
+    assert found["checked"] == {"办结与按时": 6, "红黄牌": 14, "在用事项": 3}
     assert found["left_out"] == {"事项未发布": 1}
 
 
