@@ -18,8 +18,9 @@ import psycopg
 import sqlalchemy as sa
 
 from connectors.local.postgres import Postgres
-from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, Tell, rounds
+from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, rounds
 from govbus.chaos.ground import Ground, ground, scratch
+from govbus.chaos.rounds import Tell
 from govbus.chaos.stage import Stage, stage
 
 DISK_MB = 640

@@ -17,9 +17,10 @@ import sqlalchemy as sa
 
 from connectors.local.process import LOOPBACK, free_port, write_state
 from consumers.province import keys
-from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, Tell, rounds
+from govbus.chaos.cycles import CASES_A_FAULT, ROUND, Fault, rounds
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import Ground, ground, scratch
+from govbus.chaos.rounds import Tell
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.wire import FAULTS, Wire
 

@@ -14,8 +14,9 @@ from confluent_kafka import Producer
 
 from govbus.chaos import notebook
 from govbus.chaos.corpus import Payload, corpus
-from govbus.chaos.cycles import Tell, ended, last_words, look, recovered
+from govbus.chaos.cycles import ended, last_words, look, recovered
 from govbus.chaos.ground import ground, scratch
+from govbus.chaos.rounds import Tell
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from connectors.publisher import Publisher
 from govbus.chaos import moods
-from govbus.chaos.cycles import CASES_A_FAULT, Fault, Tell, rounds
+from govbus.chaos.cycles import CASES_A_FAULT, Fault, rounds
 from govbus.chaos.ground import ground, scratch
+from govbus.chaos.rounds import Tell
 from govbus.chaos.stage import LOOK_S, Stage, percentile, stage
 from govbus.district.generator import SPAN
 from schemas.topics import TICKET

@@ -16,8 +16,9 @@ from typing import Any
 
 import psutil
 
-from govbus.chaos.cycles import Tell, ended, recovered
+from govbus.chaos.cycles import ended, recovered
 from govbus.chaos.ground import ground, scratch
+from govbus.chaos.rounds import Tell
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 
