@@ -274,6 +274,7 @@ def test_the_digest_lists_what_came_before_its_time_once_and_waits_for_the_quiet
     work = Deliverer(engine, NIGHT, 5, clock)
     clock.now = ms("2020-09-22 07:45")
     assert not work.digest(box, minutes("07:30"))  # its time falls into the quiet hours
+    assert list(tmp_path.iterdir()) == []
     clock.now = ms("2020-09-22 08:00")
     queued(engine, clock, alert(3), channel=Subscription("digest"))
     work.digest(box, minutes("07:30"))
