@@ -400,13 +400,12 @@ def test_the_worker_reads_shuffled_topics_into_an_empty_database_and_ends_in_the
     engine = sa.create_engine(url)
     try:
         with worker(bus.kafka, url, tmp_path / "worker") as process:
-            until = time.monotonic() + 150
-            while (reached(engine) < len(told) or dump(engine) != wanted) and time.monotonic() < until:
+            until, got = time.monotonic() + 150, None
+            while (reached(engine) < len(told) or (got := dump(engine)) != wanted) and time.monotonic() < until:
                 assert process.poll() is None, (tmp_path / "worker" / "log").read_text()[-3000:]
                 time.sleep(0.1)
-        got = dump(engine)
-        assert [r for r in got if r not in wanted] + ["missing"] + [r for r in wanted if r not in got] == ["missing"]
-        assert reached(engine) == len(told)
+        # as it was while the worker ran: ended amid a word from another processor, it leaves a case marked to be judged
+        assert (reached(engine), got) == (len(told), wanted)
     finally:
         engine.dispose()
         postgres.drop(name)
