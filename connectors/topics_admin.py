@@ -169,18 +169,19 @@ def _value(entry: Any) -> str:
 
 
 def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
-    if topics:
-        admin.create_topics(
-            {
-                t.name: {
-                    "num_partitions": t.partitions,
-                    "replication_factor": replication,
-                    "configs": wanted_config(t, replication),
-                }
-                for t in topics
-            },
-            wait_for_metadata=True,
-        )
+    from kafka.errors import TopicAlreadyExistsError
+
+    wanted = {
+        t.name: {
+            "num_partitions": t.partitions,
+            "replication_factor": replication,
+            "configs": wanted_config(t, replication),
+        }
+        for t in topics
+    }
+    if wanted:
+        with suppress(TopicAlreadyExistsError):  # somebody else applies too; what came of it is asked afterwards
+            admin.create_topics(wanted, wait_for_metadata=True)
     return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in topics]
 
 
