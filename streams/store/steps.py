@@ -28,6 +28,7 @@ MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that 
 DEAD_ORIGINAL_LIMIT = 192 * 1024  # bytes of the original that still fit, with the rest, into a record of 256 KiB
 _WATERMARKS = "govbus.watermarks"
 _SOURCE = re.compile(r"^/(\d{2,12})/([A-Za-z0-9-]{1,40})$")
+CONFLICT = Fault("conflict", "event_id", "another content was already applied under this id")
 log = structlog.get_logger(__name__)
 
 
@@ -159,8 +160,7 @@ def _conflicts(tx: sa.Connection, table: sa.Table, repeated: Sequence[Event]) ->
         table.c.event_id == sa.any_(sa.cast(ids, sa.ARRAY(sa.Uuid)))
     )
     known = {row.event_id: row.digest for row in tx.execute(query)}
-    fault = Fault("conflict", "event_id", "another content was already applied under this id")
-    return [Refused(e.carried, fault, e) for e in repeated if known[e.event_id] != e.digest]
+    return [Refused(e.carried, CONFLICT, e) for e in repeated if known[e.event_id] != e.digest]
 
 
 def note_watermarks(tx: sa.Connection, seen: Iterable[tuple[int, int]]) -> None:

@@ -229,9 +229,8 @@ _OLD: dict[str, Any] = {
 
 def _bury_conflicts(tx: sa.Connection, ratings: pl.DataFrame, known: pl.DataFrame, carried: Sequence[Carried]) -> None:
     odd = ratings.join(known, on="event_id", suffix="_known").filter(pl.col("digest") != pl.col("digest_known"))
-    fault = Fault("conflict", "event_id", "another content was already applied under this id")
     rows = odd["row"].sort().to_list()
-    steps.bury(tx, [Refused(carried[row], fault, steps.decode_row(carried[row])) for row in rows])
+    steps.bury(tx, [Refused(carried[row], steps.CONFLICT, steps.decode_row(carried[row])) for row in rows])
 
 
 # --- fold -----------------------------------------------------------------------------------------

@@ -89,12 +89,9 @@ def _new(
             known[event.event_id] = event.digest
             new.append((event, rating))
         elif known[event.event_id] != event.digest:
-            odd.append(Refused(event.carried, CONFLICT, event))
+            odd.append(Refused(event.carried, steps.CONFLICT, event))
     steps.bury(tx, odd)
     return new
-
-
-CONFLICT = Fault("conflict", "event_id", "another content was already applied under this id")
 
 
 def _event_row(event: Event, rating: Rating) -> dict[str, Any]:
