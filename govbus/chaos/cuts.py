@@ -32,10 +32,16 @@ from schemas.topics import ALERT, BY_NAME, CASE, INBOUND, RATING, TOPICS, UPLOAD
 WAYS = ("tear", "tear", "rot", "tear", "recreate")
 """What befalls the log, cycle by cycle."""
 FLOW_S, ROT_S = 1.0, 3.0
+ROTTEN = 4
+"""Partitions in which a batch rots at a time."""
 BUSY = (CASE.name, RATING.name, ALERT.name, UPLOAD.name)
 """Topics into which something is always sent."""
 WORKERS = ("worker-1", "worker-2")
 LOST_SQL = "SELECT count(*) FROM outbox WHERE topic = :topic AND sent_partition = :partition AND sent_offset >= :offset"
+SENT_SQL = """
+    SELECT topic, sent_partition, max(sent_offset) FROM outbox WHERE topic = ANY(:topics) AND sent_offset >= 0
+    GROUP BY topic, sent_partition
+"""
 RESEND, DAMAGED = '"mend": "govbus resend"', "damaged batch on the broker"
 ENOUGH_S = 300.0
 
@@ -87,14 +93,17 @@ class Cuts:
     def _rot(self) -> None:
         for name in WORKERS:
             self.stage.fleet.signal(name, signal.SIGSTOP)
-        self._flow(FLOW_S)
-        count = self.stage.rng.randint(1, 2)
-        rotten = dict(self._each(lambda path: logfile.damage(path, count), INBOUND))
+        self._flow(FLOW_S)  # a stopped worker may have asked for records before: let them be answered
+        before = self._sent()
+        self._flow_until(lambda: len(self._unread(before)) >= ROTTEN, "anything the workers have not read")
+        unread = self.stage.rng.sample(sorted(self._unread(before)), ROTTEN)
+        rotten = {p: at for p in unread if (at := logfile.damage(logfile.segment(self._data(), p), 1)) is not None}
         ended, said = len(self.stage.ends), self._said(WORKERS, DAMAGED)
         for name in WORKERS:
             self.stage.fleet.signal(name, signal.SIGCONT)
+        self._flow_until(lambda: self._said(WORKERS, DAMAGED) > said, "the workers' notice of a damaged batch")
+        self.noticed += 1
         self._flow(ROT_S)
-        self.noticed += self._said(WORKERS, DAMAGED) > said
         if len(self.stage.ends) > ended:
             self.wrong.append("a worker ended at a damaged batch")
         for place, at in rotten.items():
@@ -126,6 +135,16 @@ class Cuts:
         with self.stage.watch.engine.connect() as tx:
             asked = [{"topic": t, "partition": p, "offset": o} for (t, p), o in lost.items()]
             return sum(int(tx.execute(sa.text(LOST_SQL), one).scalar_one()) for one in asked)
+
+    def _sent(self) -> dict[logfile.Place, int]:
+        """The last offset of each partition that departments' events were sent to."""
+        names = [topic.name for topic in INBOUND]
+        with self.stage.watch.engine.connect() as tx:
+            return {(t, p): last for t, p, last in tx.execute(sa.text(SENT_SQL), {"topics": names})}
+
+    def _unread(self, before: dict[logfile.Place, int]) -> set[logfile.Place]:
+        """Where more was sent than ``before``."""
+        return {place for place, last in self._sent().items() if last > before.get(place, -1)}
 
     def _recovered(self) -> bool:
         return not self.stage.fleet.missing() and all(r.seconds is not None for r in self.stage.watch.recoveries)
