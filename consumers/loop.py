@@ -33,7 +33,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Place = tuple[str, int]
 POLL_MS = 200
-MAX_RECORDS = 5_000
+MAX_RECORDS, MANY_BYTES = 5_000, 256 * 1024
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
@@ -50,10 +50,15 @@ MENDS: Mapping[type[KafkaError], str] = {
 
 
 class Effect(Protocol):
-    """What a consumer does with events. ``apply`` runs inside the loop's transaction and never commits."""
+    """What a consumer does with events. ``apply`` runs inside the loop's transaction and never commits.
+
+    ``patience_ms`` is how long an event may wait at the broker for others to share its transaction, 0 if at most
+    until the last one is done.
+    """
 
     name: str
     topics: tuple[Topic, ...]
+    patience_ms: int
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         """Make the effect of ``events``, which are in log order within each partition."""
@@ -72,16 +77,18 @@ class Chunk:
         return self.carried[-1].offset + 1
 
 
-def reader(bootstrap: str) -> KafkaConsumer:
-    """A consumer without a group that answers at once when a record arrives and never invents a position."""
+def reader(bootstrap: str, patience_ms: int = 0) -> KafkaConsumer:
+    """A consumer without a group that never invents a position. It hears of a record at once, or of all that came
+    within ``patience_ms``.
+    """
     return KafkaConsumer(
         bootstrap_servers=bootstrap.split(","),
         group_id=None,
         enable_auto_commit=False,
         auto_offset_reset="none",
         allow_auto_create_topics=False,
-        fetch_max_wait_ms=100,
-        fetch_min_bytes=1,
+        fetch_max_wait_ms=patience_ms or 100,
+        fetch_min_bytes=MANY_BYTES if patience_ms else 1,
         max_partition_fetch_bytes=4 * 1024 * 1024,
         reconnect_backoff_max_ms=1_000,
         bootstrap_timeout_ms=BOOTSTRAP_MS,
@@ -195,7 +202,7 @@ class Loop:
 
     def _open(self) -> KafkaConsumer:
         """A consumer assigned to every partition and standing where the cursors stand."""
-        consumer = reader(self.bootstrap)
+        consumer = reader(self.bootstrap, self.effect.patience_ms)
         try:
             places = partitions(consumer, self.effect.topics)
             consumer.assign(places)

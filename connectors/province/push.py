@@ -33,7 +33,9 @@ from streams.store.tables import push_queue, receipt
 
 log = structlog.get_logger(__name__)
 BATCH = 500
-IDLE_S = 0.1
+IDLE_S = 0.5
+"""How long records gather before the next batch: a transaction, a request and a signature for each would starve what
+cannot wait on the same server."""
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 60.0, 600.0
 TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 LOCK = 430_903_001
@@ -46,6 +48,7 @@ class Queue:
 
     name = "province-queue"
     topics: tuple[Topic, ...] = format.PUSHED
+    patience_ms = 250
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         """Queue ``events`` in the order of the log."""
@@ -141,10 +144,10 @@ class Sender:
         return False
 
     def wait(self, outcome: Outcome, failures: int) -> float:
-        """Seconds until the next step: 0 after a success, backoff with jitter or as told after a failure."""
-        if isinstance(outcome, Acknowledged):
+        """Seconds until the next step: 0 after a full batch, backoff with jitter or as told after a failure."""
+        if isinstance(outcome, Acknowledged) and outcome.records >= BATCH:
             return 0.0
-        if isinstance(outcome, Idle):
+        if not isinstance(outcome, Again):
             return IDLE_S
         backoff: float = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(failures - 1, 16)) * (
             0.5 + self.jitter() / 2

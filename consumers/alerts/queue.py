@@ -48,6 +48,7 @@ class Queue:
 
     name = "delivery"
     topics: tuple[Topic, ...] = (ALERT,)
+    patience_ms = 0
 
     def __init__(
         self, channels: Sequence[Subscription], quiet: Quiet, max_age_ms: int, clock: Callable[[], int] = now_ms

@@ -30,6 +30,7 @@ class View:
 
     name = "directory"
     topics: tuple[Topic, ...] = (ENTRY,)
+    patience_ms = 250
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         """Bring the view up to date; of one resource only the highest version is written."""

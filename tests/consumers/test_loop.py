@@ -22,6 +22,7 @@ class Notes:
 
     name = "notes"
     topics = (RATING,)
+    patience_ms = 0
 
     def __init__(self, fails: Sequence[Exception] = (), hates: str = "") -> None:
         self.fails, self.hates, self.calls = list(fails), hates, 0
@@ -60,6 +61,24 @@ def noted(line: Any) -> tuple[int, int]:
 def publish(line: Any, make_rating: Any, cases: Sequence[str]) -> None:
     line.publish(RATING, [make_rating(c) for c in cases])
     line.relay()
+
+
+class Patient(Notes):
+    patience_ms = 3_000
+
+
+def test_a_patient_effect_takes_all_that_came_meanwhile_in_one_transaction(
+    notes: Any, make_rating: Any, wait_until: Any
+) -> None:
+    effect = Patient()
+    stop, thread = running(notes, effect)
+    for i in range(10):
+        publish(notes, make_rating, [f"c{i}"])
+    wait_until(lambda: noted(notes)[0] == 10)
+    stop.set()
+    thread.join(10)
+    assert effect.calls < 5
+    assert noted(notes) == (10, 1)
 
 
 def test_two_instances_at_once_make_every_effect_once(notes: Any, make_rating: Any, wait_until: Any) -> None:

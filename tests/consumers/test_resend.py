@@ -31,6 +31,7 @@ class Notes:
 
     name = "notes"
     topics = (RATING,)
+    patience_ms = 0
 
     def apply(self, tx: sa.Connection, events: Any) -> None:
         for event in events:

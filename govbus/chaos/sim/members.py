@@ -74,7 +74,7 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(TallyProjection, "aside_s", ASIDE_S),
         patch.object(connectors.relay, "Producer", lambda *_, **__: Producer(log, fails)),
         patch.object(connectors.intact, "ends", lambda _, places: {place: log.end(place) for place in places}),
-        patch.object(consumers.loop, "reader", lambda _: Reader(log, fails)),
+        patch.object(consumers.loop, "reader", lambda *_: Reader(log, fails)),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(consumers.loop, "time", time),
         patch.object(driver.Consumer, "__init__", _without_services),

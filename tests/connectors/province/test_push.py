@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.province import format
-from connectors.province.push import Acknowledged, Again, Idle, Sender
+from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Sender
 from consumers.province.keys import Signer
 from consumers.province.store import Store
 from schemas import receipts
@@ -198,6 +198,11 @@ def test_a_busy_province_is_waited_for_as_long_as_it_asks(
     assert isinstance(busy, Again)
     assert sender.wait(busy, 1) == 7.0
     assert isinstance(sender.step(), Acknowledged)
+
+
+def test_after_a_full_batch_the_next_one_follows_at_once_and_records_gather_otherwise(sender: Sender) -> None:
+    full, part = (Acknowledged(uuid.uuid4(), records, 0) for records in (BATCH, BATCH - 1))
+    assert [sender.wait(outcome, 0) for outcome in (full, part, Idle())] == [0.0, IDLE_S, IDLE_S]
 
 
 def test_without_being_told_the_wait_doubles_up_to_a_minute(sender: Sender) -> None:
