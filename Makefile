@@ -26,7 +26,7 @@ test: lint kcat ## everything: ruff, mypy, and every test on real Kafka and Post
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -q --numprocesses 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(RUNTIME) ## the fault rig in full (hours); writes docs/reliability.md; ARGS pass options on
-	@$(BIN)/govbus chaos --seeds 10000 --kills 1000 --zombies 200 --brokers 200 --logs 50 --upgrades 5 --poison 5000 \
+	@$(BIN)/govbus chaos --seeds 10000 --kills 1000 --workers 50 --zombies 200 --brokers 200 --logs 50 --upgrades 5 --poison 5000 \
 		--database 50 --network 50 --province 50 --soak 60 --planted --report docs $(ARGS)
 
 lint: $(DEV) ## ruff and mypy --strict

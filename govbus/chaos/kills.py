@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from govbus.chaos.fleet import KINDS, USUAL, Life
-from govbus.chaos.stage import Stage, by
+from govbus.chaos.stage import MOST, Stage, by
 from streams.store import failpoints
 
 PATIENCE_S = 6.0
@@ -34,6 +34,7 @@ SHARE = 0.85
 LATEST_S = 2.0
 """When in a cycle a kill from outside comes at the latest."""
 GRACE_S = 1.0
+ALL = tuple(dict.fromkeys(KINDS[name] for name in USUAL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +117,14 @@ def listens(life: Life) -> bool:
     return bool(int(caught, 16) >> (failpoints.SIGNAL - 1) & 1)
 
 
-def plan(rng: random.Random, count: int, times: int, places: Sequence[str] = failpoints.NAMES) -> dict[str, deque[Job]]:
-    """``times`` kills at every failpoint and as many from outside as make ``count``, by kind of process."""
+def plan(
+    rng: random.Random,
+    count: int,
+    times: int,
+    places: Sequence[str] = failpoints.NAMES,
+    victims: Sequence[str] = ALL,
+) -> dict[str, deque[Job]]:
+    """``times`` kills at every failpoint and as many of ``victims`` from outside as make ``count``, by kind."""
     jobs: dict[str, list[Job]] = {kind: [] for kind in KINDS.values()}
     for place in places:
         for number in range(times):
@@ -125,22 +132,29 @@ def plan(rng: random.Random, count: int, times: int, places: Sequence[str] = fai
             jobs[kinds[number % len(kinds)]].append(Job(place))
     processes = Counter(KINDS[name] for name in USUAL)
     for _ in range(count - times * len(places)):  # each process has as much to die of, so that cycles are few
-        jobs[min(jobs, key=lambda kind: len(jobs[kind]) / processes[kind])].append(Job())
+        jobs[min(victims, key=lambda kind: len(jobs[kind]) / processes[kind])].append(Job())
     for found in jobs.values():
         rng.shuffle(found)
     return {kind: deque(found) for kind, found in jobs.items()}
 
 
-def kills(stage: Stage, count: int, times: int, places: Sequence[str] = failpoints.NAMES) -> dict[str, Any]:
-    """Kill ``count`` times while the year is published in step; how many died of what."""
-    cycles = Cycles(stage, plan(stage.rng, count, times, places))
+def kills(
+    stage: Stage, count: int, times: int, places: Sequence[str] = failpoints.NAMES, kinds: Sequence[str] = ALL
+) -> dict[str, Any]:
+    """Kill processes of ``kinds`` ``count`` times while the year is published in step, or, where it flows at a rate of
+    its own, spread over it; how many died of what.
+    """
+    cycles = Cycles(stage, plan(stage.rng, count, times, places, kinds))
     stage.plan = cycles.arm
     for name in list(stage.fleet.lives):
         stage.fleet.kill(name)  # the first life of each was without a failpoint
     stage.wait(GRACE_S)
     cycles.recover()
-    before = len(stage.fleet.deaths)
-    while cycles.left():
+    before, planned = len(stage.fleet.deaths), cycles.left()
+    while left := cycles.left():
+        while stage.rate and stage.published < MOST * (1 - left / planned):
+            stage.flow()
+            stage.look()
         cycles.run(_chosen(cycles))
     deaths = [d for d in stage.fleet.deaths[before:] if d.by != "itself"]
     return {"kills": len(deaths), "by": by(deaths)}

@@ -21,7 +21,7 @@ from govbus.chaos.kills import kills
 from govbus.chaos.planted import BUGS
 from govbus.chaos.rounds import Tell, judged, rounds
 from govbus.chaos.sim.seeds import simulated
-from govbus.chaos.stage import MOST, Stage
+from govbus.chaos.stage import Stage
 from govbus.chaos.upgrade import upgraded
 from govbus.chaos.zombies import zombies
 from streams.store import failpoints
@@ -31,6 +31,9 @@ ROUND = 130
 CASES_A_KILL = 8
 CASES_A_ZOMBIE, CASES_A_BROKER, CASES_A_CUT, CASES_OF_AN_UPGRADE = 50, 60, 60, 120
 RECOVERY_TARGET_S = 10.0
+EVENTS_A_KILL, EVENTS_OF_A_CASE = 4_000, 6.5
+RATE = 1_000
+"""Events a second that departments publish while only workers are killed: a year of a district in some minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +48,32 @@ class Part:
     done: str = ""
 
 
-def killed(count: int, seed: int, tell: Tell, cases: int = 0) -> dict[str, Any]:
-    """``count`` kills of every kind of process: at every failpoint as often as half of them give, else from outside.
-
-    ``cases``: of the year that flows meanwhile in each round; 0: as many as the kills need.
-    """
+def killed(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` kills of every kind of process: at every failpoint as often as half of them give, else from outside."""
 
     def one(n: int, seed: int) -> dict[str, Any]:
         times = max(1, n // 2 // len(failpoints.NAMES)) if n >= len(failpoints.NAMES) else 0
-
-        def strike(made: Stage) -> dict[str, Any]:
-            made.published = MOST if cases else 0.0  # a year of a chosen size flows as fast as it can
-            return kills(made, n, times)
-
-        return judged(strike, seed, cases or CASES_A_KILL * n)
+        return judged(lambda made: kills(made, n, times), seed, CASES_A_KILL * n)
 
     figures = rounds("kill -9", count, ROUND, seed, tell, one)
     never = [place for place in failpoints.NAMES if place not in figures.get("by", {})]
     met = figures["clean"] and figures.get("recovery_s", {}).get("p95", RECOVERY_TARGET_S) < RECOVERY_TARGET_S
     return {**figures, "failpoints_never_reached": never, "met": met}
+
+
+def workers_killed(count: int, seed: int, tell: Tell) -> dict[str, Any]:
+    """``count`` kills of workers alone, at random moments spread over a year of ``EVENTS_A_KILL`` events for each."""
+
+    def one(n: int, seed: int) -> dict[str, Any]:
+        def strike(made: Stage) -> dict[str, Any]:
+            made.rate = RATE
+            return kills(made, n, 0, kinds=("worker",))
+
+        return judged(strike, seed, round(n * EVENTS_A_KILL / EVENTS_OF_A_CASE))
+
+    figures = rounds("kill -9 of workers", count, count, seed, tell, one)
+    slowest = figures.get("recovery_s", {}).get("max", RECOVERY_TARGET_S)
+    return {**figures, "met": figures["clean"] and slowest < RECOVERY_TARGET_S}
 
 
 def zombied(count: int, seed: int, tell: Tell) -> dict[str, Any]:
@@ -118,6 +128,10 @@ PARTS: Mapping[str, Part] = {
     "kills": Part(
         f"kill -9 at {len(failpoints.NAMES)} failpoints and at random moments of {len(USUAL)} processes",
         "0 lost, 0 doubled; recovery p95 under 10 s", killed, "kills",
+    ),
+    "workers": Part(
+        "kill -9 of workers at random moments of a year that flows at 1,000 events a second",
+        "0 lost, 0 doubled; each recovery under 10 s", workers_killed, "kills",
     ),
     "seeds": Part(
         "deterministic simulation: one seed decides every turn",

@@ -28,7 +28,7 @@ from govbus.chaos.watch import Stalled, Watch
 from govbus.district.generator import make
 from govbus.district.publishing import raws
 
-LOOK_S = 0.1
+LOOK_S, LONGEST_LOOK_S = 0.1, 1.0
 FIRST_S = 120.0
 JUDGE_S = 900.0
 MOST = 0.98
@@ -57,11 +57,15 @@ class Stage:
     """Rows of the whole year."""
     published: float = 0.0
     """The share of them that may have been published by now."""
+    rate: float = 0.0
+    """Rows a second that flow; 0: a slice at every look."""
     ends: list[Death] = field(default_factory=list)
     """Lives that ended though nothing was done to them."""
     poisoned: bool = False
     judged_with: tuple[str, ...] = ()
     """Options of the oracle: what a fault makes impossible to ask for."""
+    _flowed: float = 0.0
+    """When events last flowed (monotonic)."""
 
     def look(self) -> list[Death]:
         """Start again what died, close recoveries, wait a moment; returns who died."""
@@ -89,8 +93,11 @@ class Stage:
         notebook.allow(self.ground.home, share)
 
     def flow(self) -> None:
-        """Let one more slice be published: called at every look, events flow as long as something is going on."""
-        self.published = min(MOST, self.published + SLICE / self.rows)
+        """Let some more be published: called at every look, events flow as long as something is going on."""
+        now = time.monotonic()
+        since, self._flowed = self._flowed, now
+        more = self.rate * min(now - since, LONGEST_LOOK_S) if self.rate else SLICE
+        self.published = min(MOST, self.published + more / self.rows)
         self.publish_up_to(self.published)
 
     def look_until(self, done: Callable[[], bool], what: str) -> None:

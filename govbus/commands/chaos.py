@@ -18,8 +18,8 @@ def chaos(
     kills: Annotated[
         int | None, typer.Option(min=0, help="How many times kill -9, in all; 100 unless another part is asked for.")
     ] = None,
-    cases: Annotated[
-        int, typer.Option(min=0, help="Cases of the year that flows while processes are killed; 0: as many as needed.")
+    workers: Annotated[
+        int, typer.Option(min=0, help="How many times kill -9 a worker, each while 4,000 events flow.")
     ] = 0,
     seeds: Annotated[int, typer.Option(min=0, help="How many seeds of the deterministic simulation.")] = 0,
     first_seed: Annotated[int, typer.Option(min=0, help="The simulation's first seed.")] = 0,
@@ -46,13 +46,13 @@ def chaos(
     from govbus.chaos.planted import BUGS
 
     asked = {
-        "seeds": seeds, "zombies": zombies, "brokers": brokers, "logs": logs, "upgrades": upgrades, "poison": poison,
-        "database": database, "network": network, "province": province, "soak": soak,
-        "planted": len(BUGS) if planted else 0,
+        "workers": workers, "seeds": seeds, "zombies": zombies, "brokers": brokers, "logs": logs,
+        "upgrades": upgrades, "poison": poison, "database": database, "network": network, "province": province,
+        "soak": soak, "planted": len(BUGS) if planted else 0,
     }  # fmt: skip
     wanted = {"kills": kills if kills is not None else 0 if any(asked.values()) else 100, **asked}
     chosen = _chosen(wanted, parts)
-    results = _run(chosen, {"seeds": first_seed}, seed, report, cases)
+    results = _run(chosen, {"seeds": first_seed}, seed, report)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False))
     else:
@@ -71,18 +71,15 @@ def _chosen(wanted: Mapping[str, int], parts: str) -> dict[str, int]:
     return {name: count for name, count in asked.items() if not names or name in names}
 
 
-def _run(
-    wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report: Path | None, cases: int
-) -> dict[str, Any]:
+def _run(wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report: Path | None) -> dict[str, Any]:
     """The parts wanted, with a progress bar on standard error; each is kept in the report as soon as it is there."""
     import time
-    from functools import partial
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from govbus.chaos import report as page
-    from govbus.chaos.rig import PARTS, killed
+    from govbus.chaos.rig import PARTS
 
     results: dict[str, Any] = {}
     told = {name: (part.text, part.target) for name, part in PARTS.items()}
@@ -95,9 +92,8 @@ def _run(
 
         for name, count in wanted.items():
             part, began = PARTS[name], time.monotonic()
-            run = partial(killed, cases=cases) if name == "kills" else part.run
             try:
-                found = run(count, first.get(name, seed), tell)
+                found = part.run(count, first.get(name, seed), tell)
             except KeyboardInterrupt:
                 break
             took = round(time.monotonic() - began, 1)
