@@ -29,7 +29,7 @@ class Inbox:
 
     name = "alerts"
     topics: tuple[Topic, ...] = (ALERT,)
-    patience_ms = 0
+    patience_ms = 100
 
     def __init__(self, clock: Callable[[], int] = now_ms) -> None:
         self._clock = clock

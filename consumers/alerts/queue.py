@@ -48,7 +48,7 @@ class Queue:
 
     name = "delivery"
     topics: tuple[Topic, ...] = (ALERT,)
-    patience_ms = 0
+    patience_ms = 100
 
     def __init__(
         self, channels: Sequence[Subscription], quiet: Quiet, max_age_ms: int, clock: Callable[[], int] = now_ms
