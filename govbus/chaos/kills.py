@@ -45,6 +45,9 @@ class Job:
     tries: int = TRIES
 
 
+NO_JOB = Job(tries=0)
+
+
 @dataclass(slots=True)
 class Cycles:
     """What each kind of process still has to die of, and what the present life of each name is armed with."""
@@ -56,7 +59,7 @@ class Cycles:
     def arm(self, name: str) -> str:
         """The failpoint for the next life of ``name``; it waits for the signal."""
         jobs = self.jobs[KINDS[name]]
-        job = self.armed[name] = jobs.popleft() if jobs else Job()
+        job = self.armed[name] = jobs.popleft() if jobs else NO_JOB
         if not job.place:
             return ""
         most = MOST_REACHES.get(job.place.partition(".")[0], USUAL_REACHES) if job.tries == TRIES else 1
@@ -64,7 +67,7 @@ class Cycles:
 
     def left(self) -> int:
         """Kills still to be made."""
-        return sum(map(len, self.jobs.values())) + sum(bool(job.place) for job in self.armed.values())
+        return sum(map(len, self.jobs.values())) + sum(bool(job.tries) for job in self.armed.values())
 
     def run(self, names: Sequence[str]) -> None:
         """One cycle: ``names`` die, everything recovers."""
@@ -162,6 +165,6 @@ def kills(
 
 def _chosen(cycles: Cycles) -> list[str]:
     """Who dies in this cycle: some of those that still have something to die of."""
-    open_ = [n for n in cycles.stage.fleet.names if cycles.armed[n].place or cycles.jobs[KINDS[n]]]
+    open_ = [n for n in cycles.stage.fleet.names if cycles.armed[n].tries or cycles.jobs[KINDS[n]]]
     chosen = [n for n in open_ if cycles.stage.rng.random() < SHARE]
     return chosen or [cycles.stage.rng.choice(open_)]
