@@ -75,10 +75,11 @@ def case_templates(stories: int = 200) -> list[Template]:
     return [Template.of(row, lambda key: key) for row in kept]
 
 
-def open_case_templates(stories: int = 200) -> list[Template]:
+def open_case_templates(stories: int = 200, weeks_before: int = 0) -> list[Template]:
     """Submission and acceptance, and nothing after them, of some cases: two events each, and an open clock.
 
-    All are accepted in one week and have ten working days or more, so none is due before the last is accepted.
+    All are accepted in one week (``WEEK_MS``, or some before it) and have ten working days or more, so none is due
+    before the last is accepted.
     """
     rows = generator.make(SEED, 16 * stories, 0).district.rows
     long = {r.record["item_code"] for r in rows if r.topic is ITEM and r.record.get("promise_limit", 0) >= LONG}
@@ -86,7 +87,7 @@ def open_case_templates(stories: int = 200) -> list[Template]:
     for row in _one_a_prefix([r for r in rows if r.topic is CASE and r.outcome == "new"]):
         lives.setdefault(row.record["case_no"], []).append(row)
     plain = [life[:2] for life in lives.values() if _opens(life[:2]) and life[0].record["item_code"] in long]
-    moved = [row for life in plain[:stories] for row in _moved(life)]
+    moved = [row for life in plain[:stories] for row in _moved(life, WEEK_MS - 7 * cases.DAY_MS * weeks_before)]
     return [Template.of(row, lambda key: key) for row in sorted(moved, key=lambda r: r.received_at)]
 
 
@@ -98,9 +99,9 @@ def _opens(life: Sequence[Row]) -> bool:
     )
 
 
-def _moved(life: Sequence[Row]) -> list[Row]:
-    """The same by whole weeks later or earlier, accepted in the week of ``WEEK_MS``."""
-    by = (WEEK_MS - life[-1].received_at) // (7 * cases.DAY_MS) * 7 * cases.DAY_MS + 7 * cases.DAY_MS
+def _moved(life: Sequence[Row], week: int) -> list[Row]:
+    """The same by whole weeks later or earlier, accepted in the week that begins at ``week`` (epoch ms)."""
+    by = (week - life[-1].received_at) // (7 * cases.DAY_MS) * 7 * cases.DAY_MS + 7 * cases.DAY_MS
     return [
         replace(r, received_at=r.received_at + by, record={**r.record, "occurred_at": r.record["occurred_at"] + by})
         for r in life

@@ -57,16 +57,22 @@ class Workers:
 
 
 def start(
-    stand: Stand, url: str, home: Path, stack: ExitStack, number: int = 1, arguments: Sequence[str] = ()
+    stand: Stand,
+    url: str,
+    home: Path,
+    stack: ExitStack,
+    number: int = 1,
+    arguments: Sequence[str] = (),
+    module: Sequence[str] = ("streams",),
 ) -> Workers:
-    """``number`` workers on ``url``, stopped when ``stack`` is closed."""
+    """``number`` workers (``python -m`` ``module``) on ``url``, stopped when ``stack`` is closed."""
     workers = Workers()
     for n in range(1, number + 1):
         place = home / f"worker-{n}"
         place.mkdir(parents=True, exist_ok=True)
         words = ["--kafka", stand.kafka, "--database-url", url, "--home", str(place), "--name", f"bench-{n}"]
         log = place / "worker.log"
-        workers.children.append((stack.enter_context(running(python("streams", *words, *arguments), log)), log))
+        workers.children.append((stack.enter_context(running(python(*module, *words, *arguments), log)), log))
     return workers
 
 

@@ -21,7 +21,7 @@ from streams.store.projection import Carried
 from streams.store.schedule import ScheduleProjection
 
 KINDS = ("few", "all")
-STALE = "SELECT count(*) FROM case_state WHERE next_check_at = 0"
+STALE = "SELECT count(*) FROM case_state WHERE next_check_at <= 0"
 LAST = "SELECT max(counted_to) FROM case_state"
 FIRST = "SELECT min(counted_from) FROM case_state"
 NEWEST = "SELECT max(watermark) FROM cursor"

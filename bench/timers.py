@@ -39,23 +39,25 @@ def run(given: Given) -> dict[str, Any]:
     a revised calendar concerns, by one late day or by all of the year; ``…_s``: until the last of them is re-dated,
     also in this process. Limit: one UPDATE of the same rows.
     """
-    templates = clones.open_case_templates()
-    events = clones.copies(templates, 2 * given.events) * len(templates)
-    count = events // 2
-    with stand() as place, known(place, given) as template:
-        for done in load.pour(place.kafka, CASE, clones.messages(templates, events)):
-            given.tell("fill Kafka", done, events)
-        with place.database(template, CLOCKS) as url:
-            _open(place, url, given, count)
-            rounds = [_round(place, given, count, number) for number in range(given.rounds)]
+    with stand() as place, known(place, given) as template, place.database(template, CLOCKS) as url:
+        count = open_clocks(place, url, given)
+        rounds = [_round(place, given, count, number) for number in range(given.rounds)]
         return report("timers", rounds, events=count, workers=1)
 
 
-def _open(place: Stand, url: str, given: Given, count: int) -> None:
-    """Let a worker accept the cases; its time is that of the events, so no clock becomes due."""
+def open_clocks(place: Stand, url: str, given: Given) -> int:
+    """Let a worker accept about ``given.events`` cases; its time is that of the events, so no clock becomes due. How
+    many there are.
+    """
+    templates = clones.open_case_templates()
+    events = clones.copies(templates, 2 * given.events) * len(templates)
+    count = events // 2
+    for done in load.pour(place.kafka, CASE, clones.messages(templates, events)):
+        given.tell("fill Kafka", done, events)
     work = Work((CASE,), 2 * count, lambda engine: _verify(engine, count), "", ("--clock", "watermark"))
     with place.directory("open") as home:
         ours.measure(place, url, work, home, lambda n: given.tell("open clocks", n, 2 * count))
+    return count
 
 
 def _verify(engine: sa.Engine, count: int) -> None:

@@ -24,7 +24,7 @@ from faust.tables.manager import TableManager
 from faust.types import TP
 
 from schemas.errors import Retryable
-from streams.agents.line import Line
+from streams.agents.line import Line, wall_clock
 from streams.store import inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient
@@ -92,6 +92,7 @@ def create_app(
     clock: Literal["wall", "watermark"] = "wall",
     settle_ms: int = 200,
     name: str = "",
+    wall_ms: Callable[[], int] = wall_clock,
 ) -> faust.App:
     """A Faust application that applies ``projections``; ``bootstrap`` is ``host:port[,host:port]``.
 
@@ -100,7 +101,7 @@ def create_app(
     Nothing is connected before the application starts.
     """
     app = _configured(bootstrap, home, name)
-    lines = Lines(engine, [Line(engine, p, clock, settle_ms) for p in projections])
+    lines = Lines(engine, [Line(engine, p, clock, settle_ms, wall_ms) for p in projections])
     app.intake = lines
     for line in lines.by_topic.values():
         _add(app, line)

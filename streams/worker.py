@@ -33,10 +33,11 @@ def run(
     settle_ms: int = 200,
     uploads: bool = True,
     name: str = "",
+    **more: Any,
 ) -> None:
     """Process until told to stop (SIGTERM, SIGINT); exits with 0 then, with 70 on a fault.
 
-    ``bootstrap`` is ``host:port[,host:port]``, ``database_url`` a SQLAlchemy URL.
+    ``bootstrap`` is ``host:port[,host:port]``, ``database_url`` a SQLAlchemy URL; ``more`` goes to ``create_app``.
     """
     from streams.agents import projections
     from streams.app import create_app, die
@@ -47,7 +48,7 @@ def run(
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)
     engine = connect(database_url, pool_size=12, ping=False)
-    app = create_app(bootstrap, engine, projections(uploads), home, clock, settle_ms, name)
+    app = create_app(bootstrap, engine, projections(uploads), home, clock, settle_ms, name, **more)
     try:
         QuietWorker(app, quiet=True, redirect_stdouts=False, loglevel="WARN").execute_from_commandline()
     except SystemExit as end:
@@ -70,8 +71,8 @@ def _collect_seldom() -> None:
     gc.set_threshold(100_000, 20, 100)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """``python -m streams``: everything on the command line, nothing from the environment."""
+def main(arguments: Sequence[str] | None = None, **more: Any) -> None:
+    """``python -m streams``: everything on the command line, nothing from the environment; ``more`` as in ``run``."""
     parser = argparse.ArgumentParser(prog="python -m streams", description="Process the inbound topics.")
     parser.add_argument("--kafka", required=True, help="bootstrap servers")
     parser.add_argument("--database-url", required=True, help="SQLAlchemy URL of PostgreSQL")
@@ -84,4 +85,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given: Any = parser.parse_args(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=given.log_level)
     uploads = not given.without_uploads
-    run(given.kafka, given.database_url, given.home, given.clock, given.settle_ms, uploads, given.name)
+    run(given.kafka, given.database_url, given.home, given.clock, given.settle_ms, uploads, given.name, **more)

@@ -48,6 +48,11 @@ Ends = Callable[[str], Awaitable[Mapping[int, int]]]
 SeekBack = Callable[[str, Mapping[int, int]], Awaitable[None]]
 
 
+def wall_clock() -> int:
+    """Epoch milliseconds UTC."""
+    return time.time_ns() // 1_000_000
+
+
 def contiguous(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
     """Cut ``chunks`` into batches in which every chunk begins where its partition's last one ended."""
     batches: list[list[Chunk]] = []
@@ -79,7 +84,7 @@ class Line:
         projection: Projection,
         clock: Literal["wall", "watermark"] = "wall",
         settle_ms: int = 200,
-        wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        wall_ms: Callable[[], int] = wall_clock,
     ) -> None:
         self.projection = projection
         self.committed: dict[int, int] = {}

@@ -79,7 +79,8 @@ class CaseState:
 
     ``spoken`` (by alert id) is what was said before: it depends on when one looked, so it is no part of
     :meth:`dump`.
-    ``next_check_at``: when silence changes something next; None: never. ``counted_from``, ``counted_to``: between them
+    ``next_check_at``: when silence changes something next; None: never; 0: references have changed; below 0: calendars
+    have, and nothing before that moment (negated) can be otherwise now. ``counted_from``, ``counted_to``: between them
     lie all days of the calendar that it depends on; None: no end is known.
     """
 
@@ -189,13 +190,14 @@ def fold(
 def _quiet(state: CaseState, history: Sequence[CaseEvent]) -> int:
     """Until when the case is known to have no alert, whatever one derives (epoch ms; 0: unknown).
 
-    A judged case without alerts has none before its ``next_check_at``, as long as nothing new is known; 0
-    there
-    says that references changed. So most events need no second look at the knowledge before them.
+    A judged case without alerts has none before its ``next_check_at``, as long as nothing new is known. So most events,
+    and most calendars, need no second look at the knowledge before them.
     """
     nearest, seen = state.next_check_at, len(state.events)
     if not seen or state.alerts or nearest == 0:
         return 0
+    if nearest is not None and nearest < 0:
+        return -nearest if len(history) == seen else min(-nearest, history[seen].known_at)
     if len(history) == seen:
         return history[-1].known_at if nearest is None else nearest
     return history[seen].known_at if nearest is None or nearest >= history[seen].known_at else 0

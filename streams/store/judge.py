@@ -126,7 +126,7 @@ class _Judged:
 
     def add(self, partition: int, before: CaseState, after: CaseState, decisions: Sequence[Decision]) -> None:
         self._states.append(_state_row(partition, after))
-        if len(before.events) != len(after.events) or before.next_check_at == 0:
+        if len(before.events) != len(after.events) or (before.next_check_at or 1) <= 0:
             self._told.append((partition, after))
         if before.alerts != after.alerts:
             self._recarded.append(after.case_no)

@@ -61,7 +61,7 @@ _CASES = sa.text(
     f"SELECT case_no, state FROM case_state WHERE {references.WHOM} AND case_no > :after ORDER BY case_no LIMIT :block"
 )
 _PENDING = sa.text(
-    "SELECT (SELECT count(*) FROM case_state WHERE next_check_at = 0) + "
+    "SELECT (SELECT count(*) FROM case_state WHERE next_check_at <= 0) + "
     "(SELECT count(*) FROM group_state WHERE next_check_at = 0)"
 )
 _CARDS = sa.text(

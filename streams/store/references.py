@@ -2,7 +2,7 @@
 
 Whoever changes a reference calls :func:`changed` first in its transaction, then writes; readers call
 :func:`held`.
-So no case is judged between a change and the mark (``next_check_at`` = 0) that has it judged again.
+So no case is judged between a change and the mark (``next_check_at`` of 0 or less) that has it judged again.
 """
 
 from __future__ import annotations
@@ -86,7 +86,14 @@ WHOM = (
     "WHERE counted_from <= l AND (counted_to IS NULL OR counted_to >= f)))"
 )
 """Rows of ``case_state`` that a calendar concerns (``streams.rules.schedule.Concern``), in SQL."""
-_STALE = sa.text(f"UPDATE case_state SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0 AND {WHOM}")
+_STALE = sa.text(
+    "UPDATE case_state SET next_check_at = CASE WHEN next_check_at < 0 THEN -:since "
+    "ELSE -least(next_check_at, :since) END "
+    f"WHERE coalesce(next_check_at, 1) NOT BETWEEN -:since AND 0 AND {WHOM}"
+)
+"""The mark keeps from when on the case may be another: from the calendar's ``received_at``, or from where it was to be
+judged next (``CaseState.next_check_at``).
+"""
 _STALE_GROUPS = sa.text(
     f"UPDATE group_state SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0 AND {_REGION}"
 )

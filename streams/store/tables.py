@@ -145,7 +145,7 @@ case_state = sa.Table(
     sa.Column("on_time", sa.Boolean),
     sa.Column("provisional", sa.Boolean, nullable=False),
     sa.Column("state", JSONB, nullable=False),  # the whole folded state, see streams.rules.judge
-    sa.Column("next_check_at", BIG),  # when a timer must look again; NULL: never; 0: references changed
+    sa.Column("next_check_at", BIG),  # when a timer must look again; NULL: never; 0 or less: references changed
     # all days of the calendar that it depends on lie between these; NULL: no end is known
     sa.Column("counted_from", BIG, nullable=False, server_default="0"),
     sa.Column("counted_to", BIG),

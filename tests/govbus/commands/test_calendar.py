@@ -116,7 +116,7 @@ def test_a_notice_typed_as_csv_becomes_the_next_revision_and_its_effects_are_lis
     with engine.connect() as tx:
         value = bytes(tx.execute(query).scalar_one())
     applier.apply_batch(engine, ScheduleProjection(), [carry(CALENDAR, 1, value)])
-    stale = sa.select(case_state.c.case_no).where(case_state.c.next_check_at == 0)
+    stale = sa.select(case_state.c.case_no).where(case_state.c.next_check_at <= 0)
     with engine.connect() as tx:
         assert list(tx.execute(stale).scalars()) == ["JANUARY"]  # March counts no day that was changed
     assert run("effects", "2020-r2")[0] == 1  # not judged again yet

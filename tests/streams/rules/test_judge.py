@@ -630,6 +630,22 @@ def piecewise(data: st.DataObject, log: list[CaseEvent], known: References, end:
     return state
 
 
+@settings(max_examples=300, deadline=None)
+@given(logs(), timed_references(), st.integers(0, 1500), st.booleans())
+def test_a_calendar_that_comes_later_need_not_be_judged_before_its_own_time(
+    log: list[CaseEvent], known: References, hours: int, split: bool
+) -> None:
+    early = replace(known, calendars=CalendarHistory([p for p in PUBLISHED if p.year != 2020]))
+    new = sorted(set(known.calendars.changes("430903")) - set(early.calendars.changes("430903")))
+    if not new:
+        return
+    first, rest = (log[:-1], log[-1:]) if split else (log, [])
+    state, _ = fold(CaseState("CASE-1", ()), first, early, FIRST + hours * HOUR)
+    quiet = -min(new[0], state.next_check_at or new[0])
+    quick, whole = (fold(_stored(replace(state, next_check_at=mark)), rest, known, 0) for mark in (quiet, 0))
+    assert (seen(quick[0]), quick[1]) == (seen(whole[0]), whole[1])
+
+
 def _stored(state: CaseState) -> CaseState:
     return CaseState.load(state.case_no, json.loads(json.dumps(state.dump())), state.next_check_at, state.spoken)
 

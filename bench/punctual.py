@@ -1,0 +1,136 @@
+"""``govbus bench punctual``: many clocks are open, no event comes; how long after a due time its card is on the topic.
+
+Worker and relay are real processes. The worker's wall clock goes as the machine's, but jumps over the days between two
+due times (``bench.jumping``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from bench import clones, jumping, load, log, ours
+from bench.chain import relay
+from bench.given import Given
+from bench.known import known
+from bench.measure import Round, Target, percentile, report
+from bench.ours import Work
+from bench.stand import Stand, stand
+from bench.timers import CLOCKS, open_clocks
+from schemas import codec
+from schemas.errors import GovbusError
+from schemas.topics import ALERT, CASE
+from streams.agents.line import wall_clock
+from streams.store.engine import connect
+
+COPIES = 5
+"""Clocks that run out in the same minute, of those that are waited for."""
+CROWD = 50
+"""At a moment at which so many are due the measurement ends: these are the others."""
+MOMENTS = 60
+LEAD_MS = 2_000
+"""How long before a due time the clock arrives."""
+LONGEST_S = 60.0
+DUE = """SELECT next_check_at, count(*) FROM case_state WHERE next_check_at > :after
+         GROUP BY next_check_at ORDER BY next_check_at LIMIT :most"""
+LEFT = "SELECT count(*) FROM case_state WHERE next_check_at <="
+TARGETS = (Target("p99 from a due time to its card on the topic under 1 s", figure="p99_ms", most=1_000),)
+
+
+def run(given: Given) -> dict[str, Any]:
+    """The report over about ``given.events`` open clocks. ``p50_ms``, ``p99_ms``, ``max_ms``: from the moment at which
+    a card is due until its record is in Kafka (its timestamp); ``cards``: how many.
+    """
+    with stand() as place, known(place, given) as template, place.database(template, CLOCKS) as url:
+        count = open_clocks(place, url, given)
+        rounds = [_round(place, url, given, count, number) for number in range(given.rounds)]
+        return report("punctual", rounds, TARGETS, events=count, workers=1)
+
+
+def _round(place: Stand, base: str, given: Given, count: int, number: int) -> Round:
+    name = f"punctual_{number}"
+    with place.database(sa.engine.make_url(base).database or "", name) as url, place.directory(name) as home:
+        engine = connect(url)
+        _probes(place, url, given, home)
+        moments = list(_moments(engine))
+        with ExitStack() as stack:
+            stack.callback(engine.dispose)
+            relay(place, url, home, stack).wait_leading(engine)
+            waits = _waits(place, engine, given, home, stack, moments)
+    figures = {"clocks": float(count), "cards": float(len(waits)), "p50_ms": percentile(waits, 0.5),
+               "p99_ms": percentile(waits, 0.99), "max_ms": max(waits)}  # fmt: skip
+    return Round(figures)
+
+
+def _probes(place: Stand, url: str, given: Given, home: Path) -> None:
+    """Accept more cases, whose clocks run out before all others do."""
+    first = 10**clones.DIGITS - COPIES
+    templates = clones.open_case_templates(weeks_before=1)
+    messages = [t.clone(first + copy) for t in templates for copy in range(COPIES)]
+    before = sum(log.ends(place.kafka, CASE).values())
+    for done in load.pour(place.kafka, CASE, messages):
+        given.tell("probes", done, len(messages))
+    fresh = sum(log.ends(place.kafka, CASE).values()) - before
+    work = Work((CASE,), fresh, lambda _: None, "", ("--clock", "watermark"))
+    ours.measure(place, url, work, home / "probes", lambda n: given.tell("probes", n, fresh))
+
+
+def _moments(engine: sa.Engine) -> Iterator[int]:
+    """Moments (epoch ms) at which few clocks are due, up to the first at which many are."""
+    with engine.connect() as tx:
+        newest = int(tx.execute(sa.text("SELECT max(watermark) FROM cursor")).scalar_one())
+        for moment, due in tx.execute(sa.text(DUE), {"after": newest, "most": MOMENTS}):
+            if due >= CROWD:
+                return
+            yield int(moment)
+
+
+def _waits(
+    place: Stand, engine: sa.Engine, given: Given, home: Path, stack: ExitStack, moments: list[int]
+) -> list[float]:
+    """For each card the milliseconds from its due time until Kafka had it."""
+    ahead = home / "ahead"
+    jumping.put(ahead, moments[0] - LEAD_MS - wall_clock())
+    workers = ours.start(
+        place, engine.url.render_as_string(hide_password=False), home, stack, module=("bench.jumping", str(ahead))
+    )
+    consumer = _reader(place.kafka)
+    stack.callback(consumer.close)
+    time.sleep(LEAD_MS * 5 / 1000)  # it joins its group
+    waits: list[float] = []
+    for number, moment in enumerate(moments):
+        given.tell("due times passed", number, len(moments))
+        shift = moment - LEAD_MS - wall_clock()
+        jumping.put(ahead, shift)
+        waits += _cards(consumer, engine, moment, shift)
+        workers.must_live()
+    return waits
+
+
+def _cards(consumer: Any, engine: sa.Engine, moment: int, shift: int) -> Iterator[float]:
+    """What came of one moment, until all that was due is judged and nothing more has come for a second."""
+    began = calm = time.monotonic()
+    while time.monotonic() - calm < 1.0:
+        message = consumer.poll(0.1)
+        if message is None or message.error():
+            if ours.ask(engine, f"{LEFT} {moment}"):
+                calm = time.monotonic()
+            if time.monotonic() - began > LONGEST_S:
+                raise GovbusError(f"a clock was not looked at {LONGEST_S:.0f} s after its due time")
+            continue
+        alert: Mapping[str, Any] = codec.decode(message.value(), ALERT)
+        calm = time.monotonic()
+        yield message.timestamp()[1] + shift - float(alert["issued_at"])
+
+
+def _reader(kafka: str) -> Any:
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer: Any = Consumer({"bootstrap.servers": kafka, "group.id": "bench-cards", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(ALERT.name, p, end) for p, end in log.ends(kafka, ALERT).items()])
+    return consumer
