@@ -47,6 +47,8 @@ UPDATE outbox SET sent_partition = v.landed, sent_offset = v.place,
                   sent_at = (extract(epoch FROM clock_timestamp()) * 1000)::bigint
 FROM unnest(%s::bigint[], %s::integer[], %s::bigint[]) AS v (seq, landed, place) WHERE outbox.seq = v.seq"""
 
+_MARKED = "SELECT EXISTS (SELECT FROM outbox WHERE topic = %s AND sent_partition = %s AND sent_offset >= %s)"
+
 
 @dataclass(frozen=True, slots=True)
 class Unsent:
@@ -203,7 +205,9 @@ class Relay:
         self._sender: Sender | None = None
         self._floors: dict[intact.Place, int] = {}
         self._went_back: dict[intact.Place, int] = {}
-        """Where records landed below the floor, until the floor is there too."""
+        """Where records landed below the floor, until ``govbus resend`` has unsent what had been there. The floor says
+        nothing then: a consumer that went back may have read what landed, and stand above it again.
+        """
         self.sent = 0
         """Records acknowledged and marked by this relay."""
         self.leads = threading.Event()
@@ -274,7 +278,7 @@ class Relay:
         looks, said = 0, 0.0
         while not stop.is_set():
             self._floors = intact.floors(raw)
-            self._went_back = {p: low for p, low in self._went_back.items() if self._floors.get(p, 0) > low}
+            self._went_back = {p: low for p, low in self._went_back.items() if self._marked(raw, p, low)}
             found = {**intact.ends(self._bootstrap, self._floors), **self._went_back}
             missing = intact.behind(self._floors, found)
             if not missing:
@@ -288,6 +292,10 @@ class Relay:
                     mend="govbus resend",
                 )
             stop.wait(LOOK_SECONDS)
+
+    def _marked(self, raw: Any, place: intact.Place, offset: int) -> bool:
+        """Whether a row of the outbox is said to lie at ``offset`` or behind it."""
+        return bool(raw.execute(_MARKED, (*place, offset)).fetchone()[0])
 
     def _forward(self, raw: Any, stop: threading.Event) -> int:
         """Send and mark one batch; returns its size."""

@@ -32,6 +32,8 @@ from schemas.topics import ALERT, BY_NAME, CASE, INBOUND, RATING, TOPICS, UPLOAD
 WAYS = ("tear", "tear", "rot", "tear", "recreate")
 """What befalls the log, cycle by cycle."""
 FLOW_S, ROT_S = 1.0, 3.0
+RATE = 40.0
+"""Rows a second that flow: the year must last, for a relay with nothing to send notices nothing."""
 ROTTEN = 4
 """Partitions in which a batch rots at a time."""
 BUSY = (CASE.name, RATING.name, ALERT.name, UPLOAD.name)
@@ -194,6 +196,7 @@ class Cuts:
 def cuts(stage: Stage, ways: Sequence[str]) -> dict[str, Any]:
     """Lose something in each of ``ways`` while events flow; the figures of it."""
     made = Cuts(stage)
+    stage.rate = RATE
     stage.judged_with = ("--places-moved", *(["--order-not-kept"] if "recreate" in ways else []))
     for way in ways:
         made.cycle(way)

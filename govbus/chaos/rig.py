@@ -29,7 +29,7 @@ from streams.store import failpoints
 ROUND = 130
 """Kills in one round: every failpoint about twice, then as many from outside."""
 CASES_A_KILL = 8
-CASES_A_ZOMBIE, CASES_A_BROKER, CASES_A_CUT, CASES_OF_AN_UPGRADE = 50, 60, 60, 120
+CASES_A_ZOMBIE, CASES_A_BROKER, CASES_A_CUT, CASES_OF_AN_UPGRADE = 50, 60, 120, 120
 RECOVERY_TARGET_S = 10.0
 EVENTS_A_KILL, EVENTS_OF_A_CASE = 4_000, 6.5
 RATE = 1_000

@@ -14,7 +14,7 @@ import pytest
 import sqlalchemy as sa
 from kafka import KafkaAdminClient
 
-from connectors import topics_admin
+from connectors import intact, relay, topics_admin
 from connectors.local.broker import Broker, Cluster
 from connectors.relay import Relay
 from consumers.loop import Loop
@@ -22,8 +22,10 @@ from consumers.reconcile import reconcile
 from consumers.resend import resend
 from govbus.chaos import logfile
 from schemas.topics import RATING
+from streams.store.tables import cursor
 
 pytestmark = pytest.mark.stack
+PLACES = [(RATING.name, number) for number in range(RATING.partitions)]
 
 
 class Notes:
@@ -147,6 +149,28 @@ def test_a_topic_deleted_and_made_again_is_noticed_and_filled_again(
         wait_until(lambda: number(engine, NOTED) == 60 and number(engine, UNSENT) == 0)
         assert missing(engine, own.bootstrap) == set()
     assert resend(engine, own.bootstrap, dry=True).nothing
+
+
+def test_the_relay_goes_on_though_a_consumer_has_read_what_landed_before_it_looked_again(
+    own: Cluster, engine: sa.Engine, published: Any, wait_until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "LOOK_SECONDS", 3.0)
+    with acting(Relay(engine, own.bootstrap).run):
+        published("f", 50)
+        wait_until(lambda: number(engine, UNSENT) == 0)
+        admin = KafkaAdminClient(bootstrap_servers=own.bootstrap)
+        admin.delete_topics([RATING.name])
+        admin.close()
+        published("g", 10)
+        wait_until(lambda: topics_admin.apply(own.bootstrap) != [])
+        time.sleep(2.0)
+        resend(engine, own.bootstrap)
+        ends = intact.ends(own.bootstrap, PLACES)
+        with engine.begin() as tx:
+            rows = [{"processor": "quick", "topic": t, "partition": p, "next_offset": o} for (t, p), o in ends.items()]
+            tx.execute(sa.insert(cursor), rows)
+        wait_until(lambda: number(engine, UNSENT) == 0, 20.0)
+    assert missing(engine, own.bootstrap) == set()
 
 
 def test_a_consumer_waits_for_a_damaged_batch_and_the_other_partitions_go_on(
