@@ -19,7 +19,7 @@ from govbus.chaos.fleet import KINDS, USUAL, Life
 from govbus.chaos.stage import MOST, Stage, by
 from streams.store import failpoints
 
-PATIENCE_S = 6.0
+PATIENCE_S = 12.0
 TRIES = 5
 OWNERS = {
     "publish": ("feed",), "relay": ("relay",), "worker": ("worker",), "apply": ("worker",), "tick": ("worker",),
@@ -34,6 +34,10 @@ SHARE = 0.85
 LATEST_S = 2.0
 """When in a cycle a kill from outside comes at the latest."""
 GRACE_S = 1.0
+FLOW = 35.0
+"""Rows a second that flow while every kind of process is killed: a process with nothing to do comes to no failpoint, so
+the year must last as long as the kills.
+"""
 ALL = tuple(dict.fromkeys(KINDS[name] for name in USUAL))
 
 

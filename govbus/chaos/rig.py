@@ -17,7 +17,7 @@ from govbus.chaos.brokers import BROKERS, STRIKES, brokers
 from govbus.chaos.cuts import WAYS, cuts
 from govbus.chaos.fleet import KINDS, USUAL
 from govbus.chaos.ground import scratch
-from govbus.chaos.kills import kills
+from govbus.chaos.kills import FLOW, kills
 from govbus.chaos.planted import BUGS
 from govbus.chaos.rounds import Tell, judged, rounds
 from govbus.chaos.sim.seeds import simulated
@@ -53,7 +53,11 @@ def killed(count: int, seed: int, tell: Tell) -> dict[str, Any]:
 
     def one(n: int, seed: int) -> dict[str, Any]:
         times = max(1, n // 2 // len(failpoints.NAMES)) if n >= len(failpoints.NAMES) else 0
-        return judged(lambda made: kills(made, n, times), seed, CASES_A_KILL * n)
+        def strike(made: Stage) -> dict[str, Any]:
+            made.rate = FLOW
+            return kills(made, n, times)
+
+        return judged(strike, seed, CASES_A_KILL * n)
 
     figures = rounds("kill -9", count, ROUND, seed, tell, one)
     never = [place for place in failpoints.NAMES if place not in figures.get("by", {})]

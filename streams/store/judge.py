@@ -128,7 +128,8 @@ class _Judged:
         self._states.append(_state_row(partition, after))
         if len(before.events) != len(after.events) or (before.next_check_at or 1) <= 0:
             self._told.append((partition, after))
-        if before.alerts != after.alerts:
+        if before.alerts != after.alerts or (after.alerts and len(before.events) != len(after.events)):
+            # an event may change nothing of a card but who answers for it
             self._recarded.append(after.case_no)
             self._cards.extend(cards.rows(after.case_no, after, after.item_code, after.alerts))
         for decision in decisions:

@@ -20,7 +20,7 @@ from govbus.chaos.kills import OWNERS, kills
 from govbus.chaos.stage import stage
 from streams.store import failpoints
 
-CASES = 150
+CASES = 300
 PLACES = (
     "publish.after_commit", "relay.after_send", "apply.after_state", "apply.after_commit", "consume.after_cursor",
     "push.after_post", "province.after_commit",

@@ -169,6 +169,19 @@ def test_the_timer_keeps_silent_about_a_case_whose_event_is_still_in_the_outbox(
     assert cards(engine) == []
 
 
+def test_a_card_goes_with_the_case_to_the_department_that_is_named_responsible_later(
+    engine: sa.Engine, log: Log, judge: JudgeProjection
+) -> None:
+    put(engine, ScheduleProjection(), log, published_calendar(2020, 1))
+    put(engine, DefineProjection(), log, published_item(5))
+    put(engine, judge, log, case("accepted", "C-1", ACCEPTED))
+    settle(engine, judge, ms(2020, 10, 20, 9))
+    before = cards(engine)
+    put(engine, judge, log, case("step_completed", "C-1", ms(2020, 10, 20, 10), responsible_code="HS-GAJ"))
+    assert cards(engine) == before != []
+    assert set(rows(engine, sa.select(card.c.department))) == {("HS-GAJ",)}
+
+
 def test_an_item_that_arrives_after_its_case_gives_it_a_clock(
     engine: sa.Engine, log: Log, judge: JudgeProjection
 ) -> None:
