@@ -139,6 +139,7 @@ def test_three_nodes_keep_acknowledged_records_when_one_is_killed(stack_director
     with Cluster(stack_directory / "three", 3, tied=True) as cluster:
         admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
         admin.create_topics({"kept": {"num_partitions": 1, "replication_factor": 3}}, wait_for_metadata=True)
+        assert wait_until(lambda: admin.describe_topics(["kept"])[0]["partitions"], 30, every=0.2)  # all nodes know it
         leader = admin.describe_topics(["kept"])[0]["partitions"][0]["leader_id"]
         admin.close()
         _send(cluster.bootstrap, b"before", topic="kept")
