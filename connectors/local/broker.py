@@ -302,8 +302,16 @@ class Cluster:
         return any(not port_is_free(p) for n in dead for p in (n.port, n.controller_port))
 
     def _wait(self, seconds: float) -> bool:
-        wait_until(lambda: not self.running() or serves(self.bootstrap, len(self.nodes)), seconds, every=0.1)
-        return self.running() and serves(self.bootstrap, len(self.nodes))
+        """Whether the nodes serve before ``seconds`` are over; asked once more, a busy one may not answer in time."""
+        up = False
+
+        def settled() -> bool:
+            nonlocal up
+            up = serves(self.bootstrap, len(self.nodes))
+            return up or not self.running()
+
+        wait_until(settled, seconds, every=0.1)
+        return up
 
     def _cluster_id(self) -> str:
         """The cluster's id, made once: 16 bytes in URL-safe base 64, as Kafka writes it."""
