@@ -312,7 +312,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return bool(offsets) and bool(await self._commit(offsets))
 
     async def verify_all_partitions_active(self) -> None:
-        """Faust looks for idle partitions every half minute, and dies of an assertion where one has no position because
+        """Faust looks for idle partitions every few seconds, and dies of an assertion where one has no position because
         its log ends before the cursor or its broker is away. ``streams.app`` watches lag by the cursors instead.
         """
 
