@@ -20,6 +20,7 @@ from bench.given import Given
 from bench.known import known
 from bench.measure import Round, Target, percentile, report
 from bench.ours import Work
+from bench.publishing import UNSENT
 from bench.stand import Stand, stand
 from bench.timers import CLOCKS, open_clocks
 from schemas import codec
@@ -48,13 +49,13 @@ def run(given: Given) -> dict[str, Any]:
     """
     with stand() as place, known(place, given) as template, place.database(template, CLOCKS) as url:
         count = open_clocks(place, url, given)
-        rounds = [_round(place, url, given, count, number) for number in range(given.rounds)]
+        rounds = [_round(place, given, count, number) for number in range(given.rounds)]
         return report("punctual", rounds, TARGETS, events=count, workers=1)
 
 
-def _round(place: Stand, base: str, given: Given, count: int, number: int) -> Round:
+def _round(place: Stand, given: Given, count: int, number: int) -> Round:
     name = f"punctual_{number}"
-    with place.database(sa.engine.make_url(base).database or "", name) as url, place.directory(name) as home:
+    with place.database(CLOCKS, name) as url, place.directory(name) as home:
         engine = connect(url)
         _probes(place, url, given, home)
         moments = list(_moments(engine))
@@ -83,7 +84,7 @@ def _probes(place: Stand, url: str, given: Given, home: Path) -> None:
 def _moments(engine: sa.Engine) -> Iterator[int]:
     """Moments (epoch ms) at which few clocks are due, up to the first at which many are."""
     with engine.connect() as tx:
-        newest = int(tx.execute(sa.text("SELECT max(watermark) FROM cursor")).scalar_one())
+        newest = int(tx.execute(sa.text("SELECT max(watermark) FROM cursor WHERE processor = 'judge'")).scalar_one())
         for moment, due in tx.execute(sa.text(DUE), {"after": newest, "most": MOMENTS}):
             if due >= CROWD:
                 return
@@ -95,13 +96,14 @@ def _waits(
 ) -> list[float]:
     """For each card the milliseconds from its due time until Kafka had it."""
     ahead = home / "ahead"
-    jumping.put(ahead, moments[0] - LEAD_MS - wall_clock())
+    begin = moments[0] - LEAD_MS - LEAD_MS
+    jumping.put(ahead, begin - wall_clock())
     workers = ours.start(
         place, engine.url.render_as_string(hide_password=False), home, stack, module=("bench.jumping", str(ahead))
     )
+    _let_judge(engine, begin, workers)
     consumer = _reader(place.kafka)
     stack.callback(consumer.close)
-    time.sleep(LEAD_MS * 5 / 1000)  # it joins its group
     waits: list[float] = []
     for number, moment in enumerate(moments):
         given.tell("due times passed", number, len(moments))
@@ -110,6 +112,16 @@ def _waits(
         waits += _cards(consumer, engine, moment, shift)
         workers.must_live()
     return waits
+
+
+def _let_judge(engine: sa.Engine, moment: int, workers: ours.Workers) -> None:
+    """Return when what was due before ``moment`` is judged and said: it is late by a jump of the clock."""
+    deadline = time.monotonic() + LONGEST_S
+    while ours.ask(engine, f"{LEFT} {moment}") or ours.ask(engine, UNSENT):
+        workers.must_live()
+        if time.monotonic() > deadline:
+            raise GovbusError(f"what was due before the measurement is not judged after {LONGEST_S:.0f} s")
+        time.sleep(0.1)
 
 
 def _cards(consumer: Any, engine: sa.Engine, moment: int, shift: int) -> Iterator[float]:

@@ -74,7 +74,7 @@ class Cuts:
     def _tear(self) -> None:
         node = self.stage.ground.cluster.nodes[0]
         node.kill()
-        lost = dict(self._each(self._cut, TOPICS))
+        lost = dict(self._each(self._cut))
         shutil.rmtree(self.stage.ground.home / "worker", ignore_errors=True)
         self.stage.ground.cluster.start_node(node)
         self.stage.look_until(lambda: serves(self.stage.ground.kafka), "the broker's start")
@@ -156,9 +156,9 @@ class Cuts:
     def _data(self) -> Path:
         return self.stage.ground.cluster.nodes[0].directory / "data"
 
-    def _each(self, act: Any, topics: Iterable[Any]) -> list[tuple[logfile.Place, int]]:
+    def _each(self, act: Any) -> list[tuple[logfile.Place, int]]:
         """``act`` on the segments of about half of the partitions that hold anything, and what each answered."""
-        places = [(t.name, p) for t in topics for p in range(t.partitions) if self.stage.rng.random() < 0.5]
+        places = [(t.name, p) for t in TOPICS for p in range(t.partitions) if self.stage.rng.random() < 0.5]
         answers = [(place, act(logfile.segment(self._data(), place))) for place in places]
         return [(place, at) for place, at in answers if at is not None]
 
