@@ -6,6 +6,7 @@ Caught means that the oracle's verdict is not clean, or that something stalls fo
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -17,17 +18,17 @@ from govbus.chaos import frailties
 from govbus.chaos.cuts import cuts
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import command, environment, ground
-from govbus.chaos.kills import kills
-from govbus.chaos.planted import BUGS, Bug
+from govbus.chaos.kills import GRACE_S, kills
+from govbus.chaos.planted import BUGS, HALTING, Bug
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
-from govbus.chaos.zombies import zombies
+from govbus.chaos.zombies import STOPPED_S, flow
 
 STALL_S = 30.0
 SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
-ZOMBIES = 5
+HALTS = 5
 WORKERS = ("worker-1", "worker-2")
 TRIPLE_SQL = (
     "ALTER TABLE ticket_event DROP CONSTRAINT ticket_event_pkey",
@@ -75,8 +76,8 @@ def _provoke(made: Stage, bug: Bug) -> None:
         _kill_while_events_flow(made, bug)
     if "disconnect" in bug.provoke:
         _disconnect(made)
-    if "zombie" in bug.provoke:
-        zombies(made, ZOMBIES)
+    if "halt" in bug.provoke:
+        _wake_late(made)
     if "rebuild" in bug.provoke:
         _rebuild(made)
     if "tear" in bug.provoke:
@@ -94,6 +95,23 @@ def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
         made.fleet.kill(name)
     made.publish_up_to(2 * SHARE)
     made.wait(AWAY_S)
+
+
+def _wake_late(made: Stage) -> None:
+    """Let the worker that halts by itself lie for longer than its session lasts, while another has its partitions."""
+    for _ in range(HALTS):
+        made.look_until(lambda: _halted(made), "a worker's way to its halt")
+        flow(made, STOPPED_S)
+        made.fleet.signal(HALTING, signal.SIGCONT)
+    made.wait(GRACE_S)
+    made.fleet.planted = {}  # a worker that halts for good would look like a bug that was caught
+    made.fleet.kill(HALTING)
+
+
+def _halted(made: Stage) -> bool:
+    made.flow()
+    life = made.fleet.lives.get(HALTING)
+    return life is not None and "State:\tT" in Path(f"/proc/{life.process.pid}/status").read_text()
 
 
 def _rebuild(made: Stage) -> None:

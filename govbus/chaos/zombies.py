@@ -29,16 +29,17 @@ def zombies(stage: Stage, count: int) -> dict[str, Any]:
         stopped = [name for name in half if name in stage.fleet.lives]
         for name in stopped:
             stage.fleet.signal(name, signal.SIGSTOP)
-        _flow(stage, STOPPED_S + stage.rng.uniform(0.0, 2.0))
+        flow(stage, STOPPED_S + stage.rng.uniform(0.0, 2.0))
         for name in stopped:
             stage.fleet.signal(name, signal.SIGCONT)
-        _flow(stage, GRACE_S)
+        flow(stage, GRACE_S)
         made, turn = made + len(stopped), turn + 1
         seconds.append(time.monotonic() - began)
     return {"zombies": made, "seconds": {f"{len(workers) // 2} of {len(workers)} at once": seconds}}
 
 
-def _flow(stage: Stage, seconds: float) -> None:
+def flow(stage: Stage, seconds: float) -> None:
+    """Let things run and events flow for a while."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         stage.flow()
