@@ -29,9 +29,13 @@ from schemas.topics import ALERT, CASE
 from streams.agents.line import wall_clock
 from streams.store.engine import connect
 
-COPIES = 5
-"""Clocks that run out in the same minute, of those that are waited for."""
-CROWD = 50
+COPIES = 20
+"""Clocks that run out at the same moment, of those that are waited for."""
+WEEKS = (1, 2, 3)
+"""How long before the others those are accepted that are waited for: two, three and four weeks are usual limits, so
+all of these run out in the one week in which nothing else does.
+"""
+CROWD = 4 * COPIES
 """At a moment at which so many are due the measurement ends: these are the others."""
 MOMENTS = 60
 LEAD_MS = 2_000
@@ -70,9 +74,12 @@ def _round(place: Stand, given: Given, count: int, number: int) -> Round:
 
 def _probes(place: Stand, url: str, given: Given, home: Path) -> None:
     """Accept more cases, whose clocks run out before all others do."""
-    first = 10**clones.DIGITS - COPIES
-    templates = clones.open_case_templates(weeks_before=1)
-    messages = [t.clone(first + copy) for t in templates for copy in range(COPIES)]
+    messages = [
+        template.clone(10**clones.DIGITS - weeks * COPIES + copy)
+        for weeks in sorted(WEEKS, reverse=True)
+        for template in clones.open_case_templates(weeks_before=weeks)
+        for copy in range(COPIES)
+    ]
     before = sum(log.ends(place.kafka, CASE).values())
     for done in load.pour(place.kafka, CASE, messages):
         given.tell("probes", done, len(messages))

@@ -28,7 +28,7 @@ STALL_S = 30.0
 SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
-HALTS = 5
+HALTS = 10
 WORKERS = ("worker-1", "worker-2")
 TRIPLE_SQL = (
     "ALTER TABLE ticket_event DROP CONSTRAINT ticket_event_pkey",

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaException
 from kafka.errors import KafkaError
 
 from govbus.chaos.fleet import KINDS
-from govbus.chaos.rounds import Tell
+from govbus.chaos.rounds import Tell, stalled, told
 from govbus.chaos.stage import LOOK_S, Stage, percentile
 from govbus.chaos.watch import Stalled
 
@@ -168,14 +168,14 @@ def round_of(setting: Setting, count: int, seed: int) -> dict[str, Any]:
             found = cycles(stage, faults, count)
             verdict = stage.finish()
         except Stalled as error:
-            verdict = {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
-        texts = [text for shown in verdict["shown"].values() for text in shown]
-        texts += [verdict["failed"]] if verdict.get("failed") else []
-        texts += [f"did not wait but ended: {one}{last_words(stage, one.split()[0])}" for one in ended(stage)]
+            verdict = stalled(error)
+        figures = told(verdict, seed)
+        figures["faults"] += [
+            f"seed {seed}: did not wait but ended: {one}{last_words(stage, one.split()[0])}" for one in ended(stage)
+        ]
         return {
-            "seed": seed, "count": max(1, sum(found.by.values())), "by": found.by, "seconds": found.seconds,
-            "said": said(stage), "faults": [f"seed {seed}: {text}" for text in texts],
-            "events": verdict["ledgers"].get("accepted", 0),
+            **figures, "seed": seed, "count": max(1, sum(found.by.values())), "by": found.by,
+            "seconds": found.seconds, "said": said(stage),
         }  # fmt: skip
 
 
@@ -203,7 +203,7 @@ def _summed(made: Sequence[Mapping[str, Any]], waiting: Sequence[str]) -> dict[s
     return {
         "faults_made": sum(sum(r["by"].values()) for r in made), "seeds": [r["seed"] for r in made],
         "by": dict(sorted(sum((r["by"] for r in made), Counter[str]()).items())),
-        "events": sum(r["events"] for r in made), "faults": faults,
+        **{name: sum(r[name] for r in made) for name in ("events", "lost", "doubled")}, "faults": faults,
         "said_that_they_wait": {kind: said_by[kind] for kind in waiting},
         "recovery_s": {"p50": percentile(seconds, 0.5), "p95": percentile(seconds, 0.95),
                        "max": round(max(seconds, default=0.0), 2)},

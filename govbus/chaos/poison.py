@@ -16,7 +16,7 @@ from govbus.chaos import notebook
 from govbus.chaos.corpus import Payload, corpus
 from govbus.chaos.cycles import ended, last_words, look, recovered
 from govbus.chaos.ground import ground, scratch
-from govbus.chaos.rounds import Tell
+from govbus.chaos.rounds import Tell, stalled, told
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 
@@ -42,13 +42,15 @@ def run(count: int, seed: int, tell: Tell, planted: Mapping[str, Sequence[str]] 
             verdict = made.finish()
             letters = _letters(made)
         except Stalled as error:
-            verdict = {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
-        faults = [f"seed {seed}: {text}" for shown in verdict["shown"].values() for text in shown]
-        crashes = [f"a process ended by itself: {one}{last_words(made, one.split()[0])}" for one in ended(made)]
-        faults += [f"seed {seed}: {text}" for text in (verdict.get("failed"), *crashes) if text]
+            verdict = stalled(error)
+        figures = told(verdict, seed)
+        figures["faults"] += [
+            f"seed {seed}: a process ended by itself: {one}{last_words(made, one.split()[0])}" for one in ended(made)
+        ]
+        clean = not figures["faults"]
         return {
             "payloads": sum(by.values()), "by": dict(sorted(by.items())), "dead_letters": letters, "seeds": [seed],
-            "events": verdict["ledgers"].get("accepted", 0), "faults": faults, "clean": not faults, "met": not faults,
+            **figures, "clean": clean, "met": clean,
         }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ Decides no fault. Rounds are small, so that what is wrong is found early and its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from govbus.chaos.fleet import USUAL
@@ -33,16 +33,28 @@ def judged(
             figures = strike(made)
             verdict = made.finish()
         except Stalled as error:
-            verdict = {"shown": {"lost": [f"stalled: {error}"]}}
-        found = [f"seed {seed}: {text}" for texts in verdict["shown"].values() for text in texts]
-        found += [f"seed {seed}: {verdict['failed']}"] if verdict.get("failed") else []
-        counts = verdict.get("counts", {})
+            verdict = stalled(error)
         recovered = [s for kind in made.recoveries().values() for s in kind if math.isfinite(s)]
         return {
-            **figures, "seeds": [seed], "events": verdict.get("ledgers", {}).get("accepted", 0), "faults": found,
-            "lost": counts.get("lost", 0), "doubled": counts.get("doubled", 0),
+            **figures, **told(verdict, seed), "seeds": [seed],
             "ended_by_themselves": len(made.ends), "recovery": recovered,
         }  # fmt: skip
+
+
+def stalled(error: Stalled) -> dict[str, Any]:
+    """The verdict on a bus that never settled: what it has not done counts as lost."""
+    return {"shown": {"lost": [f"stalled: {error}"]}}
+
+
+def told(verdict: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Of the oracle's verdict what the report shows: ``faults`` are its sentences and what kept it from judging."""
+    texts = [text for shown in verdict["shown"].values() for text in shown]
+    texts += [verdict["failed"]] if verdict.get("failed") else []
+    counts = verdict.get("counts", {})
+    return {
+        "events": verdict.get("ledgers", {}).get("accepted", 0), "lost": counts.get("lost", 0),
+        "doubled": counts.get("doubled", 0), "faults": [f"seed {seed}: {text}" for text in texts],
+    }  # fmt: skip
 
 
 def rounds(name: str, count: int, most: int, seed: int, tell: Tell, one: One) -> dict[str, Any]:
