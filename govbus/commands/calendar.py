@@ -70,17 +70,19 @@ def effects(
     region: Annotated[str, typer.Option(help="GB/T 2260; 000000: the whole nation.")] = "000000",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")] = False,
 ) -> None:
-    """List the clocks that a calendar moved and the cards that it took back or brought; exit code 1 while some are
-    still to be judged again. 日历修订影响清单.
+    """List the clocks of cases and groups that a calendar moved and the cards that it took back or brought; exit code
+    1 while some are still to be judged again. 日历修订影响清单.
     """
     import json
+    from itertools import chain
 
     from streams.store import redating
 
     with _database() as engine, engine.connect() as tx:
         calendar, whom = redating.published(tx, version, region)
         total = redating.concerned(tx, whom)
-        changes = [c for found in _with_progress(redating.moved(tx, calendar, whom), total) for c in found]
+        blocks = chain(redating.moved(tx, calendar, whom), redating.moved_groups(tx, calendar, whom))
+        changes = [c for found in _with_progress(blocks, total) for c in found]
         report = {
             "version": version, "region": region, "received_at": _iso(calendar.received_at), "looked_at": total,
             "pending": redating.pending(tx), "clocks": [_clock(c) for c in changes],

@@ -1,5 +1,5 @@
-"""What a calendar did to a case's clocks: each of them before and after it. Pure; the cards that it took back or
-brought are in ``card``.
+"""What a calendar did to the clocks of cases and groups: each of them before and after it. Pure; the cards that it took
+back or brought are in ``card``.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from streams.rules import cards, clocks
+from streams.rules import cards, clocks, groups
 from streams.rules.calendar import Calendar
 from streams.rules.clocks import Line
 from streams.rules.judge import References
@@ -17,7 +17,10 @@ from streams.rules.limits import counting
 
 @dataclass(frozen=True, slots=True)
 class Redated:
-    """One clock that a calendar moved. Times epoch ms UTC, None: no due time while a special procedure is open."""
+    """One clock that a calendar moved. Times epoch ms UTC, None: no due time while a special procedure is open.
+
+    ``case_no``: the case, or the key of the group (``groups.keys``); ``department``: who answers for it.
+    """
 
     case_no: str
     department: str
@@ -36,13 +39,27 @@ def redated(case_no: str, events: Sequence[CaseEvent], references: References, a
     before = _lines(events, references.calendars.known_at(at - 1, region), references)
     after = _lines(events, references.calendars.known_at(at, region), references)
     for key, (department, line) in after.items():
-        old = before.get(key)
-        if old is None:
-            continue
-        was, now = old[1].deadline, line.deadline
-        if (was.due, was.provisional) != (now.due, now.provisional):
-            yield Redated(case_no, department, line.clock, line.subject, line.stopped_at is None, clocks.ms(was.due),
-                          clocks.ms(now.due), was.provisional, now.provisional)  # fmt: skip
+        change = _change(case_no, department, before[key][1], line) if key in before else None
+        if change is not None:
+            yield change
+
+
+def group_redated(
+    key: str, department: str, members: groups.Members, references: References, at: int
+) -> Redated | None:
+    """The group's own clock, if the calendars received at ``at`` (epoch ms) moved it or made it certain; by what was
+    known then.
+    """
+    before, after = (groups.explained(key, members, references, moment) for moment in (at - 1, at))
+    return None if before is None or after is None else _change(key, department, before[0], after[0])
+
+
+def _change(case_no: str, department: str, before: Line, after: Line) -> Redated | None:
+    was, now = before.deadline, after.deadline
+    if (was.due, was.provisional) == (now.due, now.provisional):
+        return None
+    return Redated(case_no, department, after.clock, after.subject, after.stopped_at is None, clocks.ms(was.due),
+                   clocks.ms(now.due), was.provisional, now.provisional)  # fmt: skip
 
 
 def _lines(

@@ -79,9 +79,10 @@ def asked(whom: Concern) -> dict[str, Any]:
     }
 
 
-_REGION = "(:region = :nation OR region = :region OR left(region, 6) = :region)"
+REGION = "(:region = :nation OR region = :region OR left(region, 6) = :region)"
+"""Rows of a calendar's region, whatever its days."""
 WHOM = (
-    f"{_REGION} AND (:all OR known_at > :since OR EXISTS (SELECT FROM "
+    f"{REGION} AND (:all OR known_at > :since OR EXISTS (SELECT FROM "
     "unnest(CAST(:firsts AS bigint[]), CAST(:lasts AS bigint[])) AS changed(f, l) "
     "WHERE counted_from <= l AND (counted_to IS NULL OR counted_to >= f)))"
 )
@@ -95,7 +96,7 @@ _STALE = sa.text(
 judged next (``CaseState.next_check_at``).
 """
 _STALE_GROUPS = sa.text(
-    f"UPDATE group_state SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0 AND {_REGION}"
+    f"UPDATE group_state SET next_check_at = 0 WHERE next_check_at IS DISTINCT FROM 0 AND {REGION}"
 )
 
 

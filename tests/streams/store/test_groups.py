@@ -15,7 +15,7 @@ from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
 from schemas.topics import CALENDAR, CASE, ITEM, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import applier
+from streams.store import applier, redating
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
@@ -48,8 +48,10 @@ def published(code: str, rule: str) -> dict[str, Any]:
                 promise_unit_code="1", limit_rule=rule, effective_on=date(2004, 1, 1))  # fmt: skip
 
 
-def calendar() -> dict[str, Any]:
-    row = {**calendar_row(2020, occurred_at=1, department="HS-XZSPJ"), "received_at": 1}
+def calendar(received: int = 1, revision: int = 1, *closed: date) -> dict[str, Any]:
+    row = calendar_row(2020, occurred_at=received, department="HS-XZSPJ", revision=revision)
+    more = [{"day": day, "working": False, "name": "停电"} for day in closed]
+    row = {**row, "received_at": received, "days": [*row["days"], *more]}
     return {**row, "event_id": str(envelope.event_id(CALENDAR, row))}
 
 
@@ -133,6 +135,22 @@ def test_a_group_says_what_its_table_holds_and_says_it_once(engine: sa.Engine) -
     ours = [(a["rule_id"], a["event_type"], a["department"]) for a in said if a["case_no"].startswith("project/")]
     assert ours == [("HS-CARD-GROUP-Y", "alert.issued", "HS-ZJJ"), ("HS-CARD-GROUP-R", "alert.issued", "HS-ZJJ")]
     assert rows(engine, sa.select(case_group.c.stale)) == [(False,)]
+
+
+def test_a_calendars_effects_name_the_clock_of_a_project(engine: sa.Engine) -> None:
+    log, judge = prepared(engine)
+    revised = ms(6, 1, 9)
+    put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, item_code=PLAN))
+    put(engine, ScheduleProjection(), log, calendar(revised, 2, date(2020, 6, 29)))
+    settle(engine, judge, dict.fromkeys((0, 1), ms(6, 2, 9)))
+    with engine.connect() as tx:
+        found, whom = redating.published(tx, "2020-r2")
+        assert redating.concerned(tx, whom) == 1  # the project; its cases end before that day
+        (moved,) = [c for _, block in redating.moved_groups(tx, found, whom) for c in block]
+    assert (moved.case_no, moved.department, moved.clock, moved.open) == (
+        "project/430903/2005-430903-04-01-000001", "HS-ZJJ", "group", True
+    )  # fmt: skip
+    assert (moved.due_before, moved.due_after) == (ms(7, 14, 17), ms(7, 15, 17))
 
 
 # --- any interleaving, any cut, any timer, two workers ----------------------------------------------------------------
