@@ -83,7 +83,7 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
 def _case(
     row: Mapping[str, Any], records: Sequence[Record], versions: Mapping[str, tuple[Item, ...]], found: Recount
 ) -> None:
-    told = tuple(Told(r["event_type"], r["occurred_at"], r["received_at"], r) for r in records)
+    told = tuple(_told(r) for r in _standing(records))
     state = oracle.course(told, row["horizon"])
     own = versions.get(row["item_code"], ())
     due = None
@@ -104,16 +104,64 @@ def _unfit(
         return "时限不以工作日计，或事项曾取消、超政策上限"
     if row["accepted_at"] is not None and row["item_code"] not in versions:
         return "事项未发布"
-    kinds = {r["event_type"] for r in records}
-    if "case.corrected" in kinds or any(r["event_type"] == "case.voided" and r["corrects_event_id"] for r in records):
-        return "有数据更正"
+    starts = {_number(r) for r in records if r["event_type"] == "case.special_started"}
     for r in records:
-        special = r["event_type"].startswith("case.special")
-        if special and (r["special_started_at"] is None or r["special_kind_code"] in RUNNING_SPECIALS):
-            return "特别程序未带开始时间或不停表"
+        if r["event_type"] == "case.special_ended" and r["special_started_at"] is None and _number(r) not in starts:
+            return "特别程序有结束而无开始"
         if r["event_type"] == "case.decided" and r["result_set"].startswith("province."):
             return "办结结果为省内代码"
     return ""
+
+
+def _standing(records: Sequence[Record]) -> Iterator[Record]:
+    """What the records say after corrections and annulments, every special procedure with its start (DOMAIN §3.3);
+    those that stop no clock are left out.
+    """
+    gone = {r["corrects_event_id"] for r in records if r["event_type"] == "case.voided"}
+    corrections = [r for r in records if r["event_type"] == "case.corrected" and r["corrected_at"] is not None]
+    moved = {r["corrects_event_id"]: r["corrected_at"] for r in sorted(corrections, key=_occurred)}
+    kept = [
+        _moved(r, moved[r["event_id"]]) if r["event_id"] in moved else r
+        for r in records
+        if r["event_id"] not in gone and r["event_type"] != "case.corrected" and not r["corrects_event_id"]
+    ]
+    starts = {_number(r): _began(r) for r in kept if r["event_type"] == "case.special_started"}
+    for r in kept:
+        if not r["event_type"].startswith("case.special"):
+            yield r
+        elif r["special_kind_code"] not in RUNNING_SPECIALS:
+            ended = r["event_type"] == "case.special_ended"
+            at = starts[_number(r)] if ended and r["special_started_at"] is None else _began(r)
+            yield {**r, "special_started_at": at}
+
+
+def _moved(record: Record, at: int) -> Record:
+    """A special procedure's times are moved where it tells them, and always when the event happened."""
+    times = {"case.special_started": "special_started_at", "case.special_ended": "special_ended_at"}
+    told = times.get(record["event_type"], "")
+    return {**record, "occurred_at": at, **({told: at} if told and record[told] is not None else {})}
+
+
+def _told(record: Record) -> Told:
+    """An end may be told with the start, and later than it was."""
+    end = record["special_ended_at"] if record["event_type"].startswith("case.special") else None
+    if end is None:
+        return Told(record["event_type"], record["occurred_at"], record["received_at"], record)
+    return Told("case.special_ended", end, record["received_at"], record)
+
+
+def _occurred(record: Record) -> tuple[int, str]:
+    return record["occurred_at"], str(record["event_id"])
+
+
+def _number(record: Record) -> int:
+    number: int = record["event_no"]
+    return number
+
+
+def _began(record: Record) -> int:
+    start, occurred = record["special_started_at"], int(record["occurred_at"])
+    return occurred if start is None else int(start)
 
 
 def _items(tx: sa.Connection) -> tuple[dict[str, tuple[Item, ...]], set[str]]:

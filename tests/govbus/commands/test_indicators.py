@@ -70,11 +70,13 @@ TOLD = [
 ]  # fmt: skip
 
 
-def hear(engine: sa.Engine, told: list[tuple[Topic, Mapping[str, Any]]]) -> None:
-    """Publish and apply, then let the timers speak up to 2020-10-09 09:00."""
+def hear(
+    engine: sa.Engine, told: list[tuple[Topic, dict[str, Any]]], after: Mapping[Topic, int] | None = None
+) -> None:
+    """Publish and apply behind the offsets ``after``, then let the timers speak up to 2020-10-09 09:00."""
     judge = JudgeProjection()
     processors: dict[Topic, Projection] = {CALENDAR: ScheduleProjection(), ITEM: DefineProjection(), CASE: judge}
-    offsets: dict[Topic, int] = {}
+    offsets: dict[Topic, int] = dict(after or {})
     for topic, given_ in told:
         row = outbox.row(topic, given_)
         offsets[topic] = offsets.get(topic, -1) + 1
@@ -227,6 +229,54 @@ def test_the_recount_agrees_and_says_what_it_could_not_judge(govbus: CliRunner) 
     assert (counted.exit_code, found["differences"]) == (0, [])
     assert found["checked"] == {"办结与按时": 6, "红黄牌": 14, "在用事项": 3}
     assert found["left_out"] == {"事项未发布": 1}
+
+
+def event_id(told: tuple[Topic, dict[str, Any]]) -> str:
+    return str(envelope.event_id(*told))
+
+
+def special(case_no: str, event: str, at: str, **more: Any) -> tuple[Topic, dict[str, Any]]:
+    return case(case_no, f"special_{event}", at, special_kind_code="TEST", **more)
+
+
+LATE = case("C1", "decided", "2020-09-22 09:30")
+WRONG = case("C2", "decided", "2020-09-18 17:00")
+BEGUN = special("C3", "started", "2020-09-16 09:00")
+CHANGED = [
+    *(case(f"C{n}", "accepted", ACCEPTED) for n in range(1, 8)),
+    LATE,
+    case("C1", "corrected", "2020-09-23 09:00", corrects_event_id=event_id(LATE), corrected_at=ms("2020-09-21 09:30")),
+    WRONG,
+    case("C2", "voided", "2020-09-19 09:00", corrects_event_id=event_id(WRONG)),
+    case("C2", "decided", "2020-09-23 09:00", event_no=2),
+    BEGUN,  # a start is told by its event, an end by its number
+    special("C3", "ended", "2020-09-18 09:00"),
+    case("C3", "corrected", "2020-09-24 09:00", corrects_event_id=event_id(BEGUN), corrected_at=ms("2020-09-17 09:00")),
+    case("C3", "decided", "2020-09-23 09:00"),
+    special("C4", "started", "2020-09-16 09:00", special_started_at=ms("2020-09-15 09:00"),
+            special_ended_at=ms("2020-09-17 09:00")),
+    case("C4", "decided", "2020-09-23 09:00"),
+    case("C5", "special_started", "2020-09-15 09:00", special_kind_code="SITE",
+         special_started_at=ms("2020-09-15 09:00")),
+    case("C5", "decided", "2020-09-23 09:00"),
+    special("C6", "ended", "2020-09-18 09:00", event_no=7),
+    special("C7", "ended", "2020-09-18 09:00", special_started_at=ms("2020-09-15 09:00"),
+            special_ended_at=ms("2020-09-16 09:00")),
+    case("C7", "decided", "2020-09-22 10:00"),
+]  # fmt: skip
+
+
+def test_the_recount_reads_corrections_and_special_procedures_as_the_domain_does(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    hear(engine, CHANGED, {CASE: 11})
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert found["differences"] == []
+    assert found["checked"]["办结与按时"] == 6 + 6
+    assert found["left_out"] == {"事项未发布": 1, "特别程序有结束而无开始": 1}
+    with engine.connect() as tx:
+        told = tx.execute(sa.text("SELECT case_no, on_time FROM case_state WHERE case_no LIKE 'C%' ORDER BY 1")).all()
+    assert [on_time for _, on_time in told] == [True, False, False, True, False, None, True]
 
 
 @pytest.mark.parametrize(
