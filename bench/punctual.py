@@ -1,4 +1,4 @@
-"""``govbus bench punctual``: many clocks are open, no event comes; how long after a due time its card is on the topic.
+"""Many clocks are open and no event comes: how long after a due time its card is on the topic.
 
 Worker and relay are real processes. The worker's wall clock goes as the machine's, but jumps over the days between two
 due times (``bench.jumping``).
@@ -17,12 +17,10 @@ import sqlalchemy as sa
 from bench import clones, jumping, load, log, ours
 from bench.chain import relay
 from bench.given import Given
-from bench.known import known
-from bench.measure import Round, Target, percentile, report
+from bench.measure import percentile
 from bench.ours import Work
 from bench.publishing import UNSENT
-from bench.stand import Stand, stand
-from bench.timers import CLOCKS, open_clocks
+from bench.stand import Stand
 from schemas import codec
 from schemas.errors import GovbusError
 from schemas.topics import ALERT, CASE
@@ -35,45 +33,36 @@ WEEKS = (1, 2, 3)
 """How long before the others those are accepted that are waited for: two, three and four weeks are usual limits, so
 all of these run out in the one week in which nothing else does.
 """
-CROWD = 4 * COPIES
-"""At a moment at which so many are due the measurement ends: these are the others."""
-MOMENTS = 60
 LEAD_MS = 2_000
 """How long before a due time the clock arrives."""
 LONGEST_S = 60.0
-DUE = """SELECT next_check_at, count(*) FROM case_state WHERE next_check_at > :after
-         GROUP BY next_check_at ORDER BY next_check_at LIMIT :most"""
+MOMENTS = """SELECT DISTINCT next_check_at FROM case_state WHERE next_check_at < :until
+             AND next_check_at > (SELECT max(watermark) FROM cursor WHERE processor = 'judge') ORDER BY 1"""
+OTHERS = "SELECT min(next_check_at) FROM case_state"
 LEFT = "SELECT count(*) FROM case_state WHERE next_check_at <="
-TARGETS = (Target("p99 from a due time to its card on the topic under 1 s", figure="p99_ms", most=1_000),)
 
 
-def run(given: Given) -> dict[str, Any]:
-    """The report over about ``given.events`` open clocks. ``p50_ms``, ``p99_ms``, ``max_ms``: from the moment at which
-    a card is due until its record is in Kafka (its timestamp); ``cards``: how many.
+def figures(place: Stand, given: Given, url: str, home: Path, probes: int) -> dict[str, float]:
+    """``punctual_p50_ms``, ``…_p99_ms``, ``…_max_ms``: from the moment at which a card is due until its record is in
+    Kafka (its timestamp); ``punctual_cards``: of how many. ``url``: a database with open clocks that has
+    not heard of the ``probes`` yet.
     """
-    with stand() as place, known(place, given) as template, place.database(template, CLOCKS) as url:
-        count = open_clocks(place, url, given)
-        rounds = [_round(place, given, count, number) for number in range(given.rounds)]
-        return report("punctual", rounds, TARGETS, events=count, workers=1)
+    engine = connect(url)
+    others = int(ours.ask(engine, OTHERS))
+    work = Work((CASE,), probes, lambda _: None, "", ("--clock", "watermark"))
+    ours.measure(place, url, work, home / "probes", lambda n: given.tell("probes", n, probes))
+    with engine.connect() as tx:
+        moments = [int(row[0]) for row in tx.execute(sa.text(MOMENTS), {"until": others})]
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        relay(place, url, home, stack).wait_leading(engine)
+        waits = _waits(place, engine, given, home, stack, moments)
+    return {"punctual_cards": float(len(waits)), "punctual_p50_ms": percentile(waits, 0.5),
+            "punctual_p99_ms": percentile(waits, 0.99), "punctual_max_ms": max(waits)}  # fmt: skip
 
 
-def _round(place: Stand, given: Given, count: int, number: int) -> Round:
-    name = f"punctual_{number}"
-    with place.database(CLOCKS, name) as url, place.directory(name) as home:
-        engine = connect(url)
-        _probes(place, url, given, home)
-        moments = list(_moments(engine))
-        with ExitStack() as stack:
-            stack.callback(engine.dispose)
-            relay(place, url, home, stack).wait_leading(engine)
-            waits = _waits(place, engine, given, home, stack, moments)
-    figures = {"clocks": float(count), "cards": float(len(waits)), "p50_ms": percentile(waits, 0.5),
-               "p99_ms": percentile(waits, 0.99), "max_ms": max(waits)}  # fmt: skip
-    return Round(figures)
-
-
-def _probes(place: Stand, url: str, given: Given, home: Path) -> None:
-    """Accept more cases, whose clocks run out before all others do."""
+def pour(place: Stand, given: Given) -> int:
+    """Put more accepted cases into the log, whose clocks run out before all others do; how many events."""
     messages = [
         template.clone(10**clones.DIGITS - weeks * COPIES + copy)
         for weeks in sorted(WEEKS, reverse=True)
@@ -83,19 +72,7 @@ def _probes(place: Stand, url: str, given: Given, home: Path) -> None:
     before = sum(log.ends(place.kafka, CASE).values())
     for done in load.pour(place.kafka, CASE, messages):
         given.tell("probes", done, len(messages))
-    fresh = sum(log.ends(place.kafka, CASE).values()) - before
-    work = Work((CASE,), fresh, lambda _: None, "", ("--clock", "watermark"))
-    ours.measure(place, url, work, home / "probes", lambda n: given.tell("probes", n, fresh))
-
-
-def _moments(engine: sa.Engine) -> Iterator[int]:
-    """Moments (epoch ms) at which few clocks are due, up to the first at which many are."""
-    with engine.connect() as tx:
-        newest = int(tx.execute(sa.text("SELECT max(watermark) FROM cursor WHERE processor = 'judge'")).scalar_one())
-        for moment, due in tx.execute(sa.text(DUE), {"after": newest, "most": MOMENTS}):
-            if due >= CROWD:
-                return
-            yield int(moment)
+    return sum(log.ends(place.kafka, CASE).values()) - before
 
 
 def _waits(

@@ -33,7 +33,6 @@ BENCHES = (
     Bench("publishing", "Rows validated and stored with a receipt, then carried to Kafka", 0.1),
     Bench("replay", "Everything in the log into an empty database", 1.0, 3),
     Bench("timers", "The sweep over open clocks", 1.0, 2),
-    Bench("punctual", "A due time passes and no event comes: until the card is on the topic", 1.0, 1),
     Bench("latency", "From Kafka's acknowledgement of a bad rating to its alert", 0.3, 3),
     Bench("recovery", "kill -9 of the worker until lag 0", 0.1, 3),
     Bench("growth", "Ten times the events against a tenth of them", 10.0, 2),

@@ -1,5 +1,5 @@
 """``govbus bench timers``: the sweep over open clocks: what it costs while nothing is due, how fast all of them are
-judged once they are, and how long a revised calendar takes to re-date them.
+judged once they are, how long a revised calendar takes to re-date them, and how long after a due time its card is out.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from bench import cases, clones, load, ours, revision
+from bench import cases, clones, load, ours, punctual, revision
 from bench.given import Given
 from bench.known import known
-from bench.measure import Round, percentile, report
+from bench.measure import Round, Target, percentile, report
 from bench.ours import Work
 from bench.stand import Stand, stand
 from schemas.errors import GovbusError
@@ -23,6 +23,10 @@ from streams.store.judge import JudgeProjection
 
 CLOCKS = "clocks"
 LOOKS = 100
+TARGETS = (
+    Target("p99 from a due time to its card on the topic under 1 s", figure="punctual_p99_ms", most=1_000),
+    Target("a revised calendar re-dates a million open clocks in under 60 s", figure="revised_all_s", most=60),
+)
 OPEN = "SELECT count(*) FROM case_state WHERE next_check_at IS NOT NULL"
 FIRST_DUE = "SELECT min(next_check_at) FROM case_state"
 DUE = (
@@ -37,15 +41,17 @@ def run(given: Given) -> dict[str, Any]:
     ``quiet_ms_*``: one look while no clock is due. ``rate``: cases a second once all are due, years later by the wall
     clock, judged as a worker's line judges them but in this process. ``revised_few``, ``revised_all``: clocks that
     a revised calendar concerns, by one late day or by all of the year; ``…_s``: until the last of them is re-dated,
-    also in this process. Limit: one UPDATE of the same rows.
+    also in this process. ``punctual_…``: see ``bench.punctual``, there worker and relay are processes of their own.
+    Limit: one UPDATE of the same rows.
     """
     with stand() as place, known(place, given) as template, place.database(template, CLOCKS) as url:
-        count = open_clocks(place, url, given)
-        rounds = [_round(place, given, count, number) for number in range(given.rounds)]
-        return report("timers", rounds, events=count, workers=1)
+        count = _open_clocks(place, url, given)
+        probes = punctual.pour(place, given)
+        rounds = [_round(place, given, count, probes, number) for number in range(given.rounds)]
+        return report("timers", rounds, TARGETS, events=count, workers=1)
 
 
-def open_clocks(place: Stand, url: str, given: Given) -> int:
+def _open_clocks(place: Stand, url: str, given: Given) -> int:
     """Let a worker accept about ``given.events`` cases; its time is that of the events, so no clock becomes due. How
     many there are.
     """
@@ -66,7 +72,7 @@ def _verify(engine: sa.Engine, count: int) -> None:
         raise GovbusError(f"{count} accepted cases gave {found} open clocks")
 
 
-def _round(place: Stand, given: Given, count: int, number: int) -> Round:
+def _round(place: Stand, given: Given, count: int, probes: int, number: int) -> Round:
     with place.database(CLOCKS, f"sweep_{number}") as url:
         engine = connect(url)
         figures = {"clocks": float(count), **_quiet(engine, given), **_sweep(engine, given, count)}
@@ -76,6 +82,8 @@ def _round(place: Stand, given: Given, count: int, number: int) -> Round:
             engine = connect(url)
             figures |= revision.figures(engine, name, given)
             engine.dispose()
+    with place.database(CLOCKS, f"punctual_{number}") as url, place.directory(f"punctual_{number}") as home:
+        figures |= punctual.figures(place, given, url, home, probes)
     with place.database(CLOCKS, f"update_{number}") as url:
         engine = connect(url)
         updated = _updated(engine, count)
