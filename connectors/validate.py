@@ -54,6 +54,7 @@ SAME_UNIT: Mapping[str, tuple[str, float]] = {
     "3": ("minute", 60),
     "4": ("minute", 1),
 }
+ON_THE_SPOT = ("gbt39046.case-kind", "1")
 
 
 class Wrong(ValueError):
@@ -354,6 +355,18 @@ def _steps_within_promise(finding: Finding) -> None:
         finding.fault("rule_failed", "steps", "together they are longer than promise_limit", "correct the limits")
 
 
+def _on_the_spot_within_a_day(finding: Finding) -> None:
+    """DOMAIN §2.5: what is promised on the spot (即办件) is not promised in days."""
+    record = finding.record
+    unit, factor = SAME_UNIT.get(record.get("promise_unit_code", ""), ("", 0.0))
+    promise = record.get("promise_limit")
+    if (record.get("kind_set"), record.get("kind_code")) != ON_THE_SPOT or promise is None or unit == "minute":
+        return
+    if promise * factor >= 1:
+        finding.fault("rule_failed", "promise_limit", "is a day or more, yet kind_code says on the spot (即办件)",
+                      "correct the limit, or kind_code to 2 (承诺件)")  # fmt: skip
+
+
 def _level_matches_code(finding: Finding) -> None:
     """DOMAIN §2.2: place 19 of an implementing code is the level of the body."""
     code, level = finding.record.get("item_code", ""), finding.record.get("body_level_code", "")
@@ -394,7 +407,7 @@ def _family(finding: Finding) -> None:
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (_not_accepted_has_reason,),
     BEHAVIOUR: (_reported_after_check,),
-    ITEM: (_promise_within_statute, _steps_within_promise, _level_matches_code),
+    ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),
     LICENCE: (_family,),
 }

@@ -184,7 +184,8 @@ def fold(
     derived = _derive(state.case_no, history, references, horizon, quiet)
     about = About(derived.region, derived.department, derived.item_code, history[-1].known_at)
     decisions = tuple(differences(state.spoken, derived.alerts, about, horizon))
-    return replace(derived, spoken=remember(state.spoken, decisions)), decisions
+    told = remember(state.spoken, decisions)
+    return (replace(derived, spoken=told) if told else derived), decisions
 
 
 def _quiet(state: CaseState, history: Sequence[CaseEvent]) -> int:

@@ -82,6 +82,7 @@ class TallyProjection:
 
     def __init__(self, upload: bool = True) -> None:
         self._upload = upload
+        self._more_to_merge = False  # a hint: first all is merged, then every day is said once
 
     def prepare(self, carried: Sequence[Carried]) -> Prepared | Few:
         """All that needs no database: decode, judge, fold and encode, as if nothing of it were known yet."""
@@ -127,16 +128,20 @@ class TallyProjection:
             _write(tx, effects)
 
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:  # noqa: ARG002
-        """Merge cells that changed and say the rollups of some of their days; True if more may be left. Needs no
+        """Merge cells that changed, or say the rollups of some of the days they marked; True if more is left. Needs no
         clock: rollups follow events.
 
-        Days belong to no partition; it is asked beside the applying (``aside_s``).
+        What changes meanwhile waits for the next time (``aside_s``): said at once, every rollup of a busy day would be
+        said many times a second. Days belong to no partition; it is asked beside the applying.
         """
-        merged = _merge(tx)
-        days = _take_days(tx)
+        days = [] if self._more_to_merge else _take_days(tx)
         if days:
             _say_rollups(tx, days)
-        return claims.tell(tx) or merged == MERGED_AT_ONCE or bool(days)
+            more = _any_marked(tx)
+            return claims.tell(tx) or more
+        merged = _merge(tx)
+        self._more_to_merge = merged == MERGED_AT_ONCE
+        return claims.tell(tx) or merged > 0
 
 
 # --- keep what is new -----------------------------------------------------------------------------
@@ -382,6 +387,11 @@ def _take_days(tx: sa.Connection) -> list[tuple[str, str, Any]]:
         {"limit": DAYS_PER_TICK},
     )
     return [(region, department, on) for region, department, on in rows]
+
+
+def _any_marked(tx: sa.Connection) -> bool:
+    query = "SELECT true FROM rollup_dirty LIMIT 1 FOR UPDATE SKIP LOCKED"
+    return bool(tx.execute(sa.text(query)).scalar_one_or_none())
 
 
 _SUMS = """count(*) AS cells, {}

@@ -225,6 +225,23 @@ def test_a_promise_is_not_longer_than_the_law_allows(
     assert faults(ITEM, row) == expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "promise", "expected"),
+    [
+        ("1", (1.0, "1"), [("rule_failed", "promise_limit")]),
+        ("1", (1.0, "5"), [("rule_failed", "promise_limit")]),
+        ("1", (0.5, "1"), []),
+        ("1", (4.0, "3"), []),
+        ("2", (1.0, "1"), []),
+    ],
+)
+def test_what_is_done_on_the_spot_is_not_promised_in_days(
+    kind: str, promise: tuple[float, str], expected: list[tuple[str, str]]
+) -> None:
+    row = item(promise_limit=promise[0], promise_unit_code=promise[1], kind_set="gbt39046.case-kind", kind_code=kind)
+    assert faults(ITEM, row) == expected
+
+
 def test_the_level_in_an_item_code_is_the_level_of_its_body() -> None:
     assert faults(ITEM, item(body_level_code="4")) == []
     assert faults(ITEM, item(body_level_code="3")) == [("bad_item_code", "item_code")]
