@@ -1,5 +1,5 @@
 """``govbus bench latency``: from Kafka's acknowledgement of a bad rating to its alert at a consumer, at 500 ratings a
-second and at 10, 50 and 80 % of what the chain of worker and relay was measured to carry in the same run.
+second and at 10, 50 and 80 % of what worker, relay and the load's own sender were measured to carry together.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
+from math import inf
 from typing import Any
 
 import sqlalchemy as sa
@@ -34,6 +36,8 @@ FIRST_S = 3.0
 LOAD_S = 10.0
 DRAIN_S = 60.0
 QUIET_S = 120.0
+WARM = 1_000
+"""Ratings before all others: imports, plans and group join are over then."""
 BAD = "1", "2"
 UNSENT_ALERTS = f"SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL AND topic = '{ALERT.name}')"
 TARGETS = (
@@ -43,16 +47,14 @@ TARGETS = (
 
 
 def run(given: Given) -> dict[str, Any]:
-    """The report of ``given.rounds`` rounds; ``events`` is the backlog by which the capacity is measured.
+    """The report of ``given.rounds`` rounds.
 
-    ``rate`` is that capacity: ratings a second through worker and relay until the last alert is in its topic. The
-    worker says no single ratings for the province, as in ``bench ratings``; all ratings are of one day, as live ones
-    are.
+    ``rate`` is the capacity: ``events`` ratings, sent as fast as the sender can, a second from the first of them until
+    the last alert is in its topic. A backlog is carried faster, for it comes in larger pieces and nobody is sending.
+    The worker says no single ratings for the province, as in ``bench ratings``; all ratings are of one day, as live
+    ones are.
     """
     with stand() as place:
-        backlog = (m for section in load.ratings(given.events, days=1) for m in load.messages(RATING, section))
-        for done in load.pour(place.kafka, RATING, backlog):
-            given.tell("fill Kafka", done, given.events)
         rounds = [_round(place, given, number) for number in range(given.rounds)]
         return report("latency", rounds, TARGETS, events=given.events, seconds=LOAD_S)
 
@@ -62,30 +64,34 @@ def _round(place: Stand, given: Given, number: int) -> Round:
         engine = connect(url)
         stack.callback(engine.dispose)
         relay(place, url, home, stack).wait_leading(engine)
-        given.tell("capacity", 0, given.events)
         workers = ours.start(place, url, home, stack, 1, ("--without-uploads",))
-        capacity = _capacity(place, engine, workers, given)
+        keys = count(10_000_000 * (1 + number * (len(SHARES) + 3)), 10_000_000)
+        _load(place.kafka, STEADY, _made(WARM, next(keys)))
+        _quiet(place, engine, workers)
+        capacity = _capacity(place, engine, workers, given, next(keys))
         watch = stack.enter_context(watching(place.kafka))
         figures = {"rate": capacity}
         loads = {f"{STEADY}": float(STEADY), **{f"{s}_percent": capacity * s / 100 for s in SHARES}}
         for step, (name, rate) in enumerate(loads.items()):
             given.tell(f"{rate:,.0f} ratings a second", step, len(loads))
-            first = 10_000_000 * (1 + number * len(loads) + step)
-            figures |= {f"{k}_at_{name}": v for k, v in _measured(place, engine, rate, first, watch).items()}
+            found = _measured(place, engine, rate, next(keys), watch)
+            figures |= {f"{k}_at_{name}": v for k, v in found.items()}
             _quiet(place, engine, workers)
     return Round(figures)
 
 
-def _capacity(place: Stand, engine: sa.Engine, workers: ours.Workers, given: Given) -> float:
-    """Ratings a second from the first commit until all are applied and all that was said for them is sent."""
-    ends, first = log.ends(place.kafka, RATING), 0.0
+def _capacity(place: Stand, engine: sa.Engine, workers: ours.Workers, given: Given, first: int) -> float:
+    """Ratings a second from the first that is sent until all are applied and all alerts are sent."""
+    given.tell("capacity", 0, given.events)
+    made = _made(given.events, first)
+    began = time.monotonic()
+    _load(place.kafka, inf, made)
+    ends = log.ends(place.kafka, RATING)
     while (left := ours.behind(engine, RATING, ends)) or ours.ask(engine, UNSENT_ALERTS):
-        done = sum(ends.values()) - left
-        first = first or (time.monotonic() if done else 0.0)
-        given.tell("capacity", done, sum(ends.values()))
+        given.tell("capacity", given.events - left, given.events)
         workers.must_live()
         time.sleep(0.05)
-    rate = sum(ends.values()) / max(time.monotonic() - first, 1e-3) if first else 0.0
+    rate = given.events / (time.monotonic() - began)
     _quiet(place, engine, workers)
     return rate
 
@@ -141,7 +147,7 @@ def _watch(kafka: str, watch: Watch, stop: threading.Event, ready: threading.Eve
 
 def _measured(place: Stand, engine: sa.Engine, rate: float, first: int, watch: Watch) -> dict[str, float]:
     """Latencies of the bad ratings among ``rate`` a second for some seconds; raises if an alert does not come."""
-    acked = _load(place.kafka, rate, first)
+    acked = _load(place.kafka, rate, _made(int(rate * (FIRST_S + LOAD_S)), first))
     deadline = time.monotonic() + DRAIN_S
     while missing := acked.keys() - watch.seen.keys():
         if time.monotonic() > deadline:
@@ -168,14 +174,13 @@ def _stages(engine: sa.Engine, acked: Mapping[str, float], watch: Watch) -> dict
     return {name: percentile(values, 0.5) for name, values in parts.items()}
 
 
-def _load(kafka: str, rate: float, first: int) -> dict[str, float]:
-    """Send ratings at ``rate``; when each bad one was acknowledged (epoch seconds), the beginning left out."""
-    made = _made(int(rate * (FIRST_S + LOAD_S)), first)
+def _load(kafka: str, rate: float, made: Sequence[tuple[Message, str]]) -> dict[str, float]:
+    """Send ``made`` at ``rate``; when each bad one was acknowledged (epoch seconds), the beginning left out."""
     sender: Any = load.producer(kafka, linger_ms=1)
     acked: dict[str, float] = {}
     began = time.monotonic()
     for number, (message, bad) in enumerate(made):
-        while number > (time.monotonic() - began) * rate:
+        while len(sender) >= load.SECTION or number > (time.monotonic() - began) * rate:
             sender.poll(0.001)
         key, value, headers = message
         told = _recorder(acked, bad) if bad and number > rate * FIRST_S else None
@@ -194,10 +199,10 @@ def _recorder(acked: dict[str, float], rating: str) -> Any:
     return told
 
 
-def _made(count: int, first: int) -> Sequence[tuple[Message, str]]:
+def _made(ratings: int, first: int) -> Sequence[tuple[Message, str]]:
     """Messages, each with its event id if the rating is bad, else with nothing."""
     made = []
-    for section in load.ratings(count, seed=first, first=first, days=1):
+    for section in load.ratings(ratings, seed=first, first=first, days=1):
         bad = section["satisfaction_code"].is_in(BAD).to_list()
         for message, is_bad in zip(load.messages(RATING, section), bad, strict=True):
             made.append((message, dict(message[2])["ce_id"].decode() if is_bad else ""))
