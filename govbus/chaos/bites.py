@@ -111,7 +111,10 @@ def _wake_late(made: Stage) -> None:
 def _halted(made: Stage) -> bool:
     made.flow()
     life = made.fleet.lives.get(HALTING)
-    return life is not None and "State:\tT" in Path(f"/proc/{life.process.pid}/status").read_text()
+    try:
+        return life is not None and "State:\tT" in Path(f"/proc/{life.process.pid}/status").read_text()
+    except FileNotFoundError:  # it has just ended
+        return False
 
 
 def _rebuild(made: Stage) -> None:
