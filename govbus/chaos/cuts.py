@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from connectors.local.broker import serves
 from govbus.chaos import logfile
+from govbus.chaos.cycles import last_words
 from govbus.chaos.ground import command, environment
 from govbus.chaos.stage import Stage
 from govbus.chaos.watch import BROKER
@@ -106,8 +107,10 @@ class Cuts:
         self._flow_until(lambda: self._said(WORKERS, DAMAGED) > said, "the workers' notice of a damaged batch")
         self.noticed += 1
         self._flow(ROT_S)
-        if len(self.stage.ends) > ended:
-            self.wrong.append("a worker ended at a damaged batch")
+        self.wrong += [
+            f"{d.name} ended at a damaged batch, code {d.code}{last_words(self.stage, d.name)}"
+            for d in self.stage.ends[ended:]
+        ]
         for place, at in rotten.items():
             logfile.flip_at(logfile.segment(self._data(), place), at)
 
