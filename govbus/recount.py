@@ -74,16 +74,18 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
             said(number)
     for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED))):
         records = raw.get(row["case_no"], [])
-        if why := _unfit(records, row, versions, odd_items):
+        standing = _corrected(records)
+        why = _unfit(standing, row, versions, odd_items) if len(records) == row["events"] else "原始事件不在发布箱中"
+        if why:
             found.left_out[why] += 1
         else:
-            _case(row, records, versions, found)
+            _case(row, standing, versions, found)
 
 
 def _case(
     row: Mapping[str, Any], records: Sequence[Record], versions: Mapping[str, tuple[Item, ...]], found: Recount
 ) -> None:
-    told = tuple(_told(r) for r in _standing(records))
+    told = tuple(_told(r) for r in _clocked(records))
     state = oracle.course(told, row["horizon"])
     own = versions.get(row["item_code"], ())
     due = None
@@ -97,9 +99,7 @@ def _case(
 def _unfit(
     records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]], odd: set[str]
 ) -> str:
-    """Why the second reading cannot judge a case; "": it can."""
-    if len(records) != row["events"]:
-        return "原始事件不在发布箱中"
+    """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
     if row["item_code"] in odd:
         return "时限不以工作日计，或事项曾取消、超政策上限"
     if row["accepted_at"] is not None and row["item_code"] not in versions:
@@ -113,20 +113,22 @@ def _unfit(
     return ""
 
 
-def _standing(records: Sequence[Record]) -> Iterator[Record]:
-    """What the records say after corrections and annulments, every special procedure with its start (DOMAIN §3.3);
-    those that stop no clock are left out.
-    """
+def _corrected(records: Sequence[Record]) -> list[Record]:
+    """What the records say after corrections and annulments; the latest correction of an event holds."""
     gone = {r["corrects_event_id"] for r in records if r["event_type"] == "case.voided"}
     corrections = [r for r in records if r["event_type"] == "case.corrected" and r["corrected_at"] is not None]
     moved = {r["corrects_event_id"]: r["corrected_at"] for r in sorted(corrections, key=_occurred)}
-    kept = [
+    return [
         _moved(r, moved[r["event_id"]]) if r["event_id"] in moved else r
         for r in records
         if r["event_id"] not in gone and r["event_type"] != "case.corrected" and not r["corrects_event_id"]
     ]
-    starts = {_number(r): _began(r) for r in kept if r["event_type"] == "case.special_started"}
-    for r in kept:
+
+
+def _clocked(records: Sequence[Record]) -> Iterator[Record]:
+    """The corrected records, every special procedure with its start (DOMAIN §3.3), without those that stop no clock."""
+    starts = {_number(r): _began(r) for r in records if r["event_type"] == "case.special_started"}
+    for r in records:
         if not r["event_type"].startswith("case.special"):
             yield r
         elif r["special_kind_code"] not in RUNNING_SPECIALS:

@@ -184,8 +184,7 @@ def fold(
     derived = _derive(state.case_no, history, references, horizon, quiet)
     about = About(derived.region, derived.department, derived.item_code, history[-1].known_at)
     decisions = tuple(differences(state.spoken, derived.alerts, about, horizon))
-    told = remember(state.spoken, decisions)
-    return (replace(derived, spoken=told) if told else derived), decisions
+    return replace(derived, spoken=remember(state.spoken, decisions)), decisions
 
 
 def _quiet(state: CaseState, history: Sequence[CaseEvent]) -> int:

@@ -13,6 +13,7 @@ from streams.rules import groups, redating
 from streams.rules.calendar import Calendar
 from streams.rules.clocks import Line
 from streams.rules.judge import CaseState, References
+from streams.store import groups as stored
 from streams.store import references
 from streams.store.tables import card, case_state, group_state
 
@@ -47,9 +48,9 @@ def group(tx: sa.Connection, key: str) -> Explained:
     if row is None:
         mend = "write project/<region>/<investment project code> or bundle/<region>/<bundle_no>"
         raise Rejected(Fault("unknown_code", "group", "no case of this group was applied", mend))
-    states = {r.case_no: CaseState.load(r.case_no, r.state, None, {}) for r in tx.execute(_MEMBERS, {"key": key})}
-    known = _references(tx, {e.item_code for s in states.values() for e in s.events})
-    found = groups.explained(key, {no: s.events for no, s in states.items()}, known, FAR)
+    members = stored.events(tx, [key]).get(key, {})
+    known = _references(tx, {e.item_code for events in members.values() for e in events})
+    found = groups.explained(key, members, known, FAR)
     calendar = known.calendars.known_at(FAR, row["region"])
     lines = () if found is None else (found[0],)
     return Explained(dict(row), lines, calendar, _cards(tx, key))
@@ -62,8 +63,3 @@ def _references(tx: sa.Connection, item_codes: set[str]) -> References:
 def _cards(tx: sa.Connection, owner: str) -> tuple[Mapping[str, Any], ...]:
     query = sa.select(card).where(card.c.case_no == owner).order_by(card.c.issued_at, card.c.alert_id)
     return tuple(dict(row) for row in tx.execute(query).mappings())
-
-
-_MEMBERS = sa.text(
-    "SELECT s.case_no, s.state FROM case_group g JOIN case_state s ON s.case_no = g.case_no WHERE g.group_key = :key"
-)

@@ -17,6 +17,7 @@ from schemas.topics import ALERT, CASE
 from streams.rules import groups
 from streams.rules.groups import GroupState
 from streams.rules.judge import CaseState, Decision, Spoken, alert_record
+from streams.rules.lifecycle import CaseEvent
 from streams.store import bulk, cards, references
 from streams.store.projection import Said
 from streams.store.steps import say
@@ -58,6 +59,14 @@ def tick(
     mine = sorted(tx.execute(_LOCK, {"keys": found}).scalars())
     _derive(tx, reader, epochs, _members(tx, processor, mine))
     return len(mine) == BLOCK
+
+
+def events(tx: sa.Connection, keys: Sequence[str]) -> dict[str, dict[str, tuple[CaseEvent, ...]]]:
+    """The events of every member as they are stored, by group and case; to read, under no lock."""
+    found: dict[str, dict[str, tuple[CaseEvent, ...]]] = {}
+    for row in tx.execute(_EVENTS, {"keys": list(keys)}):
+        found.setdefault(row.group_key, {})[row.case_no] = CaseState.load(row.case_no, row.state, None, {}).events
+    return found
 
 
 class _Members:
@@ -173,6 +182,10 @@ _HORIZONS = sa.text("SELECT partition, horizon FROM cursor WHERE processor = :pr
 _MEMBERS = sa.text(
     "SELECT group_key, case_no, partition FROM case_group WHERE group_key = ANY(:keys) "
     "ORDER BY group_key, case_no FOR UPDATE"
+)
+_EVENTS = sa.text(
+    "SELECT g.group_key, g.case_no, c.state FROM case_group g JOIN case_state c ON c.case_no = g.case_no "
+    "WHERE g.group_key = ANY(:keys)"
 )
 _CASES = sa.text("SELECT case_no, state FROM case_state WHERE case_no = ANY(:cases)")
 _FRESH = sa.text(  # those that were read, and no other: a member may have joined since

@@ -12,10 +12,9 @@ import sqlalchemy as sa
 from schemas.errors import Fault, Rejected
 from streams.rules.calendar import NATION, Publication
 from streams.rules.judge import CaseState
-from streams.rules.lifecycle import CaseEvent
 from streams.rules.redating import Redated, group_redated, redated
 from streams.rules.schedule import Concern, concern
-from streams.store import references
+from streams.store import groups, references
 
 BLOCK = 2_000
 
@@ -58,19 +57,12 @@ def moved_groups(tx: sa.Connection, calendar: Publication, whom: Concern) -> Ite
     epochs = references.held(tx)
     while rows := tx.execute(_GROUPS, {**references.asked(whom), "after": last, "block": BLOCK}).all():
         last = rows[-1].group_key
-        members = _members(tx, [row.group_key for row in rows])
+        members = groups.events(tx, [row.group_key for row in rows])
         codes = {e.item_code for group in members.values() for events in group.values() for e in events}
         known = reader.read(tx, epochs, codes)
         found = [group_redated(row.group_key, row.department, members.get(row.group_key, {}), known,
                                calendar.received_at) for row in rows]  # fmt: skip
         yield len(rows), [r for r in found if r is not None]
-
-
-def _members(tx: sa.Connection, keys: list[str]) -> dict[str, dict[str, tuple[CaseEvent, ...]]]:
-    found: dict[str, dict[str, tuple[CaseEvent, ...]]] = {}
-    for row in tx.execute(_MEMBERS, {"keys": keys}):
-        found.setdefault(row.group_key, {})[row.case_no] = CaseState.load(row.case_no, row.state, None, {}).events
-    return found
 
 
 def cards(tx: sa.Connection, calendar: Publication) -> list[dict[str, Any]]:
@@ -88,10 +80,6 @@ _CASES = sa.text(
 _GROUPS = sa.text(
     f"SELECT group_key, department FROM group_state WHERE {references.REGION} AND group_key > :after "
     "ORDER BY group_key LIMIT :block"
-)
-_MEMBERS = sa.text(
-    "SELECT g.group_key, g.case_no, c.state FROM case_group g JOIN case_state c ON c.case_no = g.case_no "
-    "WHERE g.group_key = ANY(:keys)"
 )
 _PENDING = sa.text(
     "SELECT (SELECT count(*) FROM case_state WHERE next_check_at <= 0) + "
