@@ -116,8 +116,8 @@ def _cursor_not_locked() -> None:
     load, tick = judge._load, judge.JudgeProjection.tick
     ticking = [False]
 
-    def halting(tx: Any, cases: Any) -> Any:
-        states = load(tx, cases)
+    def halting(*given: Any) -> Any:
+        states = load(*given)
         if ticking[0] and states and os.environ.get("GOVBUS_WORKER_NAME") == HALTING:
             os.kill(os.getpid(), signal.SIGSTOP)  # between reading and writing, until the rig wakes it
         return states

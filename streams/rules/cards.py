@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, structs
 
 from schemas.envelope import derived_id
 from streams.rules.calendar import day_of
@@ -105,8 +107,7 @@ def finding_version() -> str:
     return str(_raw()["finding"]["rule_version"])
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
+class Ground(Struct, frozen=True):
     """What supports an alert under one state of knowledge: the rule, what it is about, and from when on
     (epoch ms).
     """
@@ -128,8 +129,7 @@ class Ground:
         return self.colour, self.rule_id, self.subject
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
+class Knowledge(Struct, frozen=True):
     """What is known from ``at`` (epoch ms) on, until the next knowledge.
 
     ``pauses`` (epoch ms, disjoint) and ``hold_until`` keep cards back; ``why`` is the revocation code
@@ -144,8 +144,7 @@ class Knowledge:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Alert:
+class Alert(Struct, frozen=True, array_like=True):
     """A card or finding: issued, and perhaps revoked. Times epoch ms UTC; ``ordinal`` counts re-issues from
     1.
     """
@@ -200,7 +199,7 @@ class _Desk:
         held = {g.key for g in knowledge.grounds if g.since <= knowledge.at}
         for key in [k for k in self._active if k not in held]:
             alert = self._active.pop(key)
-            self._closed.append(replace(alert, revoked_at=knowledge.at, revoked_reason=knowledge.why))
+            self._closed.append(structs.replace(alert, revoked_at=knowledge.at, revoked_reason=knowledge.why))
 
     def issue(self, knowledge: Knowledge, until: int) -> int | None:
         """Issue what becomes true before ``until``; the earliest moment of what becomes true later."""

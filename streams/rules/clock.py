@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from msgspec import Struct
+
 from streams.rules.calendar import DAY_MINUTES, Calendar
 from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY, Counting, HalfDayMode, Limit
 
@@ -15,14 +17,16 @@ Pause = tuple[int, int | None]  # local minutes; None: still open
 Pauses = tuple[Pause, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Warning:
+class Warning(Struct, frozen=True):
     """When a limit is nearly reached: at ``percent`` consumed, or ``days_left`` left if the limit has more
     days.
     """
 
     percent: int = 80
     days_left: int = 1
+
+
+USUAL = Warning()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def deadline(
     counting: Counting,
     pauses: Pauses = (),
     extension: float = 0.0,
-    warning: Warning = Warning(),
+    warning: Warning = USUAL,
 ) -> Deadline:
     """Due and warning minute of ``limit`` for a case accepted in the local minute ``accepted``.
 

@@ -6,7 +6,8 @@ a card is issued and taken back that of ``cards``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct, structs
 
 from streams.rules import cards, clock
 from streams.rules.calendar import DAY_MINUTES, Calendar, epoch_ms, minute_of
@@ -16,8 +17,7 @@ from streams.rules.lifecycle import CaseEvent, Course, Finding
 from streams.rules.limits import ItemVersion, Limit, Step, capped, counting, delivery, in_force
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One clock, laid on the calendar. ``stopped_at`` (epoch ms) and ``stopped_by`` (event id): what ended it;
     ``evidence``: ids of the events it rests on; no card before ``not_before`` (epoch ms).
     """
@@ -96,7 +96,7 @@ def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | Non
             findings.append(Finding("extension_after_due", event.event_id))
         else:
             valid, counted = event, counted + 1
-    return replace(seen, findings=tuple(findings)), valid
+    return structs.replace(seen, findings=tuple(findings)), valid
 
 
 def _statutory(handling: Line, item: ItemVersion, calendar: Calendar, extension: CaseEvent | None) -> Iterator[Line]:
@@ -104,7 +104,7 @@ def _statutory(handling: Line, item: ItemVersion, calendar: Calendar, extension:
         return
     accepted = handling.deadline.accepted
     legal = clock.deadline(calendar, accepted, item.statutory, counting(), handling.pauses, _added(extension))
-    yield replace(handling, clock=STATUTORY, deadline=legal, limit=item.statutory)
+    yield structs.replace(handling, clock=STATUTORY, deadline=legal, limit=item.statutory)
 
 
 def _steps(seen: Course, steps: Sequence[Step], calendar: Calendar) -> Iterator[Line]:

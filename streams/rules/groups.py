@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from msgspec import structs
+
 from streams.rules import cards, clock, clocks
 from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
 from streams.rules.cards import GROUP, Alert, Knowledge
@@ -126,7 +128,7 @@ class _Life:
         if deemed is None or deemed <= at:
             self._begin(at, seen)
             return
-        self._begin(at, replace(seen, accepted_at=None, status="SUBMITTED"))
+        self._begin(at, structs.replace(seen, accepted_at=None, status="SUBMITTED"))
         if deemed <= horizon and (until is None or deemed < until):
             self._begin(deemed, seen)
         elif until is None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from operator import attrgetter
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import NODEFAULT, Struct, convert, json, structs
 
 from streams.rules import cards, clock, clocks
 from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
@@ -48,8 +49,7 @@ class References:
     claims: Mapping[str, tuple[Claim, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Spoken:
+class Spoken(Struct, frozen=True):
     """What was last said of an alert: statement number, action, and the statement's content."""
 
     seq: int
@@ -58,8 +58,7 @@ class Spoken:
     alert: Alert
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """One statement about an alert. ``known_at``: knowledge time it rests on, epoch ms; ``action`` ISSUED,
     REVOKED, RETRACTED.
     """
@@ -73,8 +72,7 @@ class Decision:
     known_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class CaseState:
+class CaseState(Struct, frozen=True):
     """A case as derived up to its horizon. Times epoch ms UTC. ``events`` in log order, each once.
 
     ``spoken`` (by alert id) is what was said before: it depends on when one looked, so it is no part of
@@ -105,7 +103,7 @@ class CaseState:
     next_check_at: int | None = None
     counted_from: int = 0
     counted_to: int | None = None
-    spoken: Mapping[str, Spoken] = field(default_factory=dict, compare=False)
+    spoken: Mapping[str, Spoken] = {}
 
     @property
     def known_at(self) -> int:
@@ -113,59 +111,57 @@ class CaseState:
         return self.events[-1].known_at if self.events else 0
 
     def dump(self) -> dict[str, Any]:
-        """JSON form of everything but ``spoken``; :meth:`load` reads it back."""
+        """JSON form of what :meth:`load` reads back, and of what no column has."""
         return {
             "events": [_event_row(e) for e in self.events],
-            "alerts": [_row(a) for a in self.alerts],
+            "alerts": [alert_row(a) for a in self.alerts],
+            **self.dump_derived(),
+        }
+
+    def dump_derived(self) -> dict[str, Any]:
+        """The part of :meth:`dump` that is another after a revised calendar, though nothing happened to the case."""
+        return {
             "deemed": self.deemed,
             "used_minutes": self.used_minutes,
             "calendar_version": self.calendar_version,
-            "parked": list(self.parked),
+            "parked": self.parked,
         }
 
     @classmethod
     def load(
-        cls, case_no: str, raw: Mapping[str, Any], next_check_at: int | None, spoken: Mapping[str, Spoken]
+        cls, case_no: str, text: str, next_check_at: int | None, spoken: Mapping[str, Spoken]
     ) -> CaseState:
-        """What :func:`fold` needs of a stored state. The rest is derived anew."""
-        return cls(
-            case_no,
-            tuple(CaseEvent(*e) for e in raw["events"]),
-            alerts=tuple(alert_of(a) for a in raw["alerts"]),
-            next_check_at=next_check_at,
-            spoken=spoken,
-        )
+        """What :func:`fold` needs of a state, from the JSON of :meth:`dump`. The rest is derived anew."""
+        stored = _STORED.decode(text)
+        return cls(case_no, stored.events, alerts=stored.alerts, next_check_at=next_check_at, spoken=spoken)
 
 
-_EVENT_FIELDS = tuple(CaseEvent.__dataclass_fields__)
-_EVENT_VALUES = attrgetter(*_EVENT_FIELDS)
-_EVENT_DEFAULTS = tuple(f.default for f in CaseEvent.__dataclass_fields__.values())
-_ALERT_FIELDS = tuple(Alert.__dataclass_fields__)
-_EVIDENCE = _ALERT_FIELDS.index("evidence")
+class _Stored(Struct):
+    events: tuple[CaseEvent, ...]
+    alerts: tuple[Alert, ...]
 
 
-def _event_row(event: CaseEvent) -> list[Any]:
+_STORED = json.Decoder(_Stored)
+_GIVEN = len(CaseEvent.__struct_fields__) - len(CaseEvent.__struct_defaults__)
+_EVENT_DEFAULTS = (NODEFAULT,) * _GIVEN + CaseEvent.__struct_defaults__
+
+
+def _event_row(event: CaseEvent) -> Sequence[Any]:
     """The fields in order, without the trailing ones that have their default."""
-    row = list(_EVENT_VALUES(event))
+    row = list(structs.astuple(event))
     while row[-1] == _EVENT_DEFAULTS[len(row) - 1]:
         row.pop()
     return row
 
 
-def _row(alert: Alert) -> list[Any]:
-    return [list(v) if isinstance(v := getattr(alert, name), tuple) else v for name in _ALERT_FIELDS]
-
-
-def alert_row(alert: Alert) -> list[Any]:
-    """JSON form of an alert; :func:`alert_of` reads it back."""
-    return _row(alert)
+def alert_row(alert: Alert) -> tuple[Any, ...]:
+    """The fields in order, as JSON has them; :func:`alert_of` reads them back."""
+    return structs.astuple(alert)
 
 
 def alert_of(row: Sequence[Any]) -> Alert:
     """The alert of :func:`alert_row`."""
-    values = list(row)
-    values[_EVIDENCE] = tuple(values[_EVIDENCE])
-    return Alert(*values)
+    return convert(row, Alert)
 
 
 def fold(
@@ -184,7 +180,7 @@ def fold(
     derived = _derive(state.case_no, history, references, horizon, quiet)
     about = About(derived.region, derived.department, derived.item_code, history[-1].known_at)
     decisions = tuple(differences(state.spoken, derived.alerts, about, horizon))
-    return replace(derived, spoken=remember(state.spoken, decisions)), decisions
+    return structs.replace(derived, spoken=remember(state.spoken, decisions)), decisions
 
 
 def _quiet(state: CaseState, history: Sequence[CaseEvent]) -> int:
@@ -209,7 +205,7 @@ def _append(known: tuple[CaseEvent, ...], events: Iterable[CaseEvent]) -> tuple[
     at = history[-1].known_at if history else 0
     for event in events:
         at = max(at, event.known_at)
-        history.append(event if event.known_at == at else replace(event, known_at=at))
+        history.append(event if event.known_at == at else structs.replace(event, known_at=at))
     return tuple(history)
 
 
@@ -217,8 +213,7 @@ def _append(known: tuple[CaseEvent, ...], events: Iterable[CaseEvent]) -> tuple[
 # -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(Struct, frozen=True):
     """The case under one state of knowledge."""
 
     course: Course
@@ -270,7 +265,7 @@ def _contradicted(view: _View, claims: Sequence[Claim]) -> _View:
     if handling is None or not handling.on_time or view.course.status not in ON_TIME_COUNTS:
         return view
     found = (Finding("tag_contradicts_clock", c.event_id) for c in claims)
-    return replace(view, grounds=(*view.grounds, *clocks.finding_grounds(found)))
+    return structs.replace(view, grounds=(*view.grounds, *clocks.finding_grounds(found)))
 
 
 def _knowledge(
@@ -407,7 +402,7 @@ def differences(
 
 def _statements(said: Spoken | None, alert: Alert, about: About) -> Iterable[Decision]:
     seq = 0 if said is None else said.seq
-    standing = replace(alert, revoked_at=None, revoked_reason="")
+    standing = structs.replace(alert, revoked_at=None, revoked_reason="")
     if said is not None and said.action != RETRACTED and said.content == _content(alert):
         return
     known = said is not None and said.action == ISSUED and said.content == _content(standing)

@@ -8,8 +8,10 @@ An illegal event becomes a finding and an event without its predecessor is parke
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, structs
 
 from streams.rules import clock
 from streams.rules.calendar import Calendar, epoch_ms, minute_of
@@ -66,8 +68,7 @@ RANK = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(Struct, frozen=True):
     """A special procedure, epoch ms; ``end`` None: still open. ``told_by``: the event that says so."""
 
     start: int
@@ -75,8 +76,7 @@ class Interval:
     told_by: str
 
 
-@dataclass(frozen=True, slots=True)
-class CaseEvent:
+class CaseEvent(Struct, frozen=True, array_like=True, gc=False):
     """What a case remembers of one event, without personal data. Times in epoch ms UTC; ``type`` without
     ``case.``.
 
@@ -154,8 +154,7 @@ class Practice:
     longest_special_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """An irregularity (code of ``govbus.finding``) about the event ``subject``; true from ``since`` on
     (None: at once).
     """
@@ -165,8 +164,7 @@ class Finding:
     since: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(Struct, frozen=True):
     """What the events made of the case. Times epoch ms UTC; ``pauses`` in local minutes, closed at the stop.
 
     ``deemed_at``: when silence made, or will make, it accepted from ``accepted_at`` on; until then it is
@@ -241,10 +239,10 @@ def _moved(event: CaseEvent, correction: CaseEvent | None) -> CaseEvent:
         return event
     at = correction.corrected_at
     if event.type == "special_started" and event.started_at is not None:
-        return replace(event, occurred_at=at, started_at=at)
+        return structs.replace(event, occurred_at=at, started_at=at)
     if event.type == "special_ended" and event.ended_at is not None:
-        return replace(event, occurred_at=at, ended_at=at)
-    return replace(event, occurred_at=at)
+        return structs.replace(event, occurred_at=at, ended_at=at)
+    return structs.replace(event, occurred_at=at)
 
 
 @dataclass(slots=True)

@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec import Struct
+
 from streams.rules.calendar import day_of, minute_of
 
 MOST = 10_000.0
@@ -20,8 +22,7 @@ WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
 HalfDayMode = Literal["BUSINESS_MINUTES", "FIXED_4H", "SESSION"]
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """An amount of time in a unit of ``govbus.limit-unit``: 1 working day, 2 natural day, 3 hour, 4 minute,
     5 month.
     """
@@ -35,8 +36,7 @@ def plausible(amount: float) -> bool:
     return 0 <= amount <= MOST
 
 
-@dataclass(frozen=True, slots=True)
-class Counting:
+class Counting(Struct, frozen=True):
     """How limits are counted: mode of half days, minutes of a fixed half day, days of a month, most
     extensions.
     """

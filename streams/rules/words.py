@@ -7,8 +7,10 @@ replay is not there yet (docs/decisions/0001).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
+
+from msgspec import structs
 
 from schemas import codesets
 from streams.rules import life
@@ -46,7 +48,7 @@ def _about(said: Spoken | None, alert: Alert, horizon: int) -> Iterable[Statemen
         return
     if said is not None and said.action != RETRACTED and said.content == content(alert):
         return
-    seq, standing = 0 if said is None else said.seq, replace(alert, revoked_at=None, revoked_reason="")
+    seq, standing = 0 if said is None else said.seq, structs.replace(alert, revoked_at=None, revoked_reason="")
     if said is None or said.action != ISSUED or said.content != content(standing):
         seq += 1
         yield Statement(ISSUED, seq, standing, alert.issued_at)

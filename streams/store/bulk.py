@@ -4,13 +4,13 @@ table.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from msgspec import json
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 # JSONB columns travel as text[] and are cast row by row: an array of JSON documents has no plain text form.
@@ -53,6 +53,14 @@ def upsert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     _write(tx, table, rows, f"({target}) DO UPDATE SET {sets}" if sets else "DO NOTHING", ())
 
 
+def merge(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Overwrite columns of rows that exist, by primary key; of a JSON document only the keys that are given."""
+    if rows:
+        names = tuple(rows[0])
+        columns = [_column(table.c[n], [row[n] for row in rows]) for n in names]
+        driver(tx).execute(_merging(table, names), columns)
+
+
 def _write(
     tx: sa.Connection,
     table: sa.Table,
@@ -71,7 +79,7 @@ def _write(
 
 def _column(column: sa.Column[Any], values: list[Any]) -> list[Any]:
     if isinstance(column.type, JSONB):
-        return [json.dumps(v, ensure_ascii=False, separators=(",", ":")) for v in values]
+        return [json.encode(v).decode() for v in values]
     return values
 
 
@@ -85,6 +93,16 @@ def _statement(table: sa.Table, names: tuple[str, ...], on_conflict: str, return
         f'INSERT INTO "{table.name}" ({into}) SELECT {select} FROM unnest({arrays}) WITH ORDINALITY '
         f"AS s({into}, place) ORDER BY s.place ON CONFLICT {on_conflict}{back}"
     ).encode()
+
+
+@lru_cache(maxsize=256)
+def _merging(table: sa.Table, names: tuple[str, ...]) -> bytes:
+    keys = [c.name for c in table.primary_key]
+    into, arrays = ", ".join(f'"{n}"' for n in names), ", ".join(f"%b::{_array(table.c[n])}" for n in names)
+    values = {n: f't."{n}" || s."{n}"::jsonb' if isinstance(table.c[n].type, JSONB) else f's."{n}"' for n in names}
+    sets = ", ".join(f'"{n}" = {value}' for n, value in values.items() if n not in keys)
+    same = " AND ".join(f't."{k}" = s."{k}"' for k in keys)
+    return f'UPDATE "{table.name}" t SET {sets} FROM unnest({arrays}) AS s({into}) WHERE {same}'.encode()
 
 
 def _array(column: sa.Column[Any]) -> str:

@@ -32,10 +32,11 @@ class Explained:
 
 def case(tx: sa.Connection, case_no: str) -> Explained:
     """A case by all that is known of it; raises ``Rejected`` if nothing is."""
-    row = tx.execute(sa.select(case_state).where(case_state.c.case_no == case_no)).mappings().first()
+    text = sa.cast(case_state.c.state, sa.Text).label("text")
+    row = tx.execute(sa.select(case_state, text).where(case_state.c.case_no == case_no)).mappings().first()
     if row is None:
         raise Rejected(Fault("unknown_code", "case", "no event of this case was applied", "check its number"))
-    events = CaseState.load(case_no, row["state"], None, {}).events
+    events = CaseState.load(case_no, row["text"], None, {}).events
     known = _references(tx, {e.item_code for e in events})
     calendar = known.calendars.known_at(FAR, events[0].region)
     lines = redating.explained(events, calendar, known)[1]

@@ -184,10 +184,10 @@ _MEMBERS = sa.text(
     "ORDER BY group_key, case_no FOR UPDATE"
 )
 _EVENTS = sa.text(
-    "SELECT g.group_key, g.case_no, c.state FROM case_group g JOIN case_state c ON c.case_no = g.case_no "
+    "SELECT g.group_key, g.case_no, c.state::text FROM case_group g JOIN case_state c ON c.case_no = g.case_no "
     "WHERE g.group_key = ANY(:keys)"
 )
-_CASES = sa.text("SELECT case_no, state FROM case_state WHERE case_no = ANY(:cases)")
+_CASES = sa.text("SELECT case_no, state::text FROM case_state WHERE case_no = ANY(:cases)")
 _FRESH = sa.text(  # those that were read, and no other: a member may have joined since
     "UPDATE case_group g SET stale = false FROM unnest(CAST(:keys AS text[]), CAST(:cases AS text[])) AS t(k, c) "
     "WHERE g.group_key = t.k AND g.case_no = t.c AND g.stale"

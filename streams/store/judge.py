@@ -44,7 +44,9 @@ class JudgeProjection:
         bury(tx, refused)
         epochs = references.held(tx)
         new = keep_new(tx, case_event, events, lambda e: {"case_no": e.record["case_no"]})
-        self._judge(tx, epochs, _by_case(new), 0)
+        cases = _by_case(new)
+        known = tx.execute(_STATES, {"cases": list(cases)}).all()
+        self._judge(tx, epochs, cases, known, 0)
 
     def due(self, tx: sa.Connection, until: int) -> set[int]:
         """The partitions that have cases to judge up to ``until`` (epoch ms)."""
@@ -54,9 +56,10 @@ class JudgeProjection:
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
         epochs = references.held(tx)
-        due = tx.execute(_DUE, {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK})
-        cases: dict[str, tuple[int, list[CaseEvent]]] = {row[0]: (partition, []) for row in due}
-        self._judge(tx, epochs, cases, horizon)
+        asked = {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK}
+        due = tx.execute(_DUE, asked).all()
+        cases: dict[str, tuple[int, list[CaseEvent]]] = {row.case_no: (partition, []) for row in due}
+        self._judge(tx, epochs, cases, due, horizon)
         more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)
         return more or len(cases) == BLOCK
 
@@ -65,18 +68,19 @@ class JudgeProjection:
         tx: sa.Connection,
         epochs: Mapping[str, int],
         cases: Mapping[str, tuple[int, list[CaseEvent]]],
+        known: Sequence[sa.Row[Any]],
         horizon: int,
     ) -> None:
         if not cases:
             return
-        states = _load(tx, list(cases))
+        states = _load(tx, list(cases), known)
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
-        known = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
+        known_by = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
         judged = _Judged()
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())
-            after, decisions = fold(before, events, known, horizon)
+            after, decisions = fold(before, events, known_by, horizon)
             judged.add(partition, before, after, decisions)
         judged.write(tx)
 
@@ -94,17 +98,16 @@ _PARTITIONS_DUE = sa.text(
     "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until)"
 )
 _DUE = sa.text(
-    "SELECT case_no FROM case_state c WHERE partition = :partition AND next_check_at <= :horizon "
-    "AND NOT EXISTS (SELECT FROM outbox o "
+    "SELECT case_no, next_check_at, state::text FROM case_state c "
+    "WHERE partition = :partition AND next_check_at <= :horizon AND NOT EXISTS (SELECT FROM outbox o "
     "WHERE o.topic = :topic AND o.key = c.case_no AND o.sent_at IS NULL) "
     "ORDER BY next_check_at, case_no LIMIT :block"
 )
-_STATES = sa.text("SELECT case_no, next_check_at, state FROM case_state WHERE case_no = ANY(:cases)")
+_STATES = sa.text("SELECT case_no, next_check_at, state::text FROM case_state WHERE case_no = ANY(:cases)")
 
 
-def _load(tx: sa.Connection, cases: list[str]) -> dict[str, CaseState]:
+def _load(tx: sa.Connection, cases: list[str], rows: Sequence[sa.Row[Any]]) -> dict[str, CaseState]:
     spoken = cards.spoken(tx, cases)
-    rows = tx.execute(_STATES, {"cases": cases})
     states = {
         row.case_no: CaseState.load(row.case_no, row.state, row.next_check_at, spoken.get(row.case_no, {}))
         for row in rows
@@ -118,6 +121,7 @@ class _Judged:
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] = []
+        self._redated: list[dict[str, Any]] = []
         self._recarded: list[str] = []
         self._cards: list[dict[str, Any]] = []
         self._saids: list[Said] = []
@@ -125,7 +129,10 @@ class _Judged:
         self._told: list[tuple[int, CaseState]] = []
 
     def add(self, partition: int, before: CaseState, after: CaseState, decisions: Sequence[Decision]) -> None:
-        self._states.append(_state_row(partition, after))
+        if len(before.events) == len(after.events) and before.alerts == after.alerts:
+            self._redated.append(_derived_row(after))
+        else:
+            self._states.append(_state_row(partition, after))
         if len(before.events) != len(after.events) or (before.next_check_at or 1) <= 0:
             self._told.append((partition, after))
         if before.alerts != after.alerts or (after.alerts and len(before.events) != len(after.events)):
@@ -139,6 +146,7 @@ class _Judged:
 
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, case_state, self._states)
+        bulk.merge(tx, case_state, self._redated)
         cards.replace(tx, self._recarded, self._cards)
         if self._saids:
             cards.remember(tx, self._spoken)
@@ -154,11 +162,21 @@ def _finding(decision: Decision) -> str:
 
 def _state_row(partition: int, state: CaseState) -> dict[str, Any]:
     return {
-        "case_no": state.case_no,
+        **_derived_row(state),
         "partition": partition,
         "region": state.region,
-        "department": state.department,
         "item_code": state.item_code,
+        "state": state.dump(),
+        "counted_from": state.counted_from,
+        "known_at": state.known_at,
+    }
+
+
+def _derived_row(state: CaseState) -> dict[str, Any]:
+    """What may be another though nothing happened to the case."""
+    return {
+        "case_no": state.case_no,
+        "department": state.department,
         "status": state.status,
         "accepted_at": state.accepted_at,
         "due_at": state.due_at,
@@ -167,9 +185,7 @@ def _state_row(partition: int, state: CaseState) -> dict[str, Any]:
         "stopped_at": state.stopped_at,
         "on_time": state.on_time,
         "provisional": state.provisional,
-        "state": state.dump(),
+        "state": state.dump_derived(),
         "next_check_at": state.next_check_at,
-        "counted_from": state.counted_from,
         "counted_to": state.counted_to,
-        "known_at": state.known_at,
     }

@@ -75,7 +75,8 @@ _CONCERNED = sa.text(
     f"(SELECT count(*) FROM group_state WHERE {references.REGION})"
 )
 _CASES = sa.text(
-    f"SELECT case_no, state FROM case_state WHERE {references.WHOM} AND case_no > :after ORDER BY case_no LIMIT :block"
+    f"SELECT case_no, state::text FROM case_state WHERE {references.WHOM} AND case_no > :after "
+    "ORDER BY case_no LIMIT :block"
 )
 _GROUPS = sa.text(
     f"SELECT group_key, department FROM group_state WHERE {references.REGION} AND group_key > :after "

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from connectors.intake.calendar import calendar_row, calendar_rows
 from streams.rules import judge
@@ -580,12 +581,13 @@ def logs(draw: st.DrawFn) -> list[CaseEvent]:
 def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseEvent:
     if one.type in ("corrected", "voided") and before:
         target = draw(st.sampled_from(before))
-        return replace(
+        return structs.replace(
             one, corrects=target.event_id, corrected_at=target.occurred_at + draw(st.integers(-50, 50)) * HOUR
         )
     if one.type == "special_ended" and draw(st.booleans()):
-        return replace(one, started_at=one.occurred_at - draw(st.integers(1, 60)) * HOUR, ended_at=one.occurred_at)
-    return replace(one, extension=3.0) if one.type == "extended" else one
+        started_at = one.occurred_at - draw(st.integers(1, 60)) * HOUR
+        return structs.replace(one, started_at=started_at, ended_at=one.occurred_at)
+    return structs.replace(one, extension=3.0) if one.type == "extended" else one
 
 
 @st.composite
@@ -619,12 +621,12 @@ def piecewise(data: st.DataObject, log: list[CaseEvent], known: References, end:
         size = data.draw(st.integers(1, len(unread)))
         piece, unread = unread[:size], unread[size:]
         held = known if len(log) - len(unread) > appears else early
-        state = replace(state, next_check_at=0) if held is not before else state  # the mark that references set
+        state = structs.replace(state, next_check_at=0) if held is not before else state  # the mark that references set
         before = held
         state, _ = fold(_stored(state), piece, held, 0)
         if data.draw(st.booleans()):
             state, _ = fold(_stored(state), [], held, FIRST + data.draw(st.integers(0, 1000)) * HOUR)
-    state, _ = fold(replace(_stored(state), next_check_at=0), [], known, 0)
+    state, _ = fold(structs.replace(_stored(state), next_check_at=0), [], known, 0)
     while state.next_check_at is not None and state.next_check_at <= end:
         state, _ = fold(_stored(state), [], known, end if data.draw(st.booleans()) else state.next_check_at)
     return state
@@ -642,12 +644,12 @@ def test_a_calendar_that_comes_later_need_not_be_judged_before_its_own_time(
     first, rest = (log[:-1], log[-1:]) if split else (log, [])
     state, _ = fold(CaseState("CASE-1", ()), first, early, FIRST + hours * HOUR)
     quiet = -min(new[0], state.next_check_at or new[0])
-    quick, whole = (fold(_stored(replace(state, next_check_at=mark)), rest, known, 0) for mark in (quiet, 0))
+    quick, whole = (fold(_stored(structs.replace(state, next_check_at=mark)), rest, known, 0) for mark in (quiet, 0))
     assert (seen(quick[0]), quick[1]) == (seen(whole[0]), whole[1])
 
 
 def _stored(state: CaseState) -> CaseState:
-    return CaseState.load(state.case_no, json.loads(json.dumps(state.dump())), state.next_check_at, state.spoken)
+    return CaseState.load(state.case_no, json.dumps(state.dump()), state.next_check_at, state.spoken)
 
 
 @settings(max_examples=600, deadline=None)

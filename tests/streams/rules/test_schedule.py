@@ -8,6 +8,7 @@ from datetime import date, timedelta
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from connectors.intake.calendar import calendar_row
 from streams.rules.calendar import CalendarHistory, Publication, day_of, epoch_ms
@@ -59,9 +60,9 @@ def case(rng: random.Random, number: int) -> list[CaseEvent]:
         heard = at + rng.choice((0, 0, 0, 200)) * HOUR
         one = CaseEvent(f"{number}-{place}", kind, "430903", "HS-ZRZYJ", ITEM, at, heard, place)
         if kind == "corrected" and made:
-            moved = rng.choice(made)
-            one = replace(one, corrects=moved.event_id, corrected_at=moved.occurred_at + rng.randint(-90, 90) * HOUR)
-        made.append(replace(one, extension=3.0) if kind == "extended" else one)
+            moved, by = rng.choice(made), rng.randint(-90, 90) * HOUR
+            one = structs.replace(one, corrects=moved.event_id, corrected_at=moved.occurred_at + by)
+        made.append(structs.replace(one, extension=3.0) if kind == "extended" else one)
     return made
 
 
