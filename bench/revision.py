@@ -15,7 +15,7 @@ from schemas import codec, envelope
 from schemas.errors import GovbusError
 from schemas.topics import CALENDAR, CASE
 from streams.rules.calendar import DAY_MINUTES, date_of, minute_of
-from streams.store.applier import apply_batch, tick_all
+from streams.store.applier import apply_batch, sweep
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried
 from streams.store.schedule import ScheduleProjection
@@ -43,10 +43,11 @@ def figures(engine: sa.Engine, kind: str, given: Given) -> dict[str, float]:
 
 
 def _sweep(engine: sa.Engine, horizon: int, given: Given) -> None:
-    projection, due = JudgeProjection(), dict.fromkeys(range(CASE.partitions), horizon)
-    while due:
-        given.tell("re-date: partitions done", CASE.partitions - len(due), CASE.partitions)
-        due = dict.fromkeys(tick_all(engine, projection, due), horizon)
+    def told(left: int) -> bool:
+        given.tell("re-date: partitions done", CASE.partitions - left, CASE.partitions)
+        return True
+
+    sweep(engine, JudgeProjection(), dict.fromkeys(range(CASE.partitions), horizon), told)
 
 
 def _revised(engine: sa.Engine, kind: str, received: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ judged once they are, how long a revised calendar takes to re-date them, and how
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,7 +18,7 @@ from bench.ours import Work
 from bench.stand import Stand, stand
 from schemas.errors import GovbusError
 from schemas.topics import CASE
-from streams.store.applier import tick_all
+from streams.store.applier import sweep
 from streams.store.engine import connect
 from streams.store.judge import JudgeProjection
 
@@ -108,14 +109,16 @@ def _quiet(engine: sa.Engine, given: Given) -> dict[str, float]:
 
 def _sweep(engine: sa.Engine, given: Given, count: int) -> dict[str, float]:
     """Judge all cases, all due by now, as a worker's line does; how many cards that makes."""
-    projection, now = JudgeProjection(), time.time_ns() // 1_000_000
-    due, began, longest = dict.fromkeys(range(CASE.partitions), now), time.monotonic(), 0.0
-    while due:
-        given.tell("sweep: partitions done", CASE.partitions - len(due), CASE.partitions)
-        before = time.monotonic()
-        due = dict.fromkeys(tick_all(engine, projection, due), now)
-        longest = max(longest, time.monotonic() - before)
-    seconds = time.monotonic() - began
+    passes = [time.monotonic()]
+
+    def told(left: int) -> bool:
+        given.tell("sweep: partitions done", CASE.partitions - left, CASE.partitions)
+        passes.append(time.monotonic())
+        return True
+
+    sweep(engine, JudgeProjection(), dict.fromkeys(range(CASE.partitions), time.time_ns() // 1_000_000), told)
+    passes.append(time.monotonic())
+    longest, seconds = max(after - before for before, after in pairwise(passes)), passes[-1] - passes[0]
     if left := int(ours.ask(engine, DUE)):
         raise GovbusError(f"the sweep left {left} cases due")
     cards = float(ours.ask(engine, "SELECT count(*) FROM card"))

@@ -22,7 +22,7 @@ import structlog
 
 from schemas.errors import Retryable
 from streams.store import horizon, inflight, quarantine
-from streams.store.applier import Applied, Gap, apply_batch, prepare, tick_all, tick_aside
+from streams.store.applier import Applied, Gap, apply_batch, prepare, sweep, tick_aside
 from streams.store.engine import is_transient
 from streams.store.lot import Lot
 from streams.store.projection import Preparing, Projection
@@ -279,9 +279,7 @@ class Line:
             at = horizon.places(tx, self.projection.name, self.projection.topic)
         due = horizon.horizons(at, ends, sorted(partitions & ends.keys()), top, unsent)
         projection: Any = self.projection
-        while due and not (self._waiting or self._batches):
-            more = tick_all(self._engine, projection, due)
-            due = {p: due[p] for p in more}
+        sweep(self._engine, projection, due, lambda _: not (self._waiting or self._batches))
 
     async def _patiently(self, step: Callable[[], T], thread: ThreadPoolExecutor | None = None) -> T:
         """Run ``step`` in this line's thread (or ``thread``) until the database takes it; says what it waits for."""

@@ -15,7 +15,8 @@ record is logged, and ``reconcile`` names what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,8 @@ from streams.store.lot import Ints, Lot
 from streams.store.projection import Carried, Preparing, Projection, Ticking
 from streams.store.tables import cursor
 
+SIDES = 2
+"""Transactions beside each other in a sweep: while the one waits for the database, the other judges."""
 log = structlog.get_logger(__name__)
 
 
@@ -121,6 +124,23 @@ def tick_all(engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int]
         if is_transient(error):
             raise Retryable(f"database: {type(error).__name__}") from error
         raise
+
+
+def sweep(
+    engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int], go_on: Callable[[int], bool]
+) -> None:
+    """``tick_all`` until nothing is left to do or ``go_on(partitions left)`` is false. What the first transaction
+    leaves is done in ``SIDES`` threads. Raises ``Retryable``.
+    """
+    left = sorted(horizons)
+    sides = [left]
+    with ThreadPoolExecutor(SIDES, thread_name_prefix="sweep") as threads:
+        while left and go_on(len(left)):
+            due = [{p: horizons[p] for p in side} for side in sides]
+            tasks = [threads.submit(tick_all, engine, projection, some) for some in due]
+            wait(tasks)
+            left = sorted(p for task in tasks for p in task.result())
+            sides = [left[n::SIDES] for n in range(min(SIDES, len(left)))]
 
 
 def cursors(tx: sa.Connection, processors: Iterable[str]) -> dict[tuple[str, int], int]:

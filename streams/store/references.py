@@ -8,6 +8,7 @@ So no case is judged between a change and the mark (``next_check_at`` of 0 or le
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from threading import Lock
 from typing import Any
 
 import sqlalchemy as sa
@@ -119,11 +120,10 @@ def publications(tx: sa.Connection) -> list[Publication]:
 
 
 class ReferenceReader:
-    """Parsed references, read again only when their epoch has moved. One for each projection; not
-    thread-safe.
-    """
+    """Parsed references, read again only when their epoch has moved. Threads may share one."""
 
     def __init__(self) -> None:
+        self._lock = Lock()
         self._epochs: dict[str, int] = {}
         self._calendars = CalendarHistory()
         self._items: dict[str, tuple[ItemVersion, ...]] = {}
@@ -132,15 +132,16 @@ class ReferenceReader:
         """The references for cases of ``item_codes``; ``epochs`` as :func:`held` gave them in this
         transaction.
         """
-        if self._epochs.get(CALENDAR) != epochs[CALENDAR]:
-            self._calendars = CalendarHistory(publications(tx))
-        if self._epochs.get(ITEM) != epochs[ITEM]:
-            self._items = {}
-        self._epochs = dict(epochs)
-        missing = sorted(set(item_codes) - self._items.keys())
-        if missing:
-            self._items.update(_items(tx, missing))
-        return References(self._calendars, self._items)
+        with self._lock:
+            if self._epochs.get(CALENDAR) != epochs[CALENDAR]:
+                self._calendars = CalendarHistory(publications(tx))
+            if self._epochs.get(ITEM) != epochs[ITEM]:
+                self._items = {}
+            self._epochs = dict(epochs)
+            missing = sorted(set(item_codes) - self._items.keys())
+            if missing:  # what another thread holds stays as it is
+                self._items = {**self._items, **_items(tx, missing)}
+            return References(self._calendars, self._items)
 
 
 def _items(tx: sa.Connection, codes: list[str]) -> dict[str, tuple[ItemVersion, ...]]:

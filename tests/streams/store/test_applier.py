@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -201,3 +202,30 @@ def test_a_tick_runs_under_the_cursor_of_its_partition_and_tells_what_is_left(en
     assert applier.tick(engine, ticks, 3, 77) is True
     assert applier.tick(engine, ticks, 3, 78) is False
     assert ticks.seen == [(3, 77), (3, 78)]
+
+
+class Blocks(TicketProjection):
+    """Has so many blocks left in each partition; from the second pass on, two partitions must be in work at once."""
+
+    def __init__(self, left: dict[int, int]) -> None:
+        self.left = left
+        self.seen: Counter[int] = Counter()
+        self.beside = threading.Barrier(2)
+
+    def tick(self, _: sa.Connection, partition: int, __: int) -> bool:
+        self.seen[partition] += 1
+        if self.seen[partition] > 1:
+            self.beside.wait(30)
+        return self.seen[partition] < self.left[partition]
+
+
+def test_a_sweep_does_what_the_first_pass_leaves_side_by_side_until_nothing_is_left(engine: sa.Engine) -> None:
+    blocks, left = Blocks({0: 3, 1: 3, 2: 1}), []
+    applier.sweep(engine, blocks, {0: 7, 1: 7, 2: 7}, lambda partitions: left.append(partitions) or True)
+    assert (blocks.seen, left) == ({0: 3, 1: 3, 2: 1}, [3, 2, 2])
+
+
+def test_a_sweep_stops_when_something_more_urgent_waits(engine: sa.Engine) -> None:
+    blocks = Blocks({0: 3, 1: 3})
+    applier.sweep(engine, blocks, {0: 7, 1: 7}, lambda _: not blocks.seen)
+    assert blocks.seen == {0: 1, 1: 1}
