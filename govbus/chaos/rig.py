@@ -50,19 +50,21 @@ class Part:
 
 def killed(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     """``count`` kills of every kind of process: at every failpoint as often as half of them give, else from outside."""
-
-    def one(n: int, seed: int) -> dict[str, Any]:
-        times = max(1, n // 2 // len(failpoints.NAMES)) if n >= len(failpoints.NAMES) else 0
-        def strike(made: Stage) -> dict[str, Any]:
-            made.rate = FLOW
-            return kills(made, n, times)
-
-        return judged(strike, seed, CASES_A_KILL * n)
-
-    figures = rounds("kill -9", count, ROUND, seed, tell, one)
+    figures = rounds("kill -9", count, ROUND, seed, tell, kill_round, beside=2)
     never = [place for place in failpoints.NAMES if place not in figures.get("by", {})]
     met = figures["clean"] and figures.get("recovery_s", {}).get("p95", RECOVERY_TARGET_S) < RECOVERY_TARGET_S
     return {**figures, "failpoints_never_reached": never, "met": met}
+
+
+def kill_round(count: int, seed: int) -> dict[str, Any]:
+    """One round of ``killed``. It mostly waits for failpoints, so that two fit beside each other."""
+    times = max(1, count // 2 // len(failpoints.NAMES)) if count >= len(failpoints.NAMES) else 0
+
+    def strike(made: Stage) -> dict[str, Any]:
+        made.rate = FLOW
+        return kills(made, count, times)
+
+    return judged(strike, seed, CASES_A_KILL * count)
 
 
 def workers_killed(count: int, seed: int, tell: Tell) -> dict[str, Any]:

@@ -6,7 +6,9 @@ Decides no fault. Rounds are small, so that what is wrong is found early and its
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from typing import Any
 
 from govbus.chaos.fleet import USUAL
@@ -57,20 +59,33 @@ def told(verdict: Mapping[str, Any], seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def rounds(name: str, count: int, most: int, seed: int, tell: Tell, one: One) -> dict[str, Any]:
+def rounds(
+    name: str, count: int, most: int, seed: int, tell: Tell, one: One, beside: int = 1
+) -> dict[str, Any]:
     """The sum of rounds ``one(how many, seed)`` that make ``count`` together, ``most`` in each; Ctrl-C keeps what is
-    done.
+    done. ``beside`` rounds at a time, each in a process of its own: ``one`` must be a function of a module then.
     """
     total: dict[str, Any] = {}
-    for number, done in enumerate(range(0, count, most)):
-        tell(name, done, count)
-        try:
-            total = added(total, one(min(most, count - done), seed + number))
-        except KeyboardInterrupt:
-            if not total:
-                raise
-            return {**judgement(total), "interrupted": True}
+    sizes = [min(most, count - done) for done in range(0, count, most)]
+    tell(name, 0, count)
+    try:
+        for number, figures in enumerate(_made(one, sizes, seed, beside), 1):
+            total = added(total, figures)
+            tell(name, sum(sizes[:number]), count)
+    except KeyboardInterrupt:
+        if not total:
+            raise
+        return {**judgement(total), "interrupted": True}
     return judgement(total)
+
+
+def _made(one: One, sizes: Sequence[int], seed: int, beside: int) -> Iterator[dict[str, Any]]:
+    seeds = range(seed, seed + len(sizes))
+    if beside == 1:
+        yield from map(one, sizes, seeds)
+    else:
+        with ProcessPoolExecutor(beside, mp_context=get_context("spawn")) as processes:
+            yield from processes.map(one, sizes, seeds)
 
 
 def added(one: Any, other: Any) -> Any:
