@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from streams.agents.line import wall_clock
+from schemas.clock import wall_clock
 from streams.worker import main
 
 

@@ -22,9 +22,9 @@ from bench.ours import Work
 from bench.publishing import UNSENT
 from bench.stand import Stand
 from schemas import codec
+from schemas.clock import wall_clock
 from schemas.errors import GovbusError
 from schemas.topics import ALERT, CASE
-from streams.agents.line import wall_clock
 from streams.store.engine import connect
 
 COPIES = 20

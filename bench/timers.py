@@ -16,6 +16,7 @@ from bench.known import known
 from bench.measure import Round, Target, percentile, report
 from bench.ours import Work
 from bench.stand import Stand, stand
+from schemas.clock import wall_clock
 from schemas.errors import GovbusError
 from schemas.topics import CASE
 from streams.store.applier import sweep
@@ -116,7 +117,7 @@ def _sweep(engine: sa.Engine, given: Given, count: int) -> dict[str, float]:
         passes.append(time.monotonic())
         return True
 
-    sweep(engine, JudgeProjection(), dict.fromkeys(range(CASE.partitions), time.time_ns() // 1_000_000), told)
+    sweep(engine, JudgeProjection(), dict.fromkeys(range(CASE.partitions), wall_clock()), told)
     passes.append(time.monotonic())
     longest, seconds = max(after - before for before, after in pairwise(passes)), passes[-1] - passes[0]
     if left := int(ours.ask(engine, DUE)):

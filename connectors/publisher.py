@@ -8,7 +8,6 @@ never neither.
 from __future__ import annotations
 
 import itertools
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from connectors import refusals, validate
 from connectors.intake.files import Row, Unreadable
 from connectors.refusals import RefusedRow
 from schemas import codec, envelope
+from schemas.clock import wall_clock
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import Topic
 from streams.store import failpoints, outbox
@@ -29,11 +29,6 @@ from streams.store.outbox import Enqueued, OutboxRow
 CHUNK = 1_000
 """Rows in one transaction."""
 Outcome = Literal["new", "same", "conflict", "refused", "valid"]
-
-
-def wall_clock() -> int:
-    """Epoch milliseconds UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from connectors.intake.files import Row, Unreadable
-from connectors.publisher import Publisher, wall_clock
+from connectors.publisher import Publisher
 from connectors.refusals import ORIGIN as INTAKE
 from schemas import codec
+from schemas.clock import wall_clock
 from schemas.errors import Fault, Rejected
 from schemas.topics import BY_NAME
 from streams.store import outbox, quarantine

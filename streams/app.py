@@ -23,8 +23,9 @@ from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager
 from faust.types import TP
 
+from schemas.clock import wall_clock
 from schemas.errors import Retryable
-from streams.agents.line import Line, wall_clock
+from streams.agents.line import Line
 from streams.store import inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient

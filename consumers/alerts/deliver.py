@@ -16,10 +16,11 @@ import structlog
 
 from consumers.alerts import digest
 from consumers.alerts.digest import Mailbox
-from consumers.alerts.queue import DIGEST, now_ms
+from consumers.alerts.queue import DIGEST
 from consumers.alerts.quiet import Quiet, slot
 from consumers.alerts.webhook import Undelivered, Webhook, post
 from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, passes
+from schemas.clock import wall_clock
 from schemas.envelope import derived_id
 
 log = structlog.get_logger(__name__)
@@ -46,7 +47,7 @@ class Deliverer:
     engine: sa.Engine
     quiet: Quiet
     attempts: int = 12
-    clock: Callable[[], int] = now_ms
+    clock: Callable[[], int] = wall_clock
 
     def webhook(self, hook: Webhook) -> Callable[[threading.Event], None]:
         """The work of one subscriber, to run in a thread."""

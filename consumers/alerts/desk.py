@@ -7,7 +7,6 @@ Any number may run: a case's row is locked while it is looked at.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,6 +17,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, reader
+from schemas.clock import wall_clock
 from schemas.topics import HANDLING
 from streams.store import desk, horizon
 
@@ -25,11 +25,6 @@ log = structlog.get_logger(__name__)
 EVERY_S = 0.25
 FOLLOW = "follow"
 """The processor that applies ``oversight.handling.v1``."""
-
-
-def wall_ms() -> int:
-    """The wall clock, epoch milliseconds UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass
@@ -40,7 +35,7 @@ class DeskClock:
     bootstrap: str
     clock: Literal["wall", "watermark"] = "wall"
     settle_ms: int = 200
-    now_ms: Callable[[], int] = wall_ms
+    now_ms: Callable[[], int] = wall_clock
     _reader: desk.DeskReader = field(default_factory=desk.DeskReader)
 
     def run(self, stop: threading.Event) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,17 +10,13 @@ import sqlalchemy as sa
 from kafka.partitioner.default import murmur2
 from sqlalchemy.dialects.postgresql import insert
 
+from schemas.clock import wall_clock
 from schemas.topics import ALERT, HANDLING, Topic
 from streams.store import desk
 from streams.store.projection import Event
 from streams.store.tables import alert_inbox, alert_life
 
 ACTIONS = {"alert.issued": "ISSUED", "alert.revoked": "REVOKED", "alert.retracted": "RETRACTED"}
-
-
-def now_ms() -> int:
-    """The wall clock, epoch milliseconds UTC."""
-    return time.time_ns() // 1_000_000
 
 
 class Inbox:
@@ -31,7 +26,7 @@ class Inbox:
     topics: tuple[Topic, ...] = (ALERT,)
     patience_ms = 100
 
-    def __init__(self, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(self, clock: Callable[[], int] = wall_clock) -> None:
         self._clock = clock
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:

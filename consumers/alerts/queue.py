@@ -5,7 +5,6 @@ Decides which subscriber wants which alert and from when on; sends nothing. The 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,17 +12,13 @@ from typing import Any
 import sqlalchemy as sa
 
 from consumers.alerts.quiet import Quiet
+from schemas.clock import wall_clock
 from schemas.topics import ALERT, Topic
 from streams.store import bulk
 from streams.store.projection import Event
 from streams.store.tables import delivery
 
 DIGEST = "digest"
-
-
-def now_ms() -> int:
-    """The wall clock, epoch milliseconds UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +46,7 @@ class Queue:
     patience_ms = 100
 
     def __init__(
-        self, channels: Sequence[Subscription], quiet: Quiet, max_age_ms: int, clock: Callable[[], int] = now_ms
+        self, channels: Sequence[Subscription], quiet: Quiet, max_age_ms: int, clock: Callable[[], int] = wall_clock
     ) -> None:
         self._channels, self._quiet, self._max_age_ms, self._clock = channels, quiet, max_age_ms, clock
 

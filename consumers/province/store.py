@@ -8,7 +8,6 @@ Asia/Shanghai.
 from __future__ import annotations
 
 import hashlib
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from consumers.province.keys import Signer
 from schemas import receipts
+from schemas.clock import wall_clock
 from streams.store import failpoints
 
 PROTOCOL = "govbus-province/1"
@@ -96,7 +96,7 @@ class Store:
     engine: sa.Engine
     signer: Signer
     receiver: str = "430000"
-    clock: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+    clock: Callable[[], int] = wall_clock
 
     def create(self) -> None:
         """Make the tables that are not there yet."""

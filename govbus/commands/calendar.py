@@ -43,13 +43,14 @@ def load(
 
     from connectors.intake import calendar, notice
     from govbus.commands.publish import as_json as result_json
+    from schemas.clock import wall_clock
     from schemas.errors import Rejected
     from schemas.topics import CALENDAR
 
     with _database() as engine:
         before = _latest(engine, region, year)
         row = calendar.calendar_row(
-            year, occurred_at=_now(), department=_code(dept), region=region,
+            year, occurred_at=wall_clock(), department=_code(dept), region=region,
             revision=1 if before is None else before["revision"] + 1, days=notice.days(file, year),
             source=source or SOURCE.format(year=year), hours=None if before is None else before["hours"],
         )  # fmt: skip
@@ -106,12 +107,6 @@ def _database() -> Iterator[sa.Engine]:
         yield engine
     finally:
         engine.dispose()
-
-
-def _now() -> int:
-    from connectors.publisher import wall_clock
-
-    return wall_clock()
 
 
 def _code(dept: str) -> str:

@@ -30,15 +30,15 @@ def search(
     """Search the directory; exit code 1 if nothing is found. 检索政务数据资源共享目录."""
     import json
 
-    from consumers.alerts.inbox import now_ms
     from consumers.directory import view
     from govbus.runtime import resolve
     from govbus.settings import load
+    from schemas.clock import wall_clock
     from streams.store.engine import connect
 
     engine = connect(resolve(load()).database_url)
     with engine.connect() as tx:
-        hits = view.search(tx, words or [], now_ms(), share_type, department)
+        hits = view.search(tx, words or [], wall_clock(), share_type, department)
     if as_json:
         typer.echo(json.dumps([plain(h) for h in hits], ensure_ascii=False))
     else:

@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 import sqlalchemy as sa
 import structlog
 
+from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.store import horizon, inflight, quarantine
 from streams.store.applier import Applied, Gap, apply_batch, prepare, sweep, tick_aside
@@ -46,11 +47,6 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Ends = Callable[[str], Awaitable[Mapping[int, int]]]
 SeekBack = Callable[[str, Mapping[int, int]], Awaitable[None]]
-
-
-def wall_clock() -> int:
-    """Epoch milliseconds UTC."""
-    return time.time_ns() // 1_000_000
 
 
 def contiguous(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
