@@ -6,6 +6,7 @@ is found early and its seed makes it again.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from govbus.chaos.rounds import Tell, judged, rounds
 from govbus.chaos.sim.seeds import simulated
 from govbus.chaos.stage import Stage
 from govbus.chaos.upgrade import upgraded
+from govbus.chaos.watch import Stalled
 from govbus.chaos.zombies import zombies
 from streams.store import failpoints
 
@@ -34,6 +36,7 @@ CASES_A_KILL = 8
 CASES_A_ZOMBIE, CASES_A_BROKER, CASES_A_CUT, CASES_OF_AN_UPGRADE = 50, 60, 120, 120
 RECOVERY_TARGET_S = 10.0
 EVENTS_A_KILL, EVENTS_OF_A_CASE = 4_000, 6.5
+GIVE_UP_S = 900
 RATE = 1_000
 """Events a second that departments publish while only workers are killed: a year of a district in some minutes."""
 
@@ -134,9 +137,20 @@ def planted(count: int, seed: int, tell: Tell) -> dict[str, Any]:
 
 
 def bitten(name: str, seed: int) -> Bite:
-    """``bite`` with a directory of its own."""
-    with scratch() as home:
-        return bite(home, name, seed)
+    """``bite`` in a process and a directory of its own. With some bugs a bus sends the same again for ever, which never
+    looks like standing still; it is given up then.
+    """
+
+    def give_up(*_: object) -> None:
+        raise Stalled(f"no end after {GIVE_UP_S} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(GIVE_UP_S)
+    try:
+        with scratch() as home:
+            return bite(home, name, seed)
+    finally:
+        signal.alarm(0)
 
 
 PARTS: Mapping[str, Part] = {
