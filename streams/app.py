@@ -142,8 +142,9 @@ def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
 
 def _add(app: faust.App, line: Line) -> None:
     topic = app.topic(
-        line.projection.topic.name, value_serializer="raw", key_serializer="raw", internal=False
-    )
+        line.projection.topic.name, value_serializer="raw", key_serializer="raw", internal=False,
+        acks=False,  # cursors say what is done; Faust's own account would grow by every chunk for ever
+    )  # fmt: skip
 
     async def hand_over(chunks: Any) -> None:
         async for chunk in chunks:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from connectors.local.process import die_with_parent
+from connectors.local.process import die_with_parent, free_port
 from govbus.chaos.ground import Ground, command, environment
 
 KINDS = {
@@ -67,6 +67,7 @@ class Fleet:
         """By name, the directory whose packages a process runs from its next start on; left out: ours."""
         self._ground = ground
         self._extra = extra or {}
+        self._province_port = free_port()  # a killed province's usual port would be taken by that of another rig
 
     def __enter__(self) -> Fleet:
         self._ground.logs.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,9 @@ class Fleet:
         return [name for name in self.names if name not in self.lives]
 
     def _command(self, kind: str) -> list[str]:
-        words = ["govbus.chaos.feed", str(self._ground.home)] if kind == "feed" else ["govbus.cli", kind]
+        own = {"feed": ["govbus.chaos.feed", str(self._ground.home)],
+               "province": ["govbus.cli", "province", "--port", str(self._province_port)]}  # fmt: skip
+        words = own.get(kind, ["govbus.cli", kind])
         planted = self.planted.get(kind, ())
         return command("govbus.chaos.planted", *planted, "--", *words) if planted else command(*words)
 

@@ -69,7 +69,11 @@ def _closed(pauses: Iterable[Pause], stop: int | None) -> Iterator[Pause]:
             yield start, closed
 
 
-@lru_cache(maxsize=1 << 16)
+KEPT = 1 << 13
+"""Deadlines that a process remembers, about half a KB each: a case asks for the same ones again and again."""
+
+
+@lru_cache(maxsize=KEPT)
 def deadline(
     calendar: Calendar,
     accepted: int,
