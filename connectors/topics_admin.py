@@ -169,8 +169,11 @@ def _value(entry: Any) -> str:
 
 
 def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
-    from kafka.errors import TopicAlreadyExistsError
+    """Create what is missing; what somebody else who applies too has just created is not told as ours."""
+    from kafka.errors import NoError, TopicAlreadyExistsError, for_code
 
+    if not topics:
+        return []
     wanted = {
         t.name: {
             "num_partitions": t.partitions,
@@ -179,10 +182,13 @@ def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
         }
         for t in topics
     }
-    if wanted:
-        with suppress(TopicAlreadyExistsError):  # somebody else applies too; what came of it is asked afterwards
-            admin.create_topics(wanted, wait_for_metadata=True)
-    return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in topics]
+    answer = {t["name"]: for_code(t["error_code"]) for t in admin.create_topics(wanted, raise_errors=False)["topics"]}
+    for name, error in answer.items():
+        if error not in (NoError, TopicAlreadyExistsError):
+            raise error(f"creating {name}")
+    admin.wait_for_topics(list(wanted))
+    made = [t for t in topics if answer[t.name] is NoError]
+    return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in made]
 
 
 def _grow(admin: Any, topics: list[Topic]) -> list[str]:

@@ -21,7 +21,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from connectors import topics_admin
 from connectors.local.process import identity_of, read_state, wait_until
 from connectors.local.stack import Stack
-from schemas.topics import ALERT
+from schemas.topics import ALERT, TOPICS
 
 GOVBUS = str(Path(sys.executable).with_name("govbus"))
 
@@ -66,6 +66,12 @@ def test_two_ups_at_once_start_one_stack_and_both_report_it(home: Path) -> None:
 def test_a_running_stack_serves_declared_topics_and_says_so(home: Path) -> None:
     code, out, err = _done(_govbus(home, "topics", "check", "--json"))
     assert (code, json.loads(out)) == (0, {"equal": True, "drift": []}), err
+
+
+def test_topics_that_somebody_else_has_just_created_are_not_told_as_created(home: Path) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=Stack(home).kafka.bootstrap)
+    assert topics_admin._create(admin, list(TOPICS), 1) == []
+    admin.close()
 
 
 def test_drift_makes_the_check_fail_and_apply_mends_it(home: Path) -> None:
