@@ -182,13 +182,16 @@ def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
         }
         for t in topics
     }
-    answer = {t["name"]: for_code(t["error_code"]) for t in admin.create_topics(wanted, raise_errors=False)["topics"]}
-    for name, error in answer.items():
-        if error not in (NoError, TopicAlreadyExistsError):
-            raise error(f"creating {name}")
+    made = set()
+    for said in admin.create_topics(wanted, raise_errors=False)["topics"]:
+        error = for_code(said["error_code"])
+        if error is NoError:
+            made.add(said["name"])
+        elif error is not TopicAlreadyExistsError:
+            raise error(f"{said['name']}: {said['error_message']}")
     admin.wait_for_topics(list(wanted))
-    made = [t for t in topics if answer[t.name] is NoError]
-    return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in made]
+    mine = (t for t in topics if t.name in made)
+    return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in mine]
 
 
 def _grow(admin: Any, topics: list[Topic]) -> list[str]:

@@ -37,6 +37,7 @@ CASES_A_ZOMBIE, CASES_A_BROKER, CASES_A_CUT, CASES_OF_AN_UPGRADE = 50, 60, 120, 
 RECOVERY_TARGET_S = 10.0
 EVENTS_A_KILL, EVENTS_OF_A_CASE = 4_000, 6.5
 GIVE_UP_S = 900
+"""A planted bug takes two minutes; with some of them a bus sends the same again for ever."""
 RATE = 1_000
 """Events a second that departments publish while only workers are killed: a year of a district in some minutes."""
 
@@ -137,9 +138,7 @@ def planted(count: int, seed: int, tell: Tell) -> dict[str, Any]:
 
 
 def bitten(name: str, seed: int) -> Bite:
-    """``bite`` in a process and a directory of its own. With some bugs a bus sends the same again for ever, which never
-    looks like standing still; it is given up then.
-    """
+    """``bite`` in a process and a directory of its own; given up after ``GIVE_UP_S``, which counts as stalled."""
 
     def give_up(*_: object) -> None:
         raise Stalled(f"no end after {GIVE_UP_S} s")

@@ -111,10 +111,10 @@ class CaseState(Struct, frozen=True):
         return self.events[-1].known_at if self.events else 0
 
     def dump(self) -> dict[str, Any]:
-        """JSON form of what :meth:`load` reads back, and of what no column has."""
+        """What :meth:`load` reads back, and what no column has, for ``msgspec.json``."""
         return {
             "events": [_event_row(e) for e in self.events],
-            "alerts": [alert_row(a) for a in self.alerts],
+            "alerts": self.alerts,
             **self.dump_derived(),
         }
 
@@ -154,13 +154,8 @@ def _event_row(event: CaseEvent) -> Sequence[Any]:
     return row
 
 
-def alert_row(alert: Alert) -> tuple[Any, ...]:
-    """The fields in order, as JSON has them; :func:`alert_of` reads them back."""
-    return structs.astuple(alert)
-
-
 def alert_of(row: Sequence[Any]) -> Alert:
-    """The alert of :func:`alert_row`."""
+    """An alert from its JSON, which is its fields in order."""
     return convert(row, Alert)
 
 

@@ -16,7 +16,7 @@ record is logged, and ``reconcile`` names what is missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,15 +132,15 @@ def sweep(
     """``tick_all`` until nothing is left to do or ``go_on(partitions left)`` is false. What the first transaction
     leaves is done in ``SIDES`` threads. Raises ``Retryable``.
     """
-    left = sorted(horizons)
-    sides = [left]
+    if not horizons or not go_on(len(horizons)):
+        return
+    left = sorted(tick_all(engine, projection, horizons))
     with ThreadPoolExecutor(SIDES, thread_name_prefix="sweep") as threads:
         while left and go_on(len(left)):
+            sides = [left[n::SIDES] for n in range(min(SIDES, len(left)))]
             due = [{p: horizons[p] for p in side} for side in sides]
             tasks = [threads.submit(tick_all, engine, projection, some) for some in due]
-            wait(tasks)
             left = sorted(p for task in tasks for p in task.result())
-            sides = [left[n::SIDES] for n in range(min(SIDES, len(left)))]
 
 
 def cursors(tx: sa.Connection, processors: Iterable[str]) -> dict[tuple[str, int], int]:

@@ -56,9 +56,7 @@ def upsert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
 def merge(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Overwrite columns of rows that exist, by primary key; of a JSON document only the keys that are given."""
     if rows:
-        names = tuple(rows[0])
-        columns = [_column(table.c[n], [row[n] for row in rows]) for n in names]
-        driver(tx).execute(_merging(table, names), columns)
+        driver(tx).execute(_merging(table, tuple(rows[0])), _columns(table, rows))
 
 
 def _write(
@@ -70,11 +68,13 @@ def _write(
 ) -> list[tuple[Any, ...]]:
     if not rows:
         return []
-    names = tuple(rows[0])
-    columns = [_column(table.c[n], [row[n] for row in rows]) for n in names]
     with driver(tx).cursor() as cursor:
-        cursor.execute(_statement(table, names, on_conflict, returning), columns)
+        cursor.execute(_statement(table, tuple(rows[0]), on_conflict, returning), _columns(table, rows))
         return cursor.fetchall() if returning else []
+
+
+def _columns(table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    return [_column(table.c[n], [row[n] for row in rows]) for n in rows[0]]
 
 
 def _column(column: sa.Column[Any], values: list[Any]) -> list[Any]:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from streams.rules.cards import Alert
-from streams.rules.judge import Spoken, alert_of, alert_row
+from streams.rules.judge import Spoken, alert_of
 from streams.store import bulk
 from streams.store.tables import alert_said, card
 
@@ -82,7 +82,7 @@ def _spoken_row(owner: str, alert_id: str, said: Spoken) -> dict[str, Any]:
         "seq": said.seq,
         "action": said.action,
         "content": said.content,
-        "alert": alert_row(said.alert),
+        "alert": said.alert,
     }
 
 

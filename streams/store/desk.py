@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
 from streams.rules.calendar import CalendarHistory
-from streams.rules.judge import Spoken, alert_of, alert_row
+from streams.rules.judge import Spoken, alert_of
 from streams.rules.life import Act, Desk, Life, Word
 from streams.store import bulk, references, sets
 from streams.store.projection import Said
@@ -91,7 +91,7 @@ class _Written:
             about = said[alert.alert_id]["about"] if about is None else {name: about[name] for name in ABOUT}
             self._saids.append(Said(ALERT, words.record(statement, about)))
             said[alert.alert_id] = {"seq": statement.seq, "action": statement.action, "content": words.content(alert),
-                                    "alert": alert_row(alert), "about": about}  # fmt: skip
+                                    "alert": alert, "about": about}  # fmt: skip
         self._checks.append(
             {"scope": scope, "key": key, "partition": partition, "next_check_at": nearest, "said": said}
         )

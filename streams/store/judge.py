@@ -44,9 +44,8 @@ class JudgeProjection:
         bury(tx, refused)
         epochs = references.held(tx)
         new = keep_new(tx, case_event, events, lambda e: {"case_no": e.record["case_no"]})
-        cases = _by_case(new)
-        known = tx.execute(_STATES, {"cases": list(cases)}).all()
-        self._judge(tx, epochs, cases, known, 0)
+        if cases := _by_case(new):
+            self._judge(tx, epochs, cases, tx.execute(_STATES, {"cases": list(cases)}).all(), 0)
 
     def due(self, tx: sa.Connection, until: int) -> set[int]:
         """The partitions that have cases to judge up to ``until`` (epoch ms)."""
@@ -57,30 +56,27 @@ class JudgeProjection:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
         epochs = references.held(tx)
         asked = {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK}
-        due = tx.execute(_DUE, asked).all()
-        cases: dict[str, tuple[int, list[CaseEvent]]] = {row.case_no: (partition, []) for row in due}
-        self._judge(tx, epochs, cases, due, horizon)
+        if due := tx.execute(_DUE, asked).all():
+            self._judge(tx, epochs, {row.case_no: (partition, []) for row in due}, due, horizon)
         more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)
-        return more or len(cases) == BLOCK
+        return more or len(due) == BLOCK
 
     def _judge(
         self,
         tx: sa.Connection,
         epochs: Mapping[str, int],
         cases: Mapping[str, tuple[int, list[CaseEvent]]],
-        known: Sequence[sa.Row[Any]],
+        stored: Sequence[sa.Row[Any]],
         horizon: int,
     ) -> None:
-        if not cases:
-            return
-        states = _load(tx, list(cases), known)
+        states = _load(tx, list(cases), stored)
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
-        known_by = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
+        known = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
         judged = _Judged()
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())
-            after, decisions = fold(before, events, known_by, horizon)
+            after, decisions = fold(before, events, known, horizon)
             judged.add(partition, before, after, decisions)
         judged.write(tx)
 

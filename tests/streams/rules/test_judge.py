@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import uuid
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec import json, structs
 
 from connectors.intake.calendar import calendar_row, calendar_rows
 from streams.rules import judge
@@ -607,7 +606,7 @@ def timed_references(draw: st.DrawFn) -> References:
 
 
 def seen(state: CaseState) -> str:
-    return json.dumps([state.dump(), state.status, state.due_at, state.next_check_at, state.on_time], default=str)
+    return json.encode([state.dump(), state.status, state.due_at, state.next_check_at, state.on_time]).decode()
 
 
 def piecewise(data: st.DataObject, log: list[CaseEvent], known: References, end: int) -> CaseState:
@@ -649,7 +648,7 @@ def test_a_calendar_that_comes_later_need_not_be_judged_before_its_own_time(
 
 
 def _stored(state: CaseState) -> CaseState:
-    return CaseState.load(state.case_no, json.dumps(state.dump()), state.next_check_at, state.spoken)
+    return CaseState.load(state.case_no, json.encode(state.dump()).decode(), state.next_check_at, state.spoken)
 
 
 @settings(max_examples=600, deadline=None)
