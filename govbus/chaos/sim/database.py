@@ -17,6 +17,7 @@ from typing import Any, ClassVar, cast
 import psycopg
 import sqlalchemy as sa
 from psycopg import _cursor_base, generators
+from psycopg._preparing import PrepareManager
 from psycopg.pq import ExecStatus
 
 from govbus.chaos.sim.kinds import BROKEN, BROKEN_BEFORE, UNANSWERED
@@ -120,6 +121,17 @@ class Cursor(psycopg.Cursor[Any]):
         return deed
 
 
+class Statements(PrepareManager):
+    """Kept after a rollback too, which is common here: no table is ever made again under another name."""
+
+    prepare_threshold = 2
+    prepared_max = 1000
+
+    def clear(self) -> bool:
+        """Nothing is forgotten."""
+        return False
+
+
 class Connection(psycopg.Connection[Any]):
     """A connection that is parked instead of closed, for making one costs more than a transaction."""
 
@@ -208,7 +220,9 @@ def connect(url: str) -> sa.Engine:
         if Connection.parked:
             return Connection.parked.pop()
         context = engine.dialect._psycopg_adapters_map
-        return Connection.connect(where, options=OPTIONS, cursor_factory=Cursor, context=context)
+        made = Connection.connect(where, options=OPTIONS, cursor_factory=Cursor, context=context)
+        made._prepared = Statements()
+        return made
 
     engine: Any = sa.create_engine(
         url, creator=make, pool_size=CONNECTIONS, max_overflow=0, pool_use_lifo=True, hide_parameters=True
