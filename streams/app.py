@@ -28,7 +28,7 @@ from schemas.errors import Retryable
 from streams.agents.line import Line
 from streams.store import inflight, quarantine
 from streams.store.applier import cursors
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, reading
 from streams.store.projection import Projection
 from streams.transport import Transport
 
@@ -64,7 +64,7 @@ class Lines:
         wait = 0.1
         while True:
             try:
-                with self._engine.connect() as tx:
+                with reading(self._engine).connect() as tx:
                     found = cursors(tx, [line.projection.name for line in self.by_topic.values()])
                 inflight.settle(found)
                 quarantine.dismiss()

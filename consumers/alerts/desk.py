@@ -20,6 +20,7 @@ from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, rea
 from schemas.clock import wall_clock
 from schemas.topics import HANDLING
 from streams.store import desk, horizon
+from streams.store.engine import reading
 
 log = structlog.get_logger(__name__)
 EVERY_S = 0.25
@@ -61,14 +62,14 @@ class DeskClock:
 
     def tick(self, consumer: KafkaConsumer) -> None:
         """Look once at everything that is due."""
-        with self.engine.connect() as tx:
+        with reading(self.engine).connect() as tx:
             top = horizon.ceiling(tx, self.clock, self.settle_ms, self.now_ms())
             due = desk.due(tx, top)
             unsent = horizon.oldest_unsent(tx) if due else None
         if not due:
             return
         ends = _ends(consumer)  # asked after the unsent ones were read, see streams.store.horizon
-        with self.engine.connect() as tx:
+        with reading(self.engine).connect() as tx:
             at = horizon.places(tx, FOLLOW, HANDLING)
         for partition, until in horizon.horizons(at, ends, sorted(due & ends.keys()), top, unsent).items():
             self.look(partition, until)

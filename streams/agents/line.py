@@ -24,7 +24,7 @@ from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.store import horizon, inflight, quarantine
 from streams.store.applier import Applied, Gap, apply_batch, prepare, sweep, tick_aside
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, reading
 from streams.store.lot import Lot
 from streams.store.projection import Preparing, Projection
 from streams.transport import Chunk
@@ -262,16 +262,16 @@ class Line:
         and sent while the ends are asked for would otherwise lie below it, unseen.
         """
         projection: Any = self.projection
-        with self._engine.connect() as tx:
+        with reading(self._engine).connect() as tx:
             top = horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())
             return set(projection.due(tx, top)), top
 
     def _oldest_unsent(self) -> int | None:
-        with self._engine.connect() as tx:
+        with reading(self._engine).connect() as tx:
             return horizon.oldest_unsent(tx)
 
     def _tick_now(self, partitions: set[int], ends: Mapping[int, int], top: int, unsent: int | None) -> None:
-        with self._engine.connect() as tx:
+        with reading(self._engine).connect() as tx:
             at = horizon.places(tx, self.projection.name, self.projection.topic)
         due = horizon.horizons(at, ends, sorted(partitions & ends.keys()), top, unsent)
         projection: Any = self.projection

@@ -29,6 +29,7 @@ def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
         hide_parameters=True,  # errors reach logs, and parameters may be personal
         pool_size=pool_size,
         max_overflow=pool_size,
+        pool_use_lifo=True,  # psycopg prepares what one connection has executed some times
         pool_timeout=30,
         connect_args={
             "options": options,
@@ -39,6 +40,14 @@ def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
             "keepalives_count": 3,
         },
     )
+
+
+def reading(engine: sa.Engine) -> sa.Engine:
+    """``engine`` for reads that need no snapshot, on the same pool: each statement sees what is committed by then.
+
+    Nothing is begun, so nothing is rolled back: after a rollback psycopg forgets its prepared statements.
+    """
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def is_transient(error: BaseException) -> bool:
