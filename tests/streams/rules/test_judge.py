@@ -18,7 +18,7 @@ from connectors.intake.calendar import calendar_row, calendar_rows
 from streams.rules import judge
 from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
 from streams.rules.judge import CaseState, Decision, References, fold
-from streams.rules.lifecycle import CaseEvent
+from streams.rules.lifecycle import RANK, CaseEvent
 from streams.rules.limits import item_versions
 
 ITEM = "11430903MBDEM0138T4000715002000"
@@ -450,6 +450,14 @@ def test_a_voided_case_revokes_every_card() -> None:
     assert {c[2:] for c in cards(state)} == {("2020-10-30 10:00", "case_voided")}
 
 
+@pytest.mark.parametrize("kind", [kind for kind in RANK if kind != "voided"])
+def test_a_case_decided_to_be_void_is_void_whatever_comes_after(kind: str) -> None:
+    end = event("decided", "2020-10-13 10:00", result_set="province.result-older", result="2")
+    events = [event("accepted", "2020-10-12 10:00"), end, event(kind, "2020-10-14 10:00", event_no=2)]
+    state, _ = told(events, references(item(5)), "2020-11-03 10:00")
+    assert (state.status, cards(state), findings(state)) == ("VOID", [], [])
+
+
 def test_a_corrected_acceptance_time_moves_the_due_time() -> None:
     accepted = event("accepted", "2020-10-12 10:00")
     correction = event("corrected", "2020-10-20 09:00", corrects=accepted.event_id, corrected_at=ms("2020-10-14 10:00"))
@@ -543,21 +551,8 @@ def test_a_statement_names_rule_calendar_and_evidence_and_no_person() -> None:
 # --- the log alone
 # --------------------------------------------------------------------------------------------------
 
-KINDS = (
-    "submitted",
-    "correction_requested",
-    "correction_received",
-    "accepted",
-    "step_completed",
-    "special_started",
-    "special_ended",
-    "extended",
-    "decided",
-    "withdrawn",
-    "certified",
-    "corrected",
-    "voided",
-)
+KINDS = tuple(RANK)
+RESULTS = (("", ""), *(("province.result-newer", code) for code in "0123456"), ("province.result-older", "1"))
 FIRST = ms("2020-01-15 09:00")
 
 
@@ -586,6 +581,9 @@ def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseE
     if one.type == "special_ended" and draw(st.booleans()):
         started_at = one.occurred_at - draw(st.integers(1, 60)) * HOUR
         return structs.replace(one, started_at=started_at, ended_at=one.occurred_at)
+    if one.type == "decided":
+        result_set, result = draw(st.sampled_from(RESULTS))
+        return structs.replace(one, result_set=result_set, result=result)
     return structs.replace(one, extension=3.0) if one.type == "extended" else one
 
 
