@@ -1,28 +1,36 @@
 """The recount: the same figures once more from raw events, by other code, and every disagreement by name.
 
 Cases are judged again from the published records by the simulator's own reading of DOMAIN §3 (``govbus.district``),
-which shares nothing with ``streams.rules``; cards, bad ratings and items are counted from stored events in plain SQL.
-What this second reading cannot judge is left out and said so, never guessed.
+which shares nothing with ``streams.rules``, on the calendars that were published; cards, bad ratings and items are
+counted from stored events in plain SQL. What this second reading cannot judge is left out and said so, never guessed.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from govbus.district import clock, oracle
+from govbus.district.clock import Deadlines, Offices, Span
 from govbus.district.model import Item, Story, Told
 from schemas import codec
 from schemas.topics import ALERT, CASE
-from streams.rules.limits import policy
+from streams.rules.calendar import NATION, date_of
+from streams.rules.limits import counting, policy
 
 FETCH = 5_000
 Record = Mapping[str, Any]
+COMPARABLE = {
+    clock.WORKING_DAY: ("working days", 1), clock.NATURAL_DAY: ("days", 1), clock.MONTH: ("days", clock.MONTH_DAYS),
+    clock.HOUR: ("minutes", 60), clock.MINUTES: ("minutes", 1),
+}  # fmt: skip
+"""What a unit of limits can be compared in, and how many of these it is (DOMAIN §2.5)."""
 RUNNING_SPECIALS = frozenset({"SITE", "PUBLICITY", "EXTEND", "1"})
 """Kinds of special procedure that stop no clock (DOMAIN §3.3): the second reading does not know them."""
 
@@ -67,6 +75,8 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
 
 def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> None:
     versions, odd_items = _items(tx)
+    calendars = {(region, year): body for region, year, body in tx.execute(sa.text(_CALENDARS))}  # the last one stays
+    open_in = cache(partial(offices, calendars))
     raw: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for number, record in enumerate(_raw(tx, _CASE_EVENTS, CASE), 1):
         raw[record["case_no"]].append(record)
@@ -76,24 +86,37 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
         records = raw.get(row["case_no"], [])
         standing = _corrected(records)
         why = _unfit(standing, row, versions, odd_items) if len(records) == row["events"] else "原始事件不在发布箱中"
+        if not why:
+            why = _case(row, standing, versions.get(row["item_code"], ()), open_in(row["region"]), found)
         if why:
             found.left_out[why] += 1
-        else:
-            _case(row, standing, versions, found)
 
 
 def _case(
-    row: Mapping[str, Any], records: Sequence[Record], versions: Mapping[str, tuple[Item, ...]], found: Recount
-) -> None:
+    row: Mapping[str, Any], records: Sequence[Record], versions: tuple[Item, ...], open_in: Offices, found: Recount
+) -> str:
+    """Compare one case; why it could not be, "" if it was."""
     told = tuple(_told(r) for r in _clocked(records))
-    state = oracle.course(told, row["horizon"])
-    own = versions.get(row["item_code"], ())
-    due = None
-    if own and state.status != "VOID":
-        due = oracle.limits(Story(row["case_no"], own[0], own, told), state, True)[0].due
-    timed = state.status in oracle.TIMED and due is not None and state.stopped is not None
-    on_time = (state.stopped or 0) < (due or 0) + clock.MINUTE if timed else None
-    found.compare("办结与按时", row["case_no"], (row["on_time"], row["due_at"]), (on_time, due))
+    state = oracle.course(told, row["horizon"], open_in)
+    line = Deadlines(None, None)
+    day = None if state.accepted is None else clock.day_of(state.accepted)
+    bound = tuple(_bounded(i, day) for i in versions if day is not None and i.effective_on <= day)
+    if bound and state.status != "VOID":
+        line = oracle.limits(Story(row["case_no"], bound[0], bound, told), state, open_in)[0]
+    if line.provisional:
+        return "期限跨未公布日历的年份"
+    timed = state.status in oracle.TIMED and line.due is not None and state.stopped is not None
+    on_time = (state.stopped or 0) < (line.due or 0) + clock.MINUTE if timed else None
+    found.compare("办结与按时", row["case_no"], (row["on_time"], row["due_at"]), (on_time, line.due))
+    return ""
+
+
+def _bounded(item: Item, day: date) -> Item:
+    """The item with the policy's limit where that is shorter, for a case accepted on ``day`` (DOMAIN §4.1)."""
+    bound = policy().get(item.rule)
+    if bound is None or bound.limit.unit != item.unit or day < date_of(bound.effective):
+        return item
+    return replace(item, promise=min(item.promise, bound.limit.amount))
 
 
 def _unfit(
@@ -101,16 +124,23 @@ def _unfit(
 ) -> str:
     """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
     if row["item_code"] in odd:
-        return "时限不以工作日计，或事项曾取消、超政策上限"
+        return "事项曾取消，或不足一日而半日口径另定"
     if row["accepted_at"] is not None and row["item_code"] not in versions:
         return "事项未发布"
-    starts = {_number(r) for r in records if r["event_type"] == "case.special_started"}
-    for r in records:
-        if r["event_type"] == "case.special_ended" and r["special_started_at"] is None and _number(r) not in starts:
-            return "特别程序有结束而无开始"
-        if r["event_type"] == "case.decided" and r["result_set"].startswith("province."):
-            return "办结结果为省内代码"
+    started, ended = _numbers(records, "started"), _numbers(records, "ended")
+    if started - ended and any(_orphan(r, started) for r in records):
+        return "特别程序的结束可配多个开始"
     return ""
+
+
+def _numbers(records: Sequence[Record], event: str) -> set[int]:
+    return {r["event_no"] for r in records if r["event_type"] == f"case.special_{event}"}
+
+
+def _orphan(record: Record, started: Set[int]) -> bool:
+    """Whether it ends a special procedure of whose start nothing is told."""
+    ended = record["event_type"] == "case.special_ended" and record["special_started_at"] is None
+    return ended and record["event_no"] not in started
 
 
 def _corrected(records: Sequence[Record]) -> list[Record]:
@@ -127,13 +157,13 @@ def _corrected(records: Sequence[Record]) -> list[Record]:
 
 def _clocked(records: Sequence[Record]) -> Iterator[Record]:
     """The corrected records, every special procedure with its start (DOMAIN §3.3), without those that stop no clock."""
-    starts = {_number(r): _began(r) for r in records if r["event_type"] == "case.special_started"}
+    starts = {r["event_no"]: _began(r) for r in records if r["event_type"] == "case.special_started"}
     for r in records:
         if not r["event_type"].startswith("case.special"):
             yield r
-        elif r["special_kind_code"] not in RUNNING_SPECIALS:
+        elif r["special_kind_code"] not in RUNNING_SPECIALS and not _orphan(r, starts.keys()):
             ended = r["event_type"] == "case.special_ended"
-            at = starts[_number(r)] if ended and r["special_started_at"] is None else _began(r)
+            at = starts[r["event_no"]] if ended and r["special_started_at"] is None else _began(r)
             yield {**r, "special_started_at": at}
 
 
@@ -156,11 +186,6 @@ def _occurred(record: Record) -> tuple[int, str]:
     return record["occurred_at"], str(record["event_id"])
 
 
-def _number(record: Record) -> int:
-    number: int = record["event_no"]
-    return number
-
-
 def _began(record: Record) -> int:
     start, occurred = record["special_started_at"], int(record["occurred_at"])
     return occurred if start is None else int(start)
@@ -171,20 +196,48 @@ def _items(tx: sa.Connection) -> tuple[dict[str, tuple[Item, ...]], set[str]]:
     versions: dict[str, list[Item]] = defaultdict(list)
     odd: set[str] = set()
     for code, version, region, department, kind, body in tx.execute(sa.text(_ITEM_EVENTS)):
-        units = {body["promise_unit_code"], body["statutory_unit_code"] or "1"}
-        if kind == "item.withdrawn" or units != {"1"} or body["cancelled_on"]:
+        short = body["promise_limit"] < 1 and counting().half_day_mode != "BUSINESS_MINUTES"
+        if kind == "item.withdrawn" or body["cancelled_on"] or short:
             odd.add(code)
             continue
-        bound = policy().get(body["limit_rule"])
-        if bound is not None and body["promise_limit"] > bound.limit.amount:
-            odd.add(code)  # which limit holds depends on the day of acceptance
-        if body["statutory_limit"] is not None and body["promise_limit"] > body["statutory_limit"]:
-            continue  # a data error: no case is judged by it (DOMAIN §2.5)
-        versions[code].append(
-            Item(code, version, "", region, department, body["promise_limit"], body["statutory_limit"],
-                 date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1, body["limit_rule"])
-        )  # fmt: skip
+        item = Item(code, version, "", region, department, body["promise_limit"], body["statutory_limit"],
+                    date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1, body["limit_rule"],
+                    body["promise_unit_code"], body["statutory_unit_code"] or "1")  # fmt: skip
+        if not _contradicts_itself(item):
+            versions[code].append(item)
     return {code: tuple(sorted(v, key=lambda i: (i.effective_on, i.version))) for code, v in versions.items()}, odd
+
+
+def _contradicts_itself(item: Item) -> bool:
+    """A promise beyond the statutory limit is a data error: no case is judged by it (DOMAIN §2.5)."""
+    if item.statutory is None:
+        return False
+    (unit, factor), (other, against) = COMPARABLE[item.unit], COMPARABLE[item.statutory_unit]
+    return unit == other and item.promise * factor > item.statutory * against
+
+
+Calendars = Mapping[tuple[str, int], Record]
+"""Of each region and year the newest revision: ``days`` and ``hours`` as in ``reference.calendar.v1``."""
+
+
+def offices(calendars: Calendars, region: str) -> Offices:
+    """The offices of ``region``: its own calendar before its district's before the nation's."""
+
+    @cache
+    def said(year: int) -> tuple[dict[str, bool], list[Record]]:
+        found = [calendars.get((name, year), {}) for name in (region, region[:6], NATION)]
+        days = next((c["days"] for c in found if c.get("days")), ())
+        hours = next((c["hours"] for c in found if c.get("hours")), ())
+        return {str(d["day"]): d["working"] for d in days}, list(hours)
+
+    def hours(day: date) -> Sequence[Span]:
+        (different, spans), on = said(day.year), str(day)
+        if not different.get(on, day.weekday() < clock.WEEKEND):
+            return ()
+        fit = [s["sessions"] for s in spans if str(s["from_on"]) <= on <= str(s["to_on"] or on)]
+        return sorted((s["opens"], s["closes"]) for s in fit[-1]) if fit else clock.SESSIONS
+
+    return Offices(hours, lambda year: bool(said(year)[0]))
 
 
 def _raw(tx: sa.Connection, query: str, topic: Any) -> Iterator[Mapping[str, Any]]:
@@ -198,7 +251,8 @@ _CASE_EVENTS = (
     "SELECT o.value FROM case_event e JOIN outbox o ON o.topic = :topic AND o.event_id = e.event_id "
     'ORDER BY e.case_no, e."offset"'
 )
-_DERIVED = """SELECT c.case_no, c.item_code, c.on_time, c.due_at, c.accepted_at, n.events,
+_CALENDARS = "SELECT region, year, body FROM calendar_event ORDER BY region, year, revision"
+_DERIVED = """SELECT c.case_no, c.region, c.item_code, c.on_time, c.due_at, c.accepted_at, n.events,
     coalesce((SELECT max(watermark) FROM cursor WHERE processor = 'judge'), 0) AS horizon
 FROM case_state c JOIN (SELECT case_no, count(*) AS events FROM case_event GROUP BY 1) n USING (case_no) ORDER BY 1"""
 _ITEM_EVENTS = "SELECT item_code, item_version, region, department, event_type, body FROM item_event ORDER BY 1, 2"

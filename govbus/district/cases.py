@@ -13,7 +13,7 @@ from datetime import date, timedelta
 from typing import Any
 
 from govbus.district import clock, people
-from govbus.district.clock import MINUTE
+from govbus.district.clock import MINUTE, REVISED
 from govbus.district.model import Item, Row, Span, Story, Told, chance
 from schemas.topics import CASE
 
@@ -136,10 +136,10 @@ def _finished(rng: random.Random, accepted: int, total: float, pauses: list[tupl
     """
     share = max(_pace(rng), done)
     short = total < clock.MINUTES_A_DAY
-    start = accepted if short else clock.at(clock.next_working(clock.day_of(accepted)), 0)
-    limits = clock.deadlines(accepted, total / clock.MINUTES_A_DAY, pauses)
+    start = accepted if short else clock.at(REVISED.next_working(clock.day_of(accepted)), 0)
+    limits = REVISED.deadlines(accepted, total / clock.MINUTES_A_DAY, pauses)
     while True:
-        moment = clock.after(start, max(share * total, 1), pauses)
+        moment = REVISED.after(start, max(share * total, 1), pauses)
         assert moment is not None
         moment = (moment + (7 * MINUTE if _closing(moment) else 0)) // MINUTE * MINUTE
         moment = max([moment, accepted, *(end + 300 * MINUTE for _, end in pauses)])
@@ -190,7 +190,7 @@ def _event(event: str, occurred_at: int, **fields: Any) -> Told:
 
 def _later(rng: random.Random, start: int, low: float, high: float) -> int:
     """A whole minute some open-hours minutes after ``start``."""
-    moment = clock.after(start, max(1, rng.uniform(low, high)))
+    moment = REVISED.after(start, max(1, rng.uniform(low, high)))
     assert moment is not None
     return max(start, moment // MINUTE * MINUTE)
 

@@ -44,7 +44,7 @@ class Poison:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One version of a service item; limits in working days."""
+    """One version of a service item; limits in units of ``govbus.limit-unit``: 1, working days, if nothing is said."""
 
     code: str
     version: int
@@ -56,6 +56,8 @@ class Item:
     effective_on: date
     on_the_spot: bool
     rule: str = ""
+    unit: str = "1"
+    statutory_unit: str = "1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from govbus.district import clock, ratings
+from govbus.district import ratings
 from govbus.district.cases import in_force
-from govbus.district.clock import MINUTE, Deadlines
+from govbus.district.clock import BEFORE_REVISION, MINUTE, REVISED, Deadlines, Offices
 from govbus.district.generator import REVISION_HEARD, Made
 from govbus.district.model import Item, Row, Story, Told
 from govbus.district.ratings import Opinion
@@ -37,6 +37,14 @@ YIELDS = {"YELLOW": {"RED_STATUTORY", "RED"}, "delivery YELLOW": {"delivery RED"
 STOPPED = {"returned": "RETURNED", "withdrawn": "WITHDRAWN", "transferred": "TRANSFERRED"}
 TIMED = frozenset({"GRANTED", "DENIED", "CERTIFIED", "DELIVERED", "RETURNED", "TRANSFERRED"})
 """Statuses for which on time or late is asked; a withdrawn case is in no overdue rate (DOMAIN §10, 26)."""
+OLDER, NEWER = "province.result-older", "province.result-newer"
+DECISIONS = {
+    (OLDER, "1"): "RETURNED", (OLDER, "2"): "VOID", (OLDER, "3"): "VOID", (OLDER, "4"): "TRANSFERRED",
+    (OLDER, "5"): "RETURNED",
+    (NEWER, "1"): "DENIED", (NEWER, "2"): "VOID", (NEWER, "3"): "VOID", (NEWER, "4"): "TRANSFERRED",
+    (NEWER, "5"): "RETURNED", (NEWER, "6"): "DENIED",
+}  # fmt: skip
+"""What a decision with such a result is (DOMAIN §3.4); all others grant."""
 
 Expected = dict[str, Any]
 
@@ -58,21 +66,24 @@ class Course:
     granted: int | None = None
     delivered: int | None = None
 
-    def answer_due(self, revised: bool) -> int | None:
-        """Until when the applicant must be answered, while an answer is owed; a decision is an answer."""
+    def answer_due(self, offices: Offices) -> int | None:
+        """Until when the applicant must be answered, while an answer is owed; a decision is an answer. While a year's
+        calendar is missing nothing is accepted by silence.
+        """
         if self.waiting_since is None or any(_verb(t) == "decided" for t in self.parked):
             return None
-        return clock.deadlines(self.waiting_since, ANSWER_DAYS, (), revised).due
+        line = offices.deadlines(self.waiting_since, ANSWER_DAYS)
+        return None if line.provisional else line.due
 
 
-def course(told: Sequence[Told], moment: int, revised: bool = True) -> Course:
+def course(told: Sequence[Told], moment: int, offices: Offices = REVISED) -> Course:
     """The course of a case by the events ``told``, seen at ``moment``: silence accepts it (§3.5)."""
     state = Course()
     for event in sorted(told, key=lambda t: (_begins(t), RANK.index(_verb(t)))):
-        _silence(state, _begins(event), revised)
+        _silence(state, _begins(event), offices)
         _step(state, event)
     if state.status == "SUBMITTED":
-        _silence(state, moment, revised)
+        _silence(state, moment, offices)
     if state.status in ("ACCEPTED", "IN_PROCESS") and state.pauses:
         state.status = "SUSPENDED" if any(end == FAR for _, end in state.pauses) else "IN_PROCESS"
     return state
@@ -87,9 +98,9 @@ def _begins(told: Told) -> int:
     return int(told.fields.get("special_started_at") or told.occurred_at)
 
 
-def _silence(state: Course, moment: int, revised: bool) -> None:
+def _silence(state: Course, moment: int, offices: Offices) -> None:
     """Without an answer within the minute it was due the case is accepted from its receipt (行政许可法 32)."""
-    due = state.answer_due(revised)
+    due = state.answer_due(offices)
     if due is not None and moment >= due + MINUTE:
         _accept(state, state.waiting_since)
 
@@ -143,9 +154,9 @@ def _handle(state: Course, told: Told) -> None:
     elif verb == "extended":
         state.extensions.append((at, float(told.fields["extension_limit"])))
     elif verb == "decided":
-        denied = told.fields["result_code"] == "1"
-        state.granted = None if denied else at
-        _stop(state, "DENIED" if denied else "GRANTED", at)
+        status = DECISIONS.get((told.fields.get("result_set", ""), told.fields["result_code"]), "GRANTED")
+        state.granted = at if status == "GRANTED" else None
+        _stop(state, status, at)
     elif verb in ("certified", "delivered"):
         state.parked.append(told)
 
@@ -178,19 +189,20 @@ def _special(state: Course, told: Told) -> None:
 # --- its deadlines and cards ---
 
 
-def limits(story: Story, state: Course, revised: bool) -> tuple[Deadlines, int | None]:
+def limits(story: Story, state: Course, offices: Offices = REVISED) -> tuple[Deadlines, int | None]:
     """Promise's deadlines and the statutory due moment, by the item version in force at acceptance."""
     if state.accepted is None:
         return Deadlines(None, None), None
     item: Item = in_force(story.versions, state.accepted)
     pauses = _until_stop(state)
-    promise = clock.deadlines(state.accepted, item.promise, pauses, revised)
+    promise = offices.deadlines(state.accepted, item.promise, pauses, item.unit)
     extra = _extra(state, promise.due)
     if extra:
-        promise = clock.deadlines(state.accepted, item.promise + extra, pauses, revised)
+        promise = offices.deadlines(state.accepted, item.promise + extra, pauses, item.unit)
     if item.statutory is None:
         return promise, None
-    return promise, clock.deadlines(state.accepted, item.statutory + extra, pauses, revised).due
+    legal = offices.deadlines(state.accepted, item.statutory + extra, pauses, item.statutory_unit)
+    return promise, legal.due
 
 
 def _until_stop(state: Course) -> list[tuple[int, int]]:
@@ -205,16 +217,16 @@ def _extra(state: Course, due: int | None) -> float:
     return next(told, 0.0)
 
 
-def grounds(story: Story, state: Course, revised: bool) -> dict[str, int]:
+def grounds(story: Story, state: Course, offices: Offices) -> dict[str, int]:
     """For each card the moment from which the course supports it: red from the minute after due on."""
     if state.status == "VOID":
         return {}
-    promise, statutory = limits(story, state, revised)
+    promise, statutory = limits(story, state, offices)
     marks = {"YELLOW": promise.yellow, "RED": _after(promise.due), "RED_STATUTORY": _after(statutory)}
     held = _held(marks, state.stopped, _until_stop(state))
     if state.granted is None or story.item.code[21:23] != LICENCE:
         return held
-    over = clock.deadlines(state.granted, DELIVERY_DAYS, (), revised)
+    over = offices.deadlines(state.granted, DELIVERY_DAYS)
     return held | _held({"delivery YELLOW": over.yellow, "delivery RED": _after(over.due)}, state.delivered, ())
 
 
@@ -249,9 +261,9 @@ def cards(story: Story, horizon: int) -> list[str]:
     standing: set[str] = set()
     revoked: list[str] = []
     for since, until in _periods(story, horizon):
-        revised = since >= REVISION_HEARD
-        state = course([t for t in story.told if t.received_at <= since], since, revised)
-        marks = grounds(story, state, revised)
+        offices = _known(since)
+        state = course([t for t in story.told if t.received_at <= since], since, offices)
+        marks = grounds(story, state, offices)
         for colour in [c for c in standing if marks.get(c, FAR) > since]:
             standing.remove(colour)
             revoked.append(f"{colour} revoked")
@@ -268,15 +280,19 @@ def _issue(standing: set[str], moments: Mapping[str, int]) -> None:
             standing.add(card)
 
 
+def _known(moment: int) -> Offices:
+    return REVISED if moment >= REVISION_HEARD else BEFORE_REVISION
+
+
 def _periods(story: Story, horizon: int) -> list[tuple[int, int]]:
     """Stretches of constant knowledge; silence becoming acceptance begins one too."""
     points = {t.received_at for t in story.told}
     first = min(points)
     points |= {REVISION_HEARD} if first < REVISION_HEARD < horizon else set()
     for since in sorted(points):
-        revised = since >= REVISION_HEARD
-        state = course([t for t in story.told if t.received_at <= since], 0, revised)
-        due = state.answer_due(revised) if state.status == "SUBMITTED" else None
+        offices = _known(since)
+        state = course([t for t in story.told if t.received_at <= since], 0, offices)
+        due = state.answer_due(offices) if state.status == "SUBMITTED" else None
         if due is not None and since < due + MINUTE <= horizon:
             points.add(due + MINUTE)
     ordered = [p for p in sorted(points) if p <= horizon]
@@ -304,7 +320,7 @@ def expect(made: Made) -> Expected:
 
 def _case(story: Story, horizon: int) -> dict[str, Any]:
     state = course(story.told, horizon)
-    due = None if state.status == "VOID" else limits(story, state, True)[0].due
+    due = None if state.status == "VOID" else limits(story, state)[0].due
     timed = state.status in TIMED and due is not None and state.stopped is not None
     on_time = (state.stopped or 0) < (due or 0) + MINUTE if timed else None
     return {"status": state.status, "due_at": due, "on_time": on_time, "cards": cards(story, horizon)}

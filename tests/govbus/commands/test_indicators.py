@@ -276,11 +276,65 @@ def test_the_recount_reads_corrections_and_special_procedures_as_the_domain_does
     hear(engine, CHANGED, {CASE: 11})
     found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
     assert found["differences"] == []
-    assert found["checked"]["办结与按时"] == 6 + 6
-    assert found["left_out"] == {"事项未发布": 1, "特别程序有结束而无开始": 2}
+    assert found["checked"]["办结与按时"] == 6 + 8
+    assert found["left_out"] == {"事项未发布": 1}
     with engine.connect() as tx:
         told = tx.execute(sa.text("SELECT case_no, on_time FROM case_state WHERE case_no LIKE 'C%' ORDER BY 1")).all()
     assert [on_time for _, on_time in told] == [True, False, False, True, False, None, True, None]
+
+
+N, H, P = "11430903MBDEM011134000117027000", "11430903MBDEM011134000117028000", "11430903MBDEM011134000117029000"
+OLDER, NEWER = {"result_set": "province.result-older"}, {"result_set": "province.result-newer"}
+ORPHANS = "2020-09-16 09:00"
+KINDS = [
+    item(N, 7.0, None, "3", promise_unit_code="2"),  # due Monday 2020-09-21 17:00
+    item(H, 3.0, None, "3", promise_unit_code="3"),  # due Monday 2020-09-14 14:00
+    item(P, 9.0, None, "3", limit_rule="R5-G"),  # five days by policy
+    *(case(f"D{n}", "accepted", ACCEPTED, item_code=code) for n, code in enumerate((N, N, H, H, P, P))),
+    case("D0", "decided", "2020-09-21 17:00:59"),
+    case("D1", "decided", "2020-09-22 09:00"),
+    case("D2", "decided", "2020-09-14 14:00"),
+    case("D3", "decided", "2020-09-14 14:01"),
+    case("D4", "decided", "2020-09-21 17:00"),
+    case("D5", "decided", "2020-09-22 09:00"),
+    *(case(f"E{n}", "accepted", ACCEPTED) for n in range(6)),
+    case("E0", "decided", "2020-09-22 09:30", **NEWER, result_code="1", reason="不符合条件"),
+    case("E1", "decided", "2020-09-17 09:30", **NEWER, result_code="5", reason="申请人放弃"),
+    case("E2", "decided", "2020-09-17 09:30", **OLDER, result_code="2", reason="作废"),
+    case("E2", "delivered", "2020-09-18 09:30"),
+    case("E3", "decided", "2020-09-22 09:30", **OLDER, result_code="4"),
+    special("E4", "started", ORPHANS, event_no=1),
+    special("E4", "ended", "2020-09-18 09:00", event_no=2),
+    special("E5", "started", "2020-09-16 09:00:40"),
+    special("E5", "ended", "2020-09-16 10:00:20"),
+    case("E5", "decided", "2020-09-22 10:00"),
+]  # fmt: skip
+
+
+def test_the_recount_reads_units_policy_and_results_of_all_kinds(govbus: CliRunner, engine: sa.Engine) -> None:
+    hear(engine, KINDS, {CASE: 11, ITEM: 2})
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert found["differences"] == []
+    assert found["checked"]["办结与按时"] == 6 + 11
+    assert found["left_out"] == {"事项未发布": 1, "特别程序的结束可配多个开始": 1}
+    with engine.connect() as tx:
+        told = tx.execute(sa.text("SELECT on_time FROM case_state WHERE case_no ~ '^[DE]' ORDER BY case_no")).scalars()
+        assert list(told) == [True, False] * 3 + [False, True, None, False, None, True]
+
+
+@pytest.mark.parametrize("hours", [{"days": []}, {"days": [{"day": date(2020, 9, 15), "working": False, "name": ""}]}])
+def test_the_recount_goes_by_the_districts_own_calendar(
+    govbus: CliRunner, engine: sa.Engine, hours: dict[str, Any]
+) -> None:
+    (row,) = calendar_rows(2020, 2020, occurred_at=0, department="HS-XZSPJ")
+    summer = {"from_on": date(2020, 6, 1), "to_on": None, "sessions": [{"opens": 480, "closes": 720}]}
+    own = {**row, "region": "430903", "received_at": 1, "entered_at": None, "occurred_text": "", "hours": [summer]}
+    hear(engine, [(CALENDAR, {**own, **hours})], {CALENDAR: 2, CASE: 11})
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert (found["checked"]["办结与按时"], found["differences"]) == (6, [])
+    with engine.connect() as tx:
+        due = tx.execute(sa.text("SELECT due_at FROM case_state WHERE case_no = 'K1'")).scalar_one()
+    assert due == ms("2020-09-22 12:00" if hours["days"] else "2020-09-21 12:00")
 
 
 @pytest.mark.parametrize(

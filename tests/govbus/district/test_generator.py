@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from govbus.district import faults, oracle
-from govbus.district.clock import at, deadlines
+from govbus.district.clock import REVISED, at
 from govbus.district.generator import Made, make
 from govbus.district.model import REGIONS
 
@@ -61,7 +61,7 @@ def test_the_oracle_loads_nothing_of_the_rules_it_judges() -> None:
 def test_the_simulators_clock_gives_the_worked_results_of_the_domain(
     accepted: tuple[int, ...], days: float, due: tuple[int, ...], yellow: tuple[int, ...]
 ) -> None:
-    found = deadlines(_ms(accepted), days)
+    found = REVISED.deadlines(_ms(accepted), days)
     assert (found.due, found.yellow) == (_ms(due), _ms(yellow))
 
 
