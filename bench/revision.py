@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from datetime import date
+from multiprocessing import get_context
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,11 +19,13 @@ from schemas.errors import GovbusError
 from schemas.topics import CALENDAR, CASE
 from streams.rules.calendar import DAY_MINUTES, date_of, minute_of
 from streams.store.applier import apply_batch, sweep
+from streams.store.engine import connect
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried
 from streams.store.schedule import ScheduleProjection
 
-KINDS = ("few", "all")
+RUNS = (("few", 1), ("all", 1), ("all", 2))
+"""What is revised, and how many workers re-date."""
 STALE = "SELECT count(*) FROM case_state WHERE next_check_at <= 0"
 LAST = "SELECT max(counted_to) FROM case_state"
 FIRST = "SELECT min(counted_from) FROM case_state"
@@ -28,26 +33,40 @@ NEWEST = "SELECT max(watermark) FROM cursor"
 PLACE = "SELECT coalesce(max(next_offset), 0) FROM cursor WHERE processor = 'schedule' AND partition = 0"
 
 
-def figures(engine: sa.Engine, kind: str, given: Given) -> dict[str, float]:
-    """``revised_<kind>``: clocks concerned; ``…_mark_s``: the transaction that stores the calendar; ``…_s``: all."""
+def figures(url: str, kind: str, given: Given, workers: int) -> dict[str, float]:
+    """``revised_<kind>``: clocks concerned; ``…_mark_s``: the transaction that stores the calendar; ``…_s``: all.
+
+    ``workers`` processes, each with its share of the partitions, judge as the lines of so many workers do.
+    """
+    engine = connect(url)
     received = int(ours.ask(engine, NEWEST)) + 1
     record = _revised(engine, kind, received)
-    began = time.monotonic()
-    apply_batch(engine, ScheduleProjection(), [_carried(engine, record)])
-    marked, stale = time.monotonic() - began, int(ours.ask(engine, STALE))
-    _sweep(engine, received, given)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as processes:
+        list(processes.map(_awake, range(workers)))
+        given.tell(f"re-date, {workers} workers", 0, 1)
+        began = time.monotonic()
+        apply_batch(engine, ScheduleProjection(), [_carried(engine, record)])
+        marked, stale = time.monotonic() - began, int(ours.ask(engine, STALE))
+        shares = [range(n, CASE.partitions, workers) for n in range(workers)]
+        list(processes.map(_redate, [url] * workers, shares, [received] * workers))
     if left := int(ours.ask(engine, STALE)):
         raise GovbusError(f"{left} cases were not re-dated")
-    name = f"revised_{kind}"
-    return {name: float(stale), f"{name}_mark_s": marked, f"{name}_s": time.monotonic() - began}
+    spent = time.monotonic() - began
+    engine.dispose()
+    name = f"revised_{kind}" + ("" if workers == 1 else f"_by_{workers}")
+    return {name: float(stale), f"{name}_mark_s": marked, f"{name}_s": spent}
 
 
-def _sweep(engine: sa.Engine, horizon: int, given: Given) -> None:
-    def told(left: int) -> bool:
-        given.tell("re-date: partitions done", CASE.partitions - left, CASE.partitions)
-        return True
+def _awake(number: int) -> int:
+    """Workers have been running long before a calendar is revised: start-up is not measured."""
+    time.sleep(0.2)  # so that each process takes one
+    return number
 
-    sweep(engine, JudgeProjection(), dict.fromkeys(range(CASE.partitions), horizon), told)
+
+def _redate(url: str, partitions: Sequence[int], horizon: int) -> None:
+    engine = connect(url)
+    sweep(engine, JudgeProjection(), dict.fromkeys(partitions, horizon), lambda _: True)
+    engine.dispose()
 
 
 def _revised(engine: sa.Engine, kind: str, received: int) -> dict[str, Any]:
