@@ -6,7 +6,7 @@ import random
 import uuid
 from dataclasses import replace
 from datetime import date, datetime
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from msgspec import json, structs
 from connectors.intake.calendar import calendar_row, calendar_rows
 from streams.rules import judge
 from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
+from streams.rules.cards import Alert, clock_of
 from streams.rules.judge import CaseState, Decision, References, fold
 from streams.rules.lifecycle import RANK, CaseEvent
 from streams.rules.limits import item_versions
@@ -578,12 +579,23 @@ def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseE
         return structs.replace(
             one, corrects=target.event_id, corrected_at=target.occurred_at + draw(st.integers(-50, 50)) * HOUR
         )
-    if one.type == "special_ended" and draw(st.booleans()):
+    if one.type.startswith("special_"):
+        kind = draw(st.sampled_from(("", "TEST", "SITE")))
+        one = structs.replace(one, special=kind, event_no=draw(st.integers(1, 2)))
         started_at = one.occurred_at - draw(st.integers(1, 60)) * HOUR
-        return structs.replace(one, started_at=started_at, ended_at=one.occurred_at)
+        told = {"started_at": started_at, "ended_at": one.occurred_at} if draw(st.booleans()) else {}
+        return structs.replace(one, **told)
     if one.type == "decided":
         result_set, result = draw(st.sampled_from(RESULTS))
-        return structs.replace(one, result_set=result_set, result=result)
+        return structs.replace(one, result_set=result_set, result=result, reasoned=draw(st.booleans()))
+    if one.type == "accepted" and draw(st.booleans()):
+        verify_by = one.occurred_at + draw(st.integers(-50, 200)) * HOUR
+        responsible = draw(st.sampled_from(("", "HS-GAFJ")))
+        return structs.replace(one, acceptance="PROMISE", verify_by=verify_by, responsible=responsible)
+    if one.type == "step_completed":
+        return structs.replace(one, step=draw(st.sampled_from(("", "审查", "决定"))))
+    if one.type == "verified":
+        return structs.replace(one, verification=draw(st.sampled_from(("KEPT", "BROKEN"))))
     return structs.replace(one, extension=3.0) if one.type == "extended" else one
 
 
@@ -599,8 +611,13 @@ def timed_references(draw: st.DrawFn) -> References:
     late = replace(as_announced_in_november_2019(), received_at=FIRST + draw(st.integers(-50, 300)) * HOUR)
     published = [p for p in PUBLISHED if p.year != 2020]
     chosen = draw(st.sampled_from(([], [late], [late, Publication.of(revised)], [Publication.of(revised)])))
-    promise = draw(st.sampled_from((0.5, 1, 2, 5, 20)))
-    return references(item(promise, draw(st.sampled_from((None, promise + 3)))), calendars=[*published, *chosen])
+    promise, unit = draw(st.sampled_from(((0.5, "1"), (1, "1"), (2, "1"), (5, "1"), (20, "1"), (15, "2"), (7, "3"))))
+    more: dict[str, Any] = {"promise_unit_code": unit}
+    if draw(st.booleans()):  # a licence, handled in two steps
+        limit = {"step_limit": 1.0, "step_unit_code": "1"}
+        more |= {"item_type_code": "01", "steps": [{"step_name": name, **limit} for name in ("审查", "决定")]}
+    statutory = promise + 3 if unit == "1" and draw(st.booleans()) else None
+    return references(item(promise, statutory, **more), calendars=[*published, *chosen])
 
 
 def seen(state: CaseState) -> str:
@@ -682,13 +699,24 @@ def test_a_rebuild_that_remembers_what_was_said_says_nothing(log: list[CaseEvent
 
 @settings(max_examples=200, deadline=None)
 @given(logs(), timed_references())
-def test_no_case_has_two_cards_of_one_colour_at_a_time_or_yellow_under_red(
+def test_no_clock_has_two_cards_of_one_colour_at_a_time_or_yellow_under_red(
     log: list[CaseEvent], known: References
 ) -> None:
     state, _ = fold(CaseState("CASE-1", ()), log, known, max(e.known_at for e in log) + 3000 * HOUR)
-    spans = [(a.colour, a.issued_at, a.revoked_at or 1 << 60) for a in state.alerts if a.kind == "CARD"]
-    for n, (colour, start, end) in enumerate(spans):
-        assert start <= end
-        for other, begin, stop in spans[n + 1 :]:
-            assert colour != other or stop <= start or end <= begin
-            assert not (other == "YELLOW" and colour.startswith("RED") and start <= begin < end)
+    given_ = [a for a in state.alerts if a.kind == "CARD"]
+    assert all(a.issued_at <= _end(a) for a in given_)
+    for a, b in combinations(given_, 2):
+        apart = _end(b) <= a.issued_at or _end(a) <= b.issued_at
+        assert apart or (a.colour, a.subject, clock_of(a.rule_id)) != (b.colour, b.subject, clock_of(b.rule_id))
+        if (a.subject, _running(a)) == (b.subject, _running(b)):
+            assert not (b.colour == "YELLOW" and a.colour.startswith("RED") and a.issued_at <= b.issued_at < _end(a))
+
+
+def _end(alert: Alert) -> int:
+    return alert.revoked_at or 1 << 60
+
+
+def _running(alert: Alert) -> str:
+    """The work that the card is about: the statute limits the same handling."""
+    clock = clock_of(alert.rule_id)
+    return "handling" if clock == "statutory" else clock
