@@ -20,6 +20,7 @@ from connectors.identifiers import Identifier
 from schemas import codec, codesets
 from schemas.errors import Fault
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, Topic
+from streams.rules import calendar, define
 
 MINUTE_MS = 60_000
 FUTURE_MS = 10 * MINUTE_MS  # DOMAIN narrative 53: ten minutes ahead is a wrong clock
@@ -411,6 +412,21 @@ BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     RATING: (_assessment_number, _tags_match_level),
     LICENCE: (_family,),
 }
+
+
+def _rating_fault(record: Mapping[str, Any]) -> Fault | None:
+    from streams.rules import tally  # here: polars takes long to load, and only ratings need it
+
+    wrong = tally.refusal(record)
+    return None if wrong is None else Fault(*tally.FAULTS[wrong])
+
+
+SOUND: Mapping[Topic, Callable[[Mapping[str, Any]], Fault | None]] = {
+    CALENDAR: calendar.fault,
+    ITEM: define.fault,
+    RATING: _rating_fault,
+}
+"""What a processor refuses of a record that keeps its contract: better said here than in a dead letter."""
 DERIVED: Mapping[Topic, frozenset[str]] = {LICENCE: frozenset({"family"})}
 
 
@@ -462,6 +478,9 @@ class Validator:
             rule(finding)
         self._envelope(row, finding, received_at)
         finding.record = {**self._defaults, **record, "received_at": received_at}
+        sound = SOUND.get(self.topic)
+        if sound and not finding.faults and (fault := sound(finding.record)):
+            finding.faults.append(fault)
         return finding
 
     def _fields_of(self, row: Mapping[str, Any], finding: Finding) -> None:

@@ -15,9 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cache, lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
+
+from schemas.errors import Fault
 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAY_MINUTES = 1440
@@ -107,6 +109,28 @@ class Publication:
             days,
             tuple(_hours(h) for h in record["hours"]),
         )
+
+
+def fault(record: Mapping[str, Any]) -> Fault | None:
+    """Why a record of ``reference.calendar.v1`` is no calendar, if it is none."""
+    span = defaults()
+    if not span.first <= record["year"] <= span.last:
+        return Fault("bad_format", "year", f"lies outside the years {span.first} to {span.last}, which can be counted")
+    days = [_date(d["day"]) for d in record["days"]]
+    if any(day.year != record["year"] for day in days):
+        return Fault("bad_format", "days", "a day lies in another year", "put it into that year's calendar")
+    if len(set(days)) < len(days):
+        return Fault("bad_format", "days", "a day is there twice", "say of each day once whether it is worked")
+    if not all(_fit(span["sessions"]) for span in record["hours"]):
+        mend = "give opens before closes, minutes of the day from 0 to 1440, one session after the other"
+        return Fault("bad_format", "hours", "the sessions of a day do not follow each other", mend)
+    return None
+
+
+def _fit(sessions: Iterable[Mapping[str, int]]) -> bool:
+    spans = sorted((s["opens"], s["closes"]) for s in sessions)
+    follow = all(closed <= opens for (_, closed), (opens, _) in pairwise(spans))
+    return follow and all(0 <= opens < closes <= DAY_MINUTES for opens, closes in spans)
 
 
 def _date(value: date | str) -> date:

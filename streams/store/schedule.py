@@ -8,10 +8,10 @@ from typing import Any
 import sqlalchemy as sa
 
 from schemas.topics import CALENDAR
-from streams.rules import schedule
+from streams.rules import calendar, schedule
 from streams.rules.calendar import Publication
 from streams.store import desk, references, sets
-from streams.store.projection import Carried, Event
+from streams.store.projection import Carried, Event, Refused
 from streams.store.steps import bury, decode_rows, keep_new
 from streams.store.tables import calendar_event
 
@@ -24,8 +24,10 @@ class ScheduleProjection:
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
         """Keep new calendars; cases that may count their days are due for a check at once."""
-        events, refused = decode_rows(carried)
-        bury(tx, refused)
+        decoded, refused = decode_rows(carried)
+        faults = [(e, calendar.fault(e.record)) for e in decoded]
+        bury(tx, [*refused, *(Refused(e.carried, fault, e) for e, fault in faults if fault)])
+        events = [e for e, fault in faults if fault is None]
         if events:
             references.changed(tx, references.CALENDAR)
         new = keep_new(tx, calendar_event, events, _columns)

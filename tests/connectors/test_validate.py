@@ -9,7 +9,7 @@ import pytest
 from connectors.validate import Finding, validator
 from schemas import codec
 from schemas.examples import HERE
-from schemas.topics import BEHAVIOUR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
+from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
 
 RECEIVED = 1_601_024_000_000  # 2020-09-25 16:53:20 in Shanghai
 MINUTE = 60_000
@@ -134,6 +134,9 @@ def test_a_field_name_that_could_be_a_value_is_not_repeated_either() -> None:
         ({"channel_code": "77"}, ("unknown_code", "channel_code")),
         ({"assess_no": 3}, ("assess_number_exceeded", "assess_no")),
         ({"tag_set": "platform.eval-detail", "tags": ["115"]}, ("tag_level_mismatch", "tags")),
+        ({"service_no": 0}, ("bad_format", "service_no")),
+        ({"revision": -1}, ("bad_format", "revision")),
+        ({"tag_set": "platform.eval-detail", "tags": ["599"]}, ("unknown_code", "tags")),
     ],
 )
 def test_each_rule_of_a_rating_names_its_reason_and_field(
@@ -240,6 +243,63 @@ def test_what_is_done_on_the_spot_is_not_promised_in_days(
 ) -> None:
     row = item(promise_limit=promise[0], promise_unit_code=promise[1], kind_set="gbt39046.case-kind", kind_code=kind)
     assert faults(ITEM, row) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"promise_limit": -1.0},
+        {"promise_limit": 10_001.0},
+        {"promise_limit": 20.0, "statutory_limit": 10.0},  # no unit is working days
+        {"steps": [{"step_name": "审查", "step_limit": -1.0, "step_unit_code": "2"}]},
+    ],
+)
+def test_an_item_by_which_no_case_could_be_judged_is_refused(changes: dict[str, Any]) -> None:
+    assert faults(ITEM, item(**changes)) == [("rule_failed", "promise_limit")]
+
+
+def calendar(**changes: Any) -> dict[str, Any]:
+    row = {
+        "event_type": "calendar.published",
+        "occurred_at": "2019-11-21 09:00:00",
+        "region": "000000",
+        "year": 2020,
+        "revision": 1,
+        "calendar_version": "2020-r1",
+        "source": "国办发明电〔2019〕16号",
+        "days": [{"day": "2020-10-01", "working": False, "name": "国庆节"}],
+    }
+    return row | changes
+
+
+def open_from(*sessions: tuple[int, int]) -> dict[str, Any]:
+    return {"from_on": "2020-01-01", "sessions": [{"opens": opens, "closes": closes} for opens, closes in sessions]}
+
+
+DAY = {"day": "2020-10-01", "working": True, "name": ""}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"year": 0}, "year"),
+        ({"year": -1}, "year"),
+        ({"year": 20_200}, "year"),
+        ({"days": [{**DAY, "day": "2021-10-01"}]}, "days"),
+        ({"days": [DAY, {**DAY, "working": False}]}, "days"),
+        ({"hours": [open_from((720, 540))]}, "hours"),
+        ({"hours": [open_from((540, 720), (700, 1020))]}, "hours"),
+        ({"hours": [open_from((-1, 720))]}, "hours"),
+        ({"hours": [open_from((540, 1441))]}, "hours"),
+    ],
+)
+def test_what_is_no_calendar_is_refused(changes: dict[str, Any], field: str) -> None:
+    assert faults(CALENDAR, calendar(**changes)) == [("bad_format", field)]
+
+
+@pytest.mark.parametrize("sessions", [((0, 1440),), ((540, 720), (720, 1020)), ((840, 1050), (510, 720))])
+def test_what_is_a_calendar_is_accepted(sessions: tuple[tuple[int, int], ...]) -> None:
+    assert faults(CALENDAR, calendar(hours=[open_from(*sessions)])) == []
 
 
 def test_the_level_in_an_item_code_is_the_level_of_its_body() -> None:
