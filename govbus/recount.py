@@ -8,7 +8,7 @@ counted from stored events in plain SQL. What this second reading cannot judge i
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, partial
@@ -25,6 +25,7 @@ from streams.rules.calendar import NATION, date_of
 from streams.rules.limits import counting, policy
 
 FETCH = 5_000
+FOREVER = 2**62
 Record = Mapping[str, Any]
 COMPARABLE = {
     clock.WORKING_DAY: ("working days", 1), clock.NATURAL_DAY: ("days", 1), clock.MONTH: ("days", clock.MONTH_DAYS),
@@ -127,20 +128,42 @@ def _unfit(
         return "事项曾取消，或不足一日而半日口径另定"
     if row["accepted_at"] is not None and row["item_code"] not in versions:
         return "事项未发布"
-    started, ended = _numbers(records, "started"), _numbers(records, "ended")
-    if started - ended and any(_orphan(r, started) for r in records):
-        return "特别程序的结束可配多个开始"
+    if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
+        return "特别程序的开始与结束不能一一对应"
     return ""
 
 
-def _numbers(records: Sequence[Record], event: str) -> set[int]:
-    return {r["event_no"] for r in records if r["event_type"] == f"case.special_{event}"}
+def _pauses(record: Record) -> bool:
+    return record["special_kind_code"] not in RUNNING_SPECIALS
 
 
-def _orphan(record: Record, started: Set[int]) -> bool:
+def _ambiguous(specials: Sequence[Record]) -> bool:
+    """Whether it is not plain which start an end belongs to: a number told twice, or an end that could be another's."""
+    starts = _open_starts(specials)
+    ends = [r for r in specials if r["event_type"] == "case.special_ended"]
+    told = Counter((r["event_type"], r["event_no"]) for r in specials)
+    strays = [_ended(r) for r in ends if r["special_started_at"] is None and _orphan(r, starts)]
+    closed = {r["event_no"] for r in ends if not _orphan(r, starts)}
+    waiting = [start for number, start in starts.items() if number not in closed]
+    return max(told.values(), default=0) > 1 or any(start <= end for start in waiting for end in strays)
+
+
+def _open_starts(specials: Iterable[Record]) -> dict[int, int]:
+    """When special procedures began whose start does not tell their end, by their number."""
+    begun = (r for r in specials if r["event_type"] == "case.special_started" and r["special_ended_at"] is None)
+    return {r["event_no"]: _began(r) for r in begun}
+
+
+def _orphan(record: Record, starts: Mapping[int, int]) -> bool:
     """Whether it ends a special procedure of whose start nothing is told."""
-    ended = record["event_type"] == "case.special_ended" and record["special_started_at"] is None
-    return ended and record["event_no"] not in started
+    if record["event_type"] != "case.special_ended" or record["special_started_at"] is not None:
+        return False
+    return starts.get(record["event_no"], FOREVER) > _ended(record)
+
+
+def _ended(record: Record) -> int:
+    end, occurred = record["special_ended_at"], int(record["occurred_at"])
+    return occurred if end is None else int(end)
 
 
 def _corrected(records: Sequence[Record]) -> list[Record]:
@@ -157,11 +180,13 @@ def _corrected(records: Sequence[Record]) -> list[Record]:
 
 def _clocked(records: Sequence[Record]) -> Iterator[Record]:
     """The corrected records, every special procedure with its start (DOMAIN §3.3), without those that stop no clock."""
-    starts = {r["event_no"]: _began(r) for r in records if r["event_type"] == "case.special_started"}
+    starts = _open_starts(r for r in records if r["event_type"].startswith("case.special") and _pauses(r))
     for r in records:
+        if r["event_type"] == "case.verified":  # of a promise; moves no clock
+            continue
         if not r["event_type"].startswith("case.special"):
             yield r
-        elif r["special_kind_code"] not in RUNNING_SPECIALS and not _orphan(r, starts.keys()):
+        elif _pauses(r) and not _orphan(r, starts):
             ended = r["event_type"] == "case.special_ended"
             at = starts[r["event_no"]] if ended and r["special_started_at"] is None else _began(r)
             yield {**r, "special_started_at": at}

@@ -29,8 +29,9 @@ DELIVERY_DAYS = 10  # working days from the grant of a licence to its handing ov
 LICENCE = "01"  # places 22 and 23 of an item's code: its kind (DOMAIN §2.1, §2.2)
 FAR = 2**53
 RANK = ("submitted", "prechecked", "correction_requested", "correction_received", "accepted", "not_accepted",
-        "step_completed", "special_started", "special_ended", "extended", "decided", "withdrawn", "returned",
-        "transferred", "certified", "delivered", "voided")  # fmt: skip
+        "step_completed", "special_started", "special_ended", "extended", "decided", "transferred", "returned",
+        "withdrawn", "certified", "delivered", "voided")  # fmt: skip
+"""Order among events of one moment; among the last ones it is a convention that both sides keep."""
 CARDS = ("RED_STATUTORY", "RED", "YELLOW", "delivery RED", "delivery YELLOW")
 YIELDS = {"YELLOW": {"RED_STATUTORY", "RED"}, "delivery YELLOW": {"delivery RED"}}
 """Colours only escalate, each clock's by themselves (§4.2): what keeps a yellow card from being issued."""
@@ -136,7 +137,8 @@ def _step(state: Course, told: Told) -> None:
 def _before(state: Course, told: Told) -> None:
     """Up to acceptance."""
     verb, at = _verb(told), told.occurred_at
-    if verb == "submitted" or (verb == "correction_received" and state.status == "WAIT_CORRECTION"):
+    begun = verb == "submitted" and not state.status  # a second one is irregular and changes nothing
+    if begun or (verb == "correction_received" and state.status == "WAIT_CORRECTION"):
         state.status, state.waiting_since = "SUBMITTED", at
     elif verb == "correction_requested":
         state.status, state.waiting_since = "WAIT_CORRECTION", None

@@ -1,4 +1,6 @@
-"""The recount's clock against the one that counts every minute, on calendars, units and pauses of all kinds."""
+"""The recount against the product, in memory: its clock on calendars, units and pauses of all kinds, and its reading of
+cases on logs in which anything may happen.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +8,40 @@ import importlib.util
 import random
 import sys
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from connectors.intake.calendar import calendar_rows
 from govbus import recount
 from govbus.district.clock import MINUTE
+from govbus.district.model import Item
+from streams.rules.judge import CaseState, fold
+from streams.rules.lifecycle import CaseEvent
 
-SLOW = Path(__file__).parents[1] / "streams" / "rules" / "slow_clock.py"
+RULES = Path(__file__).parents[1] / "streams" / "rules"
 ZONE_MINUTES = 8 * 60
 OPEN = 2**53
 """A pause that has not ended, as the oracle has it."""
 
 
-@pytest.fixture(scope="module")
-def slow() -> Any:
-    """The clock that looks at every minute."""
-    spec = importlib.util.spec_from_file_location("slow_clock", SLOW)
+def beside(name: str) -> ModuleType:
+    """A module of the rules' tests."""
+    spec = importlib.util.spec_from_file_location(name, RULES / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
-    sys.modules["slow_clock"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+slow, judging = beside("slow_clock"), beside("test_judge")
 
 
 def moment(minute: int) -> int:
@@ -38,7 +49,7 @@ def moment(minute: int) -> int:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_recount_counts_like_the_clock_that_looks_at_every_minute(slow: Any, seed: int) -> None:
+def test_the_recount_counts_like_the_clock_that_looks_at_every_minute(seed: int) -> None:
     rng = random.Random(seed)
     nation, district = slow.calendars(rng, list(calendar_rows(occurred_at=0, department="HS-XZSPJ")))
     every = slow.Offices(nation, district)
@@ -54,3 +65,38 @@ def test_the_recount_counts_like_the_clock_that_looks_at_every_minute(slow: Any,
             judged += 1
             assert said.due == (None if wanted.due is None else moment(wanted.due)), case
     assert judged > 50
+
+
+LIMITS = ((0.5, "1", None), (1, "1", 4), (5, "1", None), (20, "1", 23), (15, "2", None), (7, "3", None))
+CALENDARS = {("000000", row["year"]): row for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")}
+OFFICES = recount.offices(CALENDARS, "430903")
+HOUR_MS = 3_600_000
+
+
+def record(event: CaseEvent) -> dict[str, Any]:
+    """What the recount reads of a published event."""
+    return {
+        "event_id": event.event_id, "event_type": f"case.{event.type}", "occurred_at": event.occurred_at,
+        "received_at": event.known_at, "event_no": event.event_no, "special_kind_code": event.special,
+        "special_started_at": event.started_at, "special_ended_at": event.ended_at,
+        "extension_limit": event.extension, "result_set": event.result_set, "result_code": event.result,
+        "corrects_event_id": event.corrects, "corrected_at": event.corrected_at,
+    }  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(judging.logs(), st.sampled_from(LIMITS))
+def test_the_recount_reads_a_case_as_the_rules_do_or_leaves_it_out(
+    log: list[CaseEvent], limit: tuple[float, str, float | None]
+) -> None:
+    promise, unit, statutory = limit
+    known = judging.references(judging.item(promise, statutory, promise_unit_code=unit))
+    end = max(e.known_at for e in log) + 3000 * HOUR_MS
+    state, _ = fold(CaseState("C", ()), log, known, end)
+    item = Item("I", 1, "", "430903", "D", promise, statutory, date(2004, 1, 1), promise < 1, "", unit)
+    derived = {"case_no": "C", "item_code": "I", "on_time": state.on_time, "due_at": state.due_at,
+               "accepted_at": state.accepted_at, "horizon": end}  # fmt: skip
+    standing, found = recount._corrected([record(e) for e in log]), recount.Recount()
+    if not recount._unfit(standing, derived, {"I": (item,)}, set()):
+        recount._case(derived, standing, (item,), OFFICES, found)
+    assert found.differences == []
