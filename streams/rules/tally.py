@@ -25,6 +25,8 @@ DATA = Path(__file__).with_name("tally.toml")
 SHANGHAI = timezone(timedelta(hours=8))  # no daylight saving since 1991
 FIRST, AGAIN = 1, 2
 WITHDRAWAL = "D"
+MOST_REVISIONS = 2**31 - 2
+"""What is said about a correction counts one more, as an int of the contract."""
 UTC_OFFSET_MS = 8 * 3_600_000
 
 
@@ -51,7 +53,7 @@ FAULTS: tuple[tuple[str, str, str], ...] = (
     ("unknown_department", "department", "the department is not registered"),
     ("unknown_code", "operation", "not in govbus.operation"),
     ("bad_format", "service_no", "a visit is numbered from 1"),
-    ("bad_format", "revision", "a correction is numbered from 0"),
+    ("bad_format", "revision", "a correction is numbered from 0 to 2147483646"),
     ("assess_number_exceeded", "assess_no", "one rating and one re-rating per visit (DOMAIN §5.6)"),
     ("unknown_code", "satisfaction_code", "no code set of satisfaction has it"),
     ("unknown_code", "channel_code", "no code set of channels has it"),
@@ -68,7 +70,7 @@ def refusal(record: Mapping[str, Any]) -> int | None:
         record["department"] not in codesets.departments(),
         record["operation"] not in codesets.load("govbus.operation").values,
         record["service_no"] < 1,
-        record["revision"] < 0,
+        not 0 <= record["revision"] <= MOST_REVISIONS,
         record["assess_no"] not in (FIRST, AGAIN),
         score(record) is None,
         channel(record) is None,
@@ -128,7 +130,7 @@ def _wrongs() -> tuple[pl.Expr, ...]:
         ~pl.col("department").is_in(list(codesets.departments())),
         ~pl.col("operation").is_in(list(codesets.load("govbus.operation").values)),
         pl.col("service_no") < 1,
-        pl.col("revision") < 0,
+        ~pl.col("revision").is_between(0, MOST_REVISIONS),
         ~pl.col("assess_no").is_in([FIRST, AGAIN]),
         pl.col("score").is_null(),
         pl.col("channel").is_null(),

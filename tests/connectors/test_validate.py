@@ -136,6 +136,7 @@ def test_a_field_name_that_could_be_a_value_is_not_repeated_either() -> None:
         ({"tag_set": "platform.eval-detail", "tags": ["115"]}, ("tag_level_mismatch", "tags")),
         ({"service_no": 0}, ("bad_format", "service_no")),
         ({"revision": -1}, ("bad_format", "revision")),
+        ({"revision": 2**31 - 1}, ("bad_format", "revision")),
         ({"tag_set": "platform.eval-detail", "tags": ["599"]}, ("unknown_code", "tags")),
     ],
 )
