@@ -129,12 +129,7 @@ def watching(kafka: str) -> Iterator[Watch]:
 
 
 def _watch(kafka: str, watch: Watch, stop: threading.Event, ready: threading.Event) -> None:
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer: Any = Consumer({"bootstrap.servers": kafka, "group.id": "bench-alerts", "enable.auto.commit": False,
-                              "fetch.wait.max.ms": 100})  # fmt: skip
-    ends = log.ends(kafka, ALERT)
-    consumer.assign([TopicPartition(ALERT.name, p, end) for p, end in ends.items()])
+    consumer = log.tail(kafka, ALERT)
     ready.set()
     while not stop.is_set():
         message = consumer.poll(0.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from schemas.topics import Topic
@@ -30,6 +31,13 @@ def ends(kafka: str, topic: Topic) -> dict[int, int]:
         consumer.close()
 
 
+def tail(kafka: str, topic: Topic) -> Any:
+    """A consumer of whatever comes from now on; close it."""
+    consumer = _consumer(kafka, {"fetch.wait.max.ms": 100})
+    consumer.assign([_place(topic, p, end) for p, end in ends(kafka, topic).items()])
+    return consumer
+
+
 def batches(kafka: str, topic: Topic, upto: Mapping[int, int]) -> Iterator[Batch]:
     """All records of ``topic`` below ``upto`` (next offset by partition), in batches."""
     consumer = _consumer(kafka)
@@ -49,13 +57,13 @@ def batches(kafka: str, topic: Topic, upto: Mapping[int, int]) -> Iterator[Batch
         consumer.close()
 
 
-def _consumer(kafka: str) -> Any:
+def _consumer(kafka: str, more: Mapping[str, Any] = MappingProxyType({})) -> Any:
     from confluent_kafka import Consumer
 
-    return Consumer({"bootstrap.servers": kafka, "group.id": "bench-log", "enable.auto.commit": False})
+    return Consumer({"bootstrap.servers": kafka, "group.id": "bench-log", "enable.auto.commit": False, **more})
 
 
-def _place(topic: Topic, partition: int) -> Any:
+def _place(topic: Topic, partition: int, offset: int = 0) -> Any:
     from confluent_kafka import TopicPartition
 
-    return TopicPartition(topic.name, partition, 0)
+    return TopicPartition(topic.name, partition, offset)

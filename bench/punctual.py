@@ -86,7 +86,7 @@ def _waits(
         place, engine.url.render_as_string(hide_password=False), home, stack, module=("bench.jumping", str(ahead))
     )
     _let_judge(engine, begin, workers)
-    consumer = _reader(place.kafka)
+    consumer = log.tail(place.kafka, ALERT)
     stack.callback(consumer.close)
     waits: list[float] = []
     for number, moment in enumerate(moments):
@@ -122,11 +122,3 @@ def _cards(consumer: Any, engine: sa.Engine, moment: int, shift: int) -> Iterato
         alert: Mapping[str, Any] = codec.decode(message.value(), ALERT)
         calm = time.monotonic()
         yield message.timestamp()[1] + shift - float(alert["issued_at"])
-
-
-def _reader(kafka: str) -> Any:
-    from confluent_kafka import Consumer, TopicPartition
-
-    consumer: Any = Consumer({"bootstrap.servers": kafka, "group.id": "bench-cards", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(ALERT.name, p, end) for p, end in log.ends(kafka, ALERT).items()])
-    return consumer

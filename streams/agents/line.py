@@ -22,8 +22,8 @@ import structlog
 
 from schemas.clock import wall_clock
 from schemas.errors import Retryable
-from streams.store import horizon, inflight, quarantine
-from streams.store.applier import Applied, Gap, apply_batch, prepare, sweep, tick_aside
+from streams.store import horizon, inflight, quarantine, unfit
+from streams.store.applier import Applied, Gap, prepare, sweep, tick_aside
 from streams.store.engine import is_transient, reading
 from streams.store.lot import Lot
 from streams.store.projection import Preparing, Projection
@@ -225,7 +225,7 @@ class Line:
 
     async def _apply(self, batch: Batch, seek_back: SeekBack) -> None:
         chunks = batch.chunks
-        prepared = await batch.preparing if batch.preparing else None
+        prepared = await _prepared(batch)
         lot = batch.lot
         while chunks:
             try:
@@ -243,7 +243,7 @@ class Line:
         since: dict[int, int] = {}
         for chunk in chunks:
             since.setdefault(chunk.partition, chunk.since)
-        return apply_batch(self._engine, self.projection, lot or self._lot(chunks), since, prepared)
+        return unfit.apply(self._engine, self.projection, lot or self._lot(chunks), since, prepared)
 
     async def _tick(self, ends: Ends) -> None:
         partitions, top = await self._patiently(self._due)
@@ -293,6 +293,15 @@ class Line:
             else:
                 self.holding = False
                 return done
+
+
+async def _prepared(batch: Batch) -> object:
+    """What was prepared of ``batch``; None where that failed: applying it meets the same, and finds the record."""
+    try:
+        return await batch.preparing if batch.preparing else None
+    except Exception as error:
+        log.warning("preparing failed", why=type(error).__name__)
+        return None
 
 
 def _transiently(step: Callable[[], T]) -> T:

@@ -14,13 +14,12 @@ from unittest.mock import patch
 
 import sqlalchemy as sa
 
-import streams.agents.line
 from connectors import relay
 from connectors.province import push
 from consumers.loop import Chunk, Loop, Place
 from govbus.chaos.sim.schedule import Schedule, Strand
 from streams import transport
-from streams.store import applier, judge, steps
+from streams.store import applier, judge, steps, unfit
 from streams.store.applier import Applied
 from streams.store.lot import Lot
 from streams.store.tables import push_queue
@@ -96,9 +95,7 @@ def _whom_nobody_seeded(schedule: Schedule) -> Strand | None:
 BUGS: Mapping[str, Plant] = {
     "the relay marks before it sends": lambda: patch.object(relay.Relay, "_forward", _mark_then_send),
     "a consumer's cursor moves before its effect": lambda: patch.object(Loop, "commit", _cursor_then_effect),
-    "a worker's cursor moves before the state": lambda: patch.object(
-        streams.agents.line, "apply_batch", _cursor_then_state
-    ),
+    "a worker's cursor moves before the state": lambda: patch.object(unfit, "apply_batch", _cursor_then_state),
     "a repeated case event counts again": lambda: patch.object(judge, "keep_new", _every_event_is_new),
     "gaps are not refused": lambda: patch.object(applier, "_refuse_gaps", lambda *_: None),
     "a chunk forgets where reading began": lambda: patch.object(

@@ -69,7 +69,7 @@ async def drive(monkeypatch: pytest.MonkeyPatch, answers: list[Any], given: list
     async def ends(_: str) -> Mapping[int, int]:
         return {}
 
-    monkeypatch.setattr(lines, "apply_batch", apply_batch)
+    monkeypatch.setattr(lines.unfit, "apply", apply_batch)
     line = Line(None, Nothing())  # type: ignore[arg-type]
     for one in given:
         await line.put(one)
@@ -151,7 +151,7 @@ async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk], ahead: in
     async def nothing(*_: Any) -> Any:
         return {}
 
-    monkeypatch.setattr(lines, "apply_batch", apply_batch)
+    monkeypatch.setattr(lines.unfit, "apply", apply_batch)
     line = Line(None, slow)  # type: ignore[arg-type]
     task = asyncio.create_task(line.run(nothing, nothing))
     await line.put(chunk(0, 0, 1))
@@ -192,7 +192,7 @@ def test_a_fault_while_applying_ends_the_line_as_itself(monkeypatch: pytest.Monk
         await line.put(chunk(0, 0, 1))
         await asyncio.wait_for(line.run(None, None), 60)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lines, "apply_batch", broken)
+    monkeypatch.setattr(lines.unfit, "apply", broken)
     with pytest.raises(ZeroDivisionError):
         asyncio.run(run())
 

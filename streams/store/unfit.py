@@ -1,0 +1,95 @@
+"""Where a rule ends with an exception: the record is found and buried, so that one record does not stop everybody.
+
+A processor is a function of the log. Where it fails it would fail again after every restart, and all departments
+would wait for a release that can take one record. So the chunk is halved until the record stands alone; it becomes a
+dead letter with the reason ``rule_failed`` and the place in the program, and the cursor passes it. It stays in the
+log: ``govbus rebuild`` under a mended release applies it in its place.
+
+What is no single record's fault still ends the process: a missing table, a missing module, too many such dead letters.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+import structlog
+
+from schemas.errors import Fault, Misconfigured, Retryable
+from streams.store.applier import Applied, Gap, apply_batch
+from streams.store.engine import reading
+from streams.store.projection import Carried, Projection, Refused
+from streams.store.steps import bury
+
+MOST = 20
+"""So many dead letters of this kind at most; with more of them it is the program that is at fault, not a record."""
+NOT_THE_RECORDS = (
+    Gap, Retryable, Misconfigured, ImportError, NameError, AttributeError, MemoryError,
+    sa.exc.ProgrammingError, sa.exc.InternalError, sa.exc.OperationalError, sa.exc.InterfaceError,
+)  # fmt: skip
+"""What another record would meet as well, and what callers know how to take."""
+MEND = "report it; a release that can take it applies it from the log with govbus rebuild"
+_BURIED = sa.text("SELECT count(*) FROM dead_letter WHERE origin = 'STREAM' AND reason = 'rule_failed' AND field = ''")
+log = structlog.get_logger(__name__)
+
+
+def apply(
+    engine: sa.Engine,
+    projection: Projection,
+    carried: Sequence[Carried],
+    since: Mapping[int, int],
+    prepared: object = None,
+) -> Applied:
+    """As ``apply_batch``, but a record that the projection's rule cannot take is buried."""
+    try:
+        return apply_batch(engine, projection, carried, since, prepared)
+    except NOT_THE_RECORDS:
+        raise
+    except Exception as error:
+        return _apart(engine, projection, list(carried), since, error)
+
+
+def _apart(
+    engine: sa.Engine, projection: Projection, carried: list[Carried], since: Mapping[int, int], error: Exception
+) -> Applied:
+    """Apply both halves of what failed with ``error``, or bury it if it is one record."""
+    if len(carried) == 1:
+        return _bury(engine, projection, carried[0], since, error)
+    middle = len(carried) // 2
+    first = apply(engine, projection, carried[:middle], since)
+    reached = {one.partition: one.offset + 1 for one in carried[:middle]}
+    second = apply(engine, projection, carried[middle:], {**since, **reached})
+    at = {**first.next_offsets, **second.next_offsets}
+    return Applied(at, first.applied + second.applied, first.dropped + second.dropped)
+
+
+def _bury(
+    engine: sa.Engine, projection: Projection, one: Carried, since: Mapping[int, int], error: Exception
+) -> Applied:
+    with reading(engine).connect() as tx:
+        if tx.execute(_BURIED).scalar_one() >= MOST:
+            raise error
+    where = _where(error)
+    log.error("a rule failed; its record is a dead letter", processor=projection.name, topic=one.topic.name,
+              partition=one.partition, offset=one.offset, where=where)  # fmt: skip
+    fault = Fault("rule_failed", "", f"{projection.name}: {where}", MEND)
+    return apply_batch(engine, _Burying(projection, fault), [one], since)
+
+
+class _Burying:
+    """Stands in for a processor: buries what it is given, at the processor's cursor."""
+
+    def __init__(self, projection: Projection, fault: Fault) -> None:
+        self.name, self.topic, self._fault = projection.name, projection.topic, fault
+
+    def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
+        bury(tx, [Refused(one, self._fault) for one in carried])
+
+
+def _where(error: Exception) -> str:
+    """Type and place of an exception; not its text, which may hold a value."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
+    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"

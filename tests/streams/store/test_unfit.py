@@ -1,0 +1,75 @@
+"""A record that a rule cannot take becomes a dead letter, and all others are applied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from schemas.topics import CASE
+from streams.rules import judge as rule
+from streams.store import judge, unfit
+from streams.store.judge import JudgeProjection
+from streams.store.projection import Carried
+from streams.store.tables import case_state, cursor, dead_letter
+
+pytestmark = pytest.mark.stack
+SECRET = "43090319000101001X"
+PARTITIONS = 3
+
+
+@pytest.fixture(autouse=True)
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule ends with an exception for cases whose number begins with BAD."""
+
+    def fold(state: Any, *rest: Any) -> Any:
+        if state.case_no.startswith("BAD"):
+            raise KeyError(SECRET)
+        return rule.fold(state, *rest)
+
+    monkeypatch.setattr(judge, "fold", fold)
+
+
+def log(carrying: Any, cases: Sequence[str]) -> list[Carried]:
+    """One event of each case, spread over the partitions, in order within each."""
+    made: list[Carried] = []
+    for number, case_no in enumerate(cases):
+        record = carrying.record("case.submitted", number, case_no=case_no, item_code="I", event_no=1)
+        made.append(carrying.carry(CASE, record, number // PARTITIONS, number % PARTITIONS))
+    return sorted(made, key=lambda one: (one.partition, one.offset))
+
+
+def read(engine: sa.Engine, what: sa.Column[Any]) -> list[Any]:
+    with engine.connect() as tx:
+        return list(tx.execute(sa.select(what).order_by(what)).scalars())
+
+
+def test_the_record_is_buried_without_its_values_and_all_others_are_applied(engine: sa.Engine, carrying: Any) -> None:
+    good = [f"C{n:02}" for n in range(20)]
+    carried = log(carrying, [*good[:7], "BAD-1", *good[7:12], "BAD-2", *good[12:]])
+    applied = unfit.apply(engine, JudgeProjection(), carried, {})
+    assert (applied.applied, applied.next_offsets) == (22, {0: 8, 1: 7, 2: 7})
+    assert read(engine, case_state.c.case_no) == good
+    assert sorted(read(engine, cursor.c.next_offset)) == [7, 7, 8]
+    assert read(engine, dead_letter.c.reason) == ["rule_failed"] * 2
+    assert {text.split(",")[0] for text in read(engine, dead_letter.c.text)} == {"judge: KeyError in test_unfit.py"}
+    again = unfit.apply(engine, JudgeProjection(), carried, {})
+    assert (again.applied, len(read(engine, dead_letter.c.reason))) == (0, 2)
+
+
+def test_a_program_that_fails_too_often_ends(engine: sa.Engine, carrying: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unfit, "MOST", 3)
+    carried = log(carrying, [f"BAD-{n}" for n in range(12)])
+    with pytest.raises(KeyError):
+        unfit.apply(engine, JudgeProjection(), carried, {})
+    assert len(read(engine, dead_letter.c.reason)) == 3
+
+
+def test_a_missing_table_is_no_records_fault(engine: sa.Engine, carrying: Any) -> None:
+    with engine.begin() as tx:
+        tx.execute(sa.text("DROP TABLE alert_said"))
+    with pytest.raises(sa.exc.ProgrammingError):
+        unfit.apply(engine, JudgeProjection(), log(carrying, ["C1"]), {})
+    assert read(engine, dead_letter.c.reason) == []
