@@ -167,7 +167,8 @@ def _carried_once(case: Case) -> Iterator[str]:
         everything = [r for place in case.log.places([BY_NAME[topic]]) for r in case.log.records(place)]
         landed = [r for r in everything if (r.event_id, r.value) not in strays]
         yield from _compared(f"record of {topic}", ours, dict.fromkeys((r.event_id, r.value) for r in landed))
-        yield from _ordered(topic, rows, landed)
+        if topic != DEADLETTER.name:  # of one topic's, publishers and several workers write at once: they have no order
+            yield from _ordered(topic, rows, landed)
         for row in rows:
             if row.sent_offset is None or not _lies(case.log, row):
                 yield f"wrong: {topic} {row.event_id} does not lie where the outbox says"
