@@ -9,16 +9,19 @@ from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from schemas import codesets
 from schemas.topics import ALERT, CASE
 from streams.rules.judge import CaseState, Decision, Spoken, alert_record, fold
 from streams.rules.lifecycle import CaseEvent
 from streams.store import bulk, cards, claims, groups, references
+from streams.store.failure import place
 from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, decode_rows, keep_new, say
 from streams.store.tables import case_event, case_state
 
+log = structlog.get_logger(__name__)
 BLOCK = 500
 """Cases that one call of ``tick`` judges at most. A tick of a worker that has all twelve partitions is one transaction,
 and while it lasts no event is applied: alerts wait for it.
@@ -57,7 +60,8 @@ class JudgeProjection:
         epochs = references.held(tx)
         asked = {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK}
         if due := tx.execute(_DUE, asked).all():
-            self._judge(tx, epochs, {row.case_no: (partition, []) for row in due}, due, horizon)
+            unfit = self._judge(tx, epochs, {row.case_no: (partition, []) for row in due}, due, horizon)
+            _let_be(tx, unfit)
         more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)
         return more or len(due) == BLOCK
 
@@ -68,7 +72,11 @@ class JudgeProjection:
         cases: Mapping[str, tuple[int, list[CaseEvent]]],
         stored: Sequence[sa.Row[Any]],
         horizon: int,
-    ) -> None:
+    ) -> dict[str, Exception]:
+        """Judge ``cases``, each with its new events, and write what came of it. A case without new events at which the
+        rule fails is left as it is, and named with its exception; with new events, the exception is the caller's.
+        """
+        unfit: dict[str, Exception] = {}
         states = _load(tx, list(cases), stored)
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
@@ -76,9 +84,23 @@ class JudgeProjection:
         judged = _Judged()
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())
-            after, decisions = fold(before, events, known, horizon)
-            judged.add(partition, before, after, decisions)
+            try:
+                after, decisions = fold(before, events, known, horizon)
+            except Exception as error:
+                if events:
+                    raise
+                unfit[case_no] = error
+            else:
+                judged.add(partition, before, after, decisions)
         judged.write(tx)
+        return unfit
+
+
+def _let_be(tx: sa.Connection, unfit: Mapping[str, Exception]) -> None:
+    """One case at which the rule fails stops no other's clock: it is due again when something new is known of it."""
+    for case_no, error in unfit.items():
+        log.error("a rule failed at a due time; the case waits for news", case_no=case_no, where=place(error))
+        tx.execute(_LET_BE, {"case_no": case_no})
 
 
 def _by_case(events: Sequence[Event]) -> dict[str, tuple[int, list[CaseEvent]]]:
@@ -99,6 +121,7 @@ _DUE = sa.text(
     "WHERE o.topic = :topic AND o.key = c.case_no AND o.sent_at IS NULL) "
     "ORDER BY next_check_at, case_no LIMIT :block"
 )
+_LET_BE = sa.text("UPDATE case_state SET next_check_at = NULL WHERE case_no = :case_no")
 _STATES = sa.text("SELECT case_no, next_check_at, state::text FROM case_state WHERE case_no = ANY(:cases)")
 
 

@@ -10,9 +10,7 @@ What is no single record's fault still ends the process: a missing table, a miss
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import sqlalchemy as sa
 import structlog
@@ -20,6 +18,7 @@ import structlog
 from schemas.errors import Fault, Misconfigured, Retryable
 from streams.store.applier import Applied, Gap, apply_batch
 from streams.store.engine import reading
+from streams.store.failure import place
 from streams.store.projection import Carried, Projection, Refused
 from streams.store.steps import bury
 
@@ -71,7 +70,7 @@ def _bury(
     with reading(engine).connect() as tx:
         if tx.execute(_BURIED).scalar_one() >= MOST:
             raise error
-    where = _where(error)
+    where = place(error)
     log.error("a rule failed; its record is a dead letter", processor=projection.name, topic=one.topic.name,
               partition=one.partition, offset=one.offset, where=where)  # fmt: skip
     fault = Fault("rule_failed", "", f"{projection.name}: {where}", MEND)
@@ -86,10 +85,3 @@ class _Burying:
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
         bury(tx, [Refused(one, self._fault) for one in carried])
-
-
-def _where(error: Exception) -> str:
-    """Type and place of an exception; not its text, which may hold a value."""
-    frames = traceback.extract_tb(error.__traceback__)
-    last = next((f for f in reversed(frames) if "site-packages" not in f.filename), frames[-1])
-    return f"{type(error).__name__} in {Path(last.filename).name}, line {last.lineno}"

@@ -11,18 +11,19 @@ import sqlalchemy as sa
 from schemas.topics import CASE
 from streams.rules import judge as rule
 from streams.store import judge, unfit
+from streams.store.applier import tick
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried
-from streams.store.tables import case_state, cursor, dead_letter
+from streams.store.tables import card, case_state, cursor, dead_letter
 
 pytestmark = pytest.mark.stack
 SECRET = "43090319000101001X"
 PARTITIONS = 3
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rule ends with an exception for cases whose number begins with BAD."""
+    """From now on the rule ends with an exception for cases whose number begins with BAD."""
 
     def fold(state: Any, *rest: Any) -> Any:
         if state.case_no.startswith("BAD"):
@@ -33,10 +34,12 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def log(carrying: Any, cases: Sequence[str]) -> list[Carried]:
-    """One event of each case, spread over the partitions, in order within each."""
+    """One event of each case, spread over the partitions, in order within each: a decision whose acceptance is still to
+    come, which is a finding after a day.
+    """
     made: list[Carried] = []
     for number, case_no in enumerate(cases):
-        record = carrying.record("case.submitted", number, case_no=case_no, item_code="I", event_no=1)
+        record = carrying.record("case.decided", number, case_no=case_no, item_code="I", event_no=1)
         made.append(carrying.carry(CASE, record, number // PARTITIONS, number % PARTITIONS))
     return sorted(made, key=lambda one: (one.partition, one.offset))
 
@@ -46,6 +49,7 @@ def read(engine: sa.Engine, what: sa.Column[Any]) -> list[Any]:
         return list(tx.execute(sa.select(what).order_by(what)).scalars())
 
 
+@pytest.mark.usefixtures("failing")
 def test_the_record_is_buried_without_its_values_and_all_others_are_applied(engine: sa.Engine, carrying: Any) -> None:
     good = [f"C{n:02}" for n in range(20)]
     carried = log(carrying, [*good[:7], "BAD-1", *good[7:12], "BAD-2", *good[12:]])
@@ -59,6 +63,7 @@ def test_the_record_is_buried_without_its_values_and_all_others_are_applied(engi
     assert (again.applied, len(read(engine, dead_letter.c.reason))) == (0, 2)
 
 
+@pytest.mark.usefixtures("failing")
 def test_a_program_that_fails_too_often_ends(engine: sa.Engine, carrying: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unfit, "MOST", 3)
     carried = log(carrying, [f"BAD-{n}" for n in range(12)])
@@ -73,3 +78,17 @@ def test_a_missing_table_is_no_records_fault(engine: sa.Engine, carrying: Any) -
     with pytest.raises(sa.exc.ProgrammingError):
         unfit.apply(engine, JudgeProjection(), log(carrying, ["C1"]), {})
     assert read(engine, dead_letter.c.reason) == []
+
+
+def test_a_case_at_which_the_rule_fails_when_it_is_due_holds_up_no_other(
+    engine: sa.Engine, carrying: Any, request: pytest.FixtureRequest
+) -> None:
+    projection, later = JudgeProjection(), carrying.START + 2 * 86_400_000
+    unfit.apply(engine, projection, log(carrying, ["C1", "BAD-1", "BAD-2", "C2", "C3", "C4"]), {})
+    request.getfixturevalue("failing")
+    for partition in range(PARTITIONS):
+        assert not tick(engine, projection, partition, later)
+    with engine.connect() as tx:
+        assert projection.due(tx, later) == set()
+        told = tx.execute(sa.select(card.c.case_no).order_by(card.c.case_no)).scalars().all()
+    assert told == ["C1", "C2", "C3", "C4"]
