@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from schemas.topics import ALERT, CASE
 from streams.rules import groups
@@ -19,10 +20,12 @@ from streams.rules.groups import GroupState
 from streams.rules.judge import CaseState, Decision, Spoken, alert_record
 from streams.rules.lifecycle import CaseEvent
 from streams.store import bulk, cards, references
+from streams.store.failure import place
 from streams.store.projection import Said
 from streams.store.steps import say
 from streams.store.tables import case_group, group_state
 
+log = structlog.get_logger(__name__)
 BLOCK = 500
 """Groups that one call of ``tick`` derives at most."""
 
@@ -105,11 +108,18 @@ def _derive(
     known = reader.read(tx, epochs, {e.item_code for case in cases.values() for e in case.events})
     spoken, latest = cards.spoken(tx, list(members)), cards.latest(tx, list(members))
     derived: list[tuple[GroupState, tuple[Decision, ...]]] = []
+    unfit: list[str] = []
     for key, group in members.items():
         events = {no: cases[no].events for no in group.cases if no in cases}
         horizon = max(group.horizon, latest.get(key, 0))
-        derived.append(groups.derive(key, events, known, horizon, spoken.get(key, {})))
+        try:
+            derived.append(groups.derive(key, events, known, horizon, spoken.get(key, {})))
+        except Exception as error:  # one group holds up no other (docs/decisions/0015)
+            log.error("a rule failed at a due time; the group waits for news", group=key, where=place(error))
+            unfit.append(key)
     _write(tx, derived)
+    if unfit:
+        tx.execute(_LET_BE, {"keys": unfit})
     pairs = [(key, case_no) for key, group in members.items() for case_no in group.cases]
     tx.execute(_FRESH, {"keys": [key for key, _ in pairs], "cases": [case_no for _, case_no in pairs]})
 
@@ -188,6 +198,7 @@ _EVENTS = sa.text(
     "WHERE g.group_key = ANY(:keys)"
 )
 _CASES = sa.text("SELECT case_no, state::text FROM case_state WHERE case_no = ANY(:cases)")
+_LET_BE = sa.text("UPDATE group_state SET next_check_at = NULL WHERE group_key = ANY(:keys)")
 _FRESH = sa.text(  # those that were read, and no other: a member may have joined since
     "UPDATE case_group g SET stale = false FROM unnest(CAST(:keys AS text[]), CAST(:cases AS text[])) AS t(k, c) "
     "WHERE g.group_key = t.k AND g.case_no = t.c AND g.stale"

@@ -15,7 +15,7 @@ from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
 from schemas.topics import CALENDAR, CASE, ITEM, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import applier, redating
+from streams.store import applier, groups, redating
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
@@ -135,6 +135,24 @@ def test_a_group_says_what_its_table_holds_and_says_it_once(engine: sa.Engine) -
     ours = [(a["rule_id"], a["event_type"], a["department"]) for a in said if a["case_no"].startswith("project/")]
     assert ours == [("HS-CARD-GROUP-Y", "alert.issued", "HS-ZJJ"), ("HS-CARD-GROUP-R", "alert.issued", "HS-ZJJ")]
     assert rows(engine, sa.select(case_group.c.stale)) == [(False,)]
+
+
+def test_a_group_at_which_the_rule_fails_holds_up_no_other(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, judge = prepared(engine)
+    put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, project_code="BAD"))
+
+    rightly = groups.groups.derive
+
+    def derive(key: str, *rest: Any) -> Any:
+        if key.endswith("BAD"):
+            raise KeyError(key)
+        return rightly(key, *rest)
+
+    monkeypatch.setattr(groups.groups, "derive", derive)
+    settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
+    assert [c[0] for c in group_cards(engine)] == ["HS-CARD-GROUP-Y", "HS-CARD-GROUP-R"]
+    with engine.connect() as tx:
+        assert groups.due(tx, ms(7, 15, 9)) == set()
 
 
 def test_a_calendars_effects_name_the_clock_of_a_project(engine: sa.Engine) -> None:
