@@ -9,6 +9,8 @@ import sqlalchemy as sa
 
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
+FRESH_PLANS = "-c plan_cache_mode=force_custom_plan"
+"""A plan that is kept from when the tables were empty may read all of them ever after."""
 # SQLSTATE classes and codes after which the same transaction may succeed (PostgreSQL manual, appendix A):
 # 08 connection, 40 rollback (serialization, deadlock), 53 resources (disk, connections), 57P operator
 # (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 55P03 lock timeout, 57014 cancelled.
@@ -22,7 +24,7 @@ def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
     ``ping`` asks before every transaction whether the connection lives; who tries again anyway need not ask.
     ``url`` is a SQLAlchemy URL with the psycopg driver. Nothing is connected until the first use.
     """
-    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8"
+    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8 {FRESH_PLANS}"
     return sa.create_engine(
         url,
         pool_pre_ping=ping,

@@ -20,3 +20,15 @@ def test_what_a_line_reads_again_and_again_is_prepared_once(database: str) -> No
         kept = tx.execute(PREPARED).scalar_one()
     engine.dispose()
     assert kept == 1
+
+
+def test_a_prepared_statement_is_planned_for_the_tables_as_they_are(database: str) -> None:
+    """It is prepared on an empty table, which is then filled: the index must be used."""
+    engine, read = connect(database), sa.text("SELECT event_id FROM rating_event WHERE case_no = :case_no")
+    with engine.begin() as tx:
+        for _ in range(2 * OFTEN):
+            tx.execute(read, {"case_no": "C1"}).all()
+        plans = tx.execute(sa.text("SELECT generic_plans, custom_plans FROM pg_prepared_statements")).all()
+    engine.dispose()
+    assert [generic for generic, _ in plans] == [0] * len(plans)
+    assert max(custom for _, custom in plans) > OFTEN
