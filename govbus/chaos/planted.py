@@ -193,7 +193,7 @@ def _ratings_not_deduplicated() -> None:
         ids = pl.Series("event_id", [str(uuid.uuid4()) for _ in range(len(new))])
         return effects(new.with_columns(ids), old, upload)
 
-    tally._stored, tally._effects = forgetful, under_new_ids
+    tally._stored, tally._effects, tally.FEW = forgetful, under_new_ids, 0  # all of them by column
 
 
 # --- relay ---
