@@ -121,7 +121,7 @@ def fault(record: Mapping[str, Any]) -> Fault | None:
         return Fault("bad_format", "days", "a day lies in another year", "put it into that year's calendar")
     if len(set(days)) < len(days):
         return Fault("bad_format", "days", "a day is there twice", "say of each day once whether it is worked")
-    if not all(_fit(span["sessions"]) for span in record["hours"]):
+    if not all(_fit(hours["sessions"]) for hours in record["hours"]):
         mend = "give opens before closes, minutes of the day from 0 to 1440, one session after the other"
         return Fault("bad_format", "hours", "the sessions of a day do not follow each other", mend)
     return None
