@@ -60,6 +60,8 @@ class Log:
         self._slots: dict[Place, list[Record | None]] = {
             (t.name, p): [] for t in TOPICS for p in range(min(t.partitions, PARTITIONS))
         }
+        self.appended = 0
+        """So many records were appended, anywhere."""
         self.known: set[tuple[str, str]] = set()
         """(topic, event id) of every record."""
         self.away = False
@@ -77,6 +79,7 @@ class Log:
             slots.append(None)
         record = Record(*place, len(slots), key, value, tuple(headers))
         slots.append(record)
+        self.appended += 1
         if (topic, record.event_id) in self.known:
             note(CARRIED_AGAIN)
         self.known.add((topic, record.event_id))
@@ -85,6 +88,23 @@ class Log:
     def end(self, place: Place) -> int:
         """The offset after the last record."""
         return len(self._slots[place])
+
+    def growth(
+        self, places: Iterable[Place], positions: Mapping[Place, int], moved: Callable[[], int] = lambda: 0
+    ) -> Callable[[], bool]:
+        """Whether one of ``places`` goes on after its position, for somebody who asks before every turn: looks only
+        if the log has grown or a position has ``moved``.
+        """
+        looked, found = (-1, -1), False
+
+        def grown() -> bool:
+            nonlocal looked, found
+            now = self.appended, moved()
+            if looked != now:
+                looked, found = now, any(positions[p] < self.end(p) for p in places)
+            return found
+
+        return grown
 
     def records(self, place: Place) -> list[Record]:
         """All of them."""
@@ -272,7 +292,7 @@ class Reader:
 
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Record]]:  # noqa: ARG002
         """Something of what waits, in some of the partitions; waits until there is something."""
-        pause(FOREVER, lambda: any(o < self.log.end(p) for p, o in self.positions.items()))
+        pause(FOREVER, self.log.growth(self.positions, self.positions))
         if self.log.away or self.fails():
             note(UNHEARD)
             pause(1.0)
@@ -296,6 +316,7 @@ class Fetcher:
         self.most = MOST
         """Records of one partition that one fetch brings."""
         self.member = member
+        self._moved = 0
         self._log = log
         self._group = group
 
@@ -312,7 +333,7 @@ class Fetcher:
         """
         mine = sorted(places)
         loop: Any = asyncio.get_running_loop()
-        await loop.until(lambda: any(self.positions[p] < self._log.end(p) for p in mine), timeout)
+        await loop.until(self._log.growth(mine, self.positions, lambda: self._moved), timeout)
         return self.fetch(mine)
 
     def fetch(self, places: Iterable[Any]) -> dict[Any, list[list[Record]]]:
@@ -332,7 +353,17 @@ class Fetcher:
         """Read on from ``offsets``."""
         if self._log.away or not offsets.keys() <= self.assignment():
             raise FetchError("the simulated broker is away")
-        self.positions.update({(tp[0], tp[1]): offset for tp, offset in offsets.items()})
+        self._move({(tp[0], tp[1]): offset for tp, offset in offsets.items()})
+
+    def fall_back(self) -> bool:
+        """Positions fall back to the beginning, unnoticed; False if all are there."""
+        moved = [place for place, position in self.positions.items() if position]
+        self._move(dict.fromkeys(moved, 0))
+        return bool(moved)
+
+    def _move(self, offsets: Mapping[Place, int]) -> None:
+        self.positions.update(offsets)
+        self._moved += 1
 
     async def highwaters(self, *places: Any) -> dict[Any, int]:
         """The ends of the log."""

@@ -20,7 +20,7 @@ from govbus.chaos.sim.world import Restless, World
 
 HISTORIES = 300
 """So many different histories; seeds that are equal modulo this number share one."""
-COLLECT_EVERY = 25
+COLLECT_EVERY = 100
 """Seeds between two collections of Python's garbage; by itself it would look through everything much too often."""
 
 

@@ -87,6 +87,7 @@ class World:
         self._history = history
         self._group = Group(self.log, self.log.places(history.topics))
         self._steps = 0
+        self._asked: tuple[Any, tuple[bool, int]] = (None, (True, 0))
         self._healing: list[tuple[int, float, Callable[[], None]]] = []
         self._bad = self.rng.choice((0.0, 0.02, 0.1))
         self._faults = self.rng.choice(BUDGETS)
@@ -302,10 +303,7 @@ class World:
 
     def _reset(self) -> bool:
         """A worker's positions fall back to the beginning, unnoticed."""
-        positions = self.rng.choice(self._workers).fetcher.positions
-        moved = [place for place, position in positions.items() if position]
-        positions.update(dict.fromkeys(moved, 0))
-        return bool(moved)
+        return self.rng.choice(self._workers).fetcher.fall_back()
 
     def _uncommit(self) -> bool:
         """What Kafka was told about offsets is lost."""
@@ -347,14 +345,21 @@ class World:
             return "rows to publish"
         if any(s.process.name == "stranger" for s in self.schedule.strands):
             return "strays to come"
-        with self._engine.connect() as tx:
-            unsettled, reached = tx.execute(_UNSETTLED, {"end": END}).one()
+        unsettled, reached = self._database_says()
         if unsettled:
             return "rows unsent, unpushed, unsaid or unjudged"
         readers: Sequence[Any] = [e().topics for e in EFFECTS]
         carried = sum(self.log.end(p) for p in self.log.places(self._history.topics))
         carried += sum(self.log.end(p) for topics in readers for p in self.log.places(topics))
         return "" if reached == carried else f"cursors at {reached} of {carried}"
+
+    def _database_says(self) -> tuple[bool, int]:
+        """Whether rows are unsettled, and the sum of all cursors; asked again only if somebody wrote since."""
+        written = self.schedule.reached.total()
+        if self._asked[0] != written:
+            with self._engine.connect() as tx:
+                self._asked = written, tx.execute(_UNSETTLED, {"end": END}).one()
+        return self._asked[1]
 
     def _end(self) -> None:
         """Everybody dies."""
