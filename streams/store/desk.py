@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
+import structlog
 
 from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
@@ -18,10 +19,12 @@ from streams.rules.calendar import CalendarHistory
 from streams.rules.judge import Spoken, alert_of
 from streams.rules.life import Act, Desk, Life, Word
 from streams.store import bulk, references, sets
+from streams.store.failure import place
 from streams.store.projection import Said
 from streams.store.steps import say
 from streams.store.tables import alert_inbox, alert_life, desk_check
 
+log = structlog.get_logger(__name__)
 CASE, DEPARTMENT = "CASE", "DEPARTMENT"
 BLOCK = 500
 """Cases and departments that one call of ``tick`` looks at."""
@@ -58,8 +61,8 @@ class DeskReader:
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
         """Look at what is due in ``partition`` up to ``horizon`` (epoch ms), a block of it; True if more is left."""
         epochs = references.held(tx)
-        place = {"partition": partition, "horizon": horizon, "topic": HANDLING.name, "block": BLOCK}
-        taken = tx.execute(_DUE, place).all()
+        asked = {"partition": partition, "horizon": horizon, "topic": HANDLING.name, "block": BLOCK}
+        taken = tx.execute(_DUE, asked).all()
         calendars = self._references.read(tx, epochs, ()).calendars
         cases = {r.key: r.said for r in taken if r.scope == CASE}
         written = _Written()
@@ -78,27 +81,36 @@ class _Written:
     def __init__(self) -> None:
         self._checks: list[dict[str, Any]] = []
         self._saids: list[Said] = []
+        self._unfit: list[dict[str, str]] = []
 
     def add(
         self, scope: str, key: str, partition: int, nearest: int | None, before: Remembered,
         statements: Sequence[words.Statement], rows: Mapping[str, Mapping[str, Any]],
     ) -> None:  # fmt: skip
         """One key's statements; ``rows``: by alert id, the alerts that they are about."""
-        said = dict(before)
+        said, saids = dict(before), []
         for statement in statements:
             alert = statement.alert
             about = rows.get(alert.evidence[-1 if alert.kind == life.ESCALATION else 0])
             about = said[alert.alert_id]["about"] if about is None else {name: about[name] for name in ABOUT}
-            self._saids.append(Said(ALERT, words.record(statement, about)))
+            saids.append(Said(ALERT, words.record(statement, about)))
             said[alert.alert_id] = {"seq": statement.seq, "action": statement.action, "content": words.content(alert),
                                     "alert": alert, "about": about}  # fmt: skip
+        self._saids += saids
         self._checks.append(
             {"scope": scope, "key": key, "partition": partition, "next_check_at": nearest, "said": said}
         )
 
+    def let_be(self, scope: str, key: str, error: Exception) -> None:
+        """The rule fails at this key: nothing of it changes, and it holds up no other (docs/decisions/0015)."""
+        log.error("a rule failed at the desk; the key waits for news", scope=scope, key=key, where=place(error))
+        self._unfit.append({"scope": scope, "key": key})
+
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, desk_check, self._checks)
         say(tx, self._saids)
+        if self._unfit:
+            tx.execute(_LET_BE, self._unfit)
 
 
 def _look_at_cases(
@@ -111,16 +123,21 @@ def _look_at_cases(
 ) -> None:
     names = list(cases)
     rows, acts, reds = _alerts(tx, names), _acts(tx, names), _reds(tx, names)
-    lived: list[dict[str, Any]] = []
+    lived: dict[str, list[dict[str, Any]]] = {}
     for case_no, before in cases.items():
         own, done = rows.get(case_no, {}), acts.get(case_no, [])
         told = [_word(r) for r in own.values() if r["action"] != "RETRACTED"]
         region = next((r["region"] for r in own.values()), "")
-        found = life.desk(told, done, calendars, region, horizon)
-        lived += _life_rows(case_no, found, own, done)
-        statements = words.differences(_spoken(before), found.alerts, horizon)
-        written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
-    sets.replace(tx, alert_life, "case_no", names, lived)
+        try:
+            found = life.desk(told, done, calendars, region, horizon)
+            lives = list(_life_rows(case_no, found, own, done))
+            statements = words.differences(_spoken(before), found.alerts, horizon)
+            written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
+        except Exception as error:
+            written.let_be(CASE, case_no, error)
+        else:
+            lived[case_no] = lives
+    sets.replace(tx, alert_life, "case_no", list(lived), [row for lives in lived.values() for row in lives])
     mark(tx, DEPARTMENT, dict.fromkeys((d for d, _, _ in reds ^ _reds(tx, names)), partition))
 
 
@@ -128,11 +145,21 @@ def _look_at_department(
     tx: sa.Connection, code: str, before: Remembered, horizon: int, partition: int, written: _Written
 ) -> None:
     rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, {"department": code}).mappings()}
+    try:
+        nearest, statements = _escalated(code, before, rows, horizon)
+        written.add(DEPARTMENT, code, partition, nearest, before, statements, rows)
+    except Exception as error:
+        written.let_be(DEPARTMENT, code, error)
+
+
+def _escalated(
+    code: str, before: Remembered, rows: Mapping[str, Mapping[str, Any]], horizon: int
+) -> tuple[int | None, Sequence[words.Statement]]:
+    """When to look at a department again, and what is to be said of it."""
     lives = [Life(_word(r), r["stage"], out_at=r["out_at"]) for r in rows.values()]
     alerts = life.escalated(DEPARTMENT, code, lives, horizon)
     ahead = [t for one in lives for t in (one.word.issued_at, one.out_at) if t is not None and t > horizon]
-    statements = words.differences(_spoken(before), alerts, horizon)
-    written.add(DEPARTMENT, code, partition, min(ahead, default=None), before, statements, rows)
+    return min(ahead, default=None), words.differences(_spoken(before), alerts, horizon)
 
 
 def _alerts(tx: sa.Connection, cases: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
@@ -224,6 +251,7 @@ _MARK = sa.text(
     "SELECT :scope, k, p, 0 FROM unnest(CAST(:keys AS text[]), CAST(:partitions AS integer[])) AS n(k, p) ORDER BY k "
     "ON CONFLICT (scope, key) DO UPDATE SET next_check_at = 0"
 )
+_LET_BE = sa.text("UPDATE desk_check SET next_check_at = NULL WHERE scope = :scope AND key = :key")
 _PARTITIONS_DUE = sa.text(  # a look into the index for each
     "SELECT p FROM generate_series(0, CAST(:partitions AS integer) - 1) AS p WHERE EXISTS "
     "(SELECT FROM desk_check WHERE partition = p AND next_check_at <= :until)"

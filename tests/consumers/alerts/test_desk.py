@@ -29,6 +29,7 @@ from streams.store.tally import TallyProjection
 pytestmark = pytest.mark.stack
 CASE, ITEM = "11430903MBDEM011134000117024000202003230007", "11430903MBDEM011134000117024000"
 RED, YELLOW = "f3dc328e-b5bd-5f29-8af7-82834927cc29", "9ed40fb6-0254-5e7a-82da-8009f471fd45"
+OTHER, AGAIN = "11430903MBDEM011134000117024000202003230008", "f3dc328e-b5bd-5f29-8af7-82834927cc30"
 LEGAL = "b7b7b7b7-0000-5000-8000-000000000001"
 END = "2020-12-01 09:00"
 Told = tuple[Topic, Mapping[str, Any]]
@@ -155,6 +156,39 @@ HISTORY: list[Told] = [
     act("closed", "2020-09-23 09:00", LEGAL),
     act("signed", "2020-09-22 14:00", "nobody-issued-this"),
 ]  # fmt: skip
+
+
+def other(told: Told) -> Told:
+    """The same of another case."""
+    return told[0], {**told[1], "case_no": OTHER, "alert_id": AGAIN}
+
+
+@pytest.mark.parametrize(("rule", "unlucky"), [("desk", 0), ("escalated", 1)])
+def test_a_key_at_which_the_rule_fails_holds_up_no_other(
+    office: Bus, monkeypatch: pytest.MonkeyPatch, rule: str, unlucky: int
+) -> None:
+    """``unlucky``: which argument of the rule names the case or the department at which it fails."""
+    first = alert(RED, "RED", "2020-09-21 11:00")
+    office.hear(first, other(first))
+    rightly, bad = getattr(desk.life, rule), {CASE, "HS-ZJJ"}
+
+    def fails(*asked: Any) -> Any:
+        told = asked[unlucky]
+        if (told if isinstance(told, str) else told[0].case_no) in bad:
+            raise KeyError(str(told))
+        return rightly(*asked)
+
+    monkeypatch.setattr(desk.life, rule, fails)
+    office.tick("2020-09-30 09:00")
+    assert office.stage(AGAIN) == "ISSUED"
+    assert any(w[2] == "HS-LIFE-SIGN" for w in office.words())
+    monkeypatch.undo()
+    with office.engine.begin() as tx:  # what is known anew of a key makes it due again
+        desk.mark(tx, desk.CASE, {CASE: 0})
+        desk.mark(tx, desk.DEPARTMENT, {"HS-ZJJ": 0})
+    office.tick("2020-09-30 09:00")
+    assert office.stage(RED) == "ISSUED"
+    assert sum(w[2] == "HS-LIFE-SIGN" for w in office.words()) == 2
 
 
 def test_a_history_of_three_cards_ends_as_typed(office: Bus) -> None:

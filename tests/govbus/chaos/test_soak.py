@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from govbus.chaos.soak import Sample, grown_of
+from govbus.chaos.soak import ROWS_A_CASE, Sample, flow_minutes, grown_of
+from govbus.chaos.stage import make
 
 HOUR = range(0, 3_600, 10)
 
@@ -21,3 +22,9 @@ def test_a_single_jump_does_not_count_as_a_slope() -> None:
 
 def test_handles_that_are_never_closed_are_seen() -> None:
     assert grown_of([Sample(at, 100, 40 + at // 600) for at in HOUR])["handles_more"] == 3
+
+
+def test_a_year_has_more_rows_than_the_soak_counts_on() -> None:
+    cases = 200
+    rows = len(make(1, cases, 0).district.rows)
+    assert flow_minutes(rows, rate=cases * ROWS_A_CASE / 60) > 1.0
