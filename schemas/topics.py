@@ -80,7 +80,7 @@ TICKET = Topic("hotline.ticket.v1", 8, "hotline", "ticket_no", ("ticket_no", "ev
 CALENDAR = Topic(
     "reference.calendar.v1", 9, "reference", "region", ("region", "year", "revision"), "in", partitions=1
 )
-ALERT = Topic("oversight.alert.v1", 10, "oversight", "alert_id", ("alert_id", "alert_seq"), "out")
+ALERT = Topic("oversight.alert.v1", 1010, "oversight", "alert_id", ("alert_id", "alert_seq"), "out")
 ROLLUP = Topic("rating.rollup.v1", 11, "rating", "scope", ("scope", "revision"), "out", cleanup="compact")
 UPLOAD = Topic("rating.upload.v1", 12, "rating", "rating_id", ("rating_id", "source_event_id"), "out")
 ENTRY = Topic(

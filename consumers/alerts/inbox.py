@@ -98,12 +98,16 @@ def _row(event: Event, seen_at: int) -> dict[str, Any]:
         "known_at": record["received_at"],
         "reason": record["revoked_reason_code"],
         "evidence": record["evidence"],
+        "named": record["named"],
     }
 
 
 def _upsert() -> sa.Insert:
     new = insert(alert_inbox)
-    changed = {c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at")}
+    changed: dict[str, Any] = {
+        c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at")
+    }
+    changed["named"] = sa.func.coalesce(new.excluded.named, alert_inbox.c.named)  # a revocation does not repeat it
     return new.on_conflict_do_update(
         index_elements=["alert_id"], set_=changed, where=new.excluded.alert_seq >= alert_inbox.c.alert_seq
     )

@@ -66,7 +66,8 @@ def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
     flat = all(g["mb_per_hour"] < MEMORY_TARGET and g["handles_more"] <= MOST_HANDLES for g in grown.values())
     minutes = max((found[-1].at for found in samples.values() if found), default=0.0) / 60
     return {
-        "minutes": round(minutes, 1), "under_load_minutes": round(min(minutes, flowed), 1), "capacity_rows_s": round(capacity), "rate_rows_s": round(rate), "processes": grown,
+        "minutes": round(minutes, 1), "under_load_minutes": round(min(minutes, flowed), 1),
+        "capacity_rows_s": round(capacity), "rate_rows_s": round(rate), "processes": grown,
         "events": verdict["ledgers"].get("accepted", 0), "faults": faults, "clean": not faults,
         "met": not faults and bool(grown) and flat and min(count, flowed) >= ENOUGH_MINUTES,
     }  # fmt: skip

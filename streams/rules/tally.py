@@ -310,10 +310,23 @@ def amends(later: Rating, earlier: Rating) -> bool:
     return same and not later.is_default and later.revision > earlier.revision
 
 
-def alert(bad: Rating) -> dict[str, Any]:
-    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in; a function of it alone."""
-    department, level = _department(bad.department), _level_names()[str(bad.score)]
-    text = data()["bad_rating"]["issued"].format(department=department, case_no=bad.case_no, level=level)
+def named(record: Mapping[str, Any]) -> bool:
+    """Whether a record of service.rating.v1 says who gave the rating (实名)."""
+    return bool(record["rater_name"]) and not record["anonymous"] and not record["is_default"]
+
+
+def named_ones() -> pl.Expr:
+    """``named`` by column."""
+    return (pl.col("rater_name") != "") & ~pl.col("anonymous") & ~pl.col("is_default")
+
+
+def alert(bad: Rating, named: bool) -> dict[str, Any]:
+    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in, ``named`` or not; a function of its
+    event alone.
+    """
+    department, level, rule = _department(bad.department), _level_names()[str(bad.score)], data()["bad_rating"]
+    by = rule["named"] if named else ""
+    text = rule["issued"].format(department=department, case_no=bad.case_no, level=level, named=by)
     return {
         **_about(bad),
         "occurred_at": bad.occurred_at,
@@ -323,16 +336,19 @@ def alert(bad: Rating) -> dict[str, Any]:
         "summary": text,
         "revoked_reason_code": "",
         "evidence": [str(bad.event_id)],
+        "named": named,
     }
 
 
 def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
     """``alert`` by column, for the bad ones of ``ratings`` (accepted)."""
+    rule = data()["bad_rating"]
     text = _filled(
-        data()["bad_rating"]["issued"],
+        rule["issued"],
         department=pl.col("department").replace_strict(_department_names(), return_dtype=pl.String),
         case_no=pl.col("case_no"),
         level=pl.col("score").cast(pl.String).replace_strict(_level_names(), return_dtype=pl.String),
+        named=pl.when(named_ones()).then(pl.lit(rule["named"])).otherwise(pl.lit("")),
     )
     return ratings.filter(_bad()).select(
         "region",
@@ -348,6 +364,7 @@ def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
         revoked_reason_code=pl.lit(""),
         summary=text,
         evidence=pl.concat_list("event_id"),
+        named=named_ones(),
     )
 
 

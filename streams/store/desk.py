@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 CASE, DEPARTMENT = "CASE", "DEPARTMENT"
 BLOCK = 500
 """Cases and departments that one call of ``tick`` looks at."""
+UNKNOWN: Mapping[str, Any] = {"region": "", "department": "", "item_code": "", "rule_id": "", "named": None}
+"""What ``alert_life`` repeats of an alert, for one that nobody issued."""
 ABOUT = ("region", "department", "case_no", "item_code", "kind", "colour")
 Place = Mapping[str, int]
 Remembered = Mapping[str, Mapping[str, Any]]
@@ -204,7 +206,7 @@ def _life_rows(
     """A row for each alert, and one for each that acts speak of and nobody issued."""
     for one in found.lives:
         row = own[one.word.alert_id]
-        yield _life_row(one, case_no, row["region"], row["department"], row["item_code"], row["rule_id"])
+        yield _life_row(one, case_no, row)
     known = {one.word.alert_id for one in found.lives}
     strays: dict[str, list[Act]] = {}
     for act in acts:
@@ -212,21 +214,18 @@ def _life_rows(
             strays.setdefault(act.alert_id, []).append(act)
     for alert_id, told in sorted(strays.items()):
         lost = Life(Word(alert_id, "", "", case_no, 0), life.UNKNOWN, tuple(life.Step(a, life.UNKNOWN) for a in told))
-        yield _life_row(lost, case_no, "", told[0].department, "", "") | {"issued_at": None}
+        yield _life_row(lost, case_no, {**UNKNOWN, "department": told[0].department}) | {"issued_at": None}
 
 
-def _life_row(one: Life, case_no: str, region: str, department: str, item: str, rule_id: str) -> dict[str, Any]:
+def _life_row(one: Life, case_no: str, alert: Mapping[str, Any]) -> dict[str, Any]:
     running = one.next_run
     verified, level, closed = one.last("verified"), one.last("supervised"), one.last("closed")
     return {
         "alert_id": one.word.alert_id,
         "case_no": case_no,
-        "region": region,
-        "department": department,
-        "item_code": item,
+        **{name: alert[name] for name in UNKNOWN},
         "kind": one.word.kind,
         "colour": one.word.colour,
-        "rule_id": rule_id,
         "stage": one.stage,
         "issued_at": one.word.issued_at,
         "out_at": one.out_at,

@@ -104,6 +104,7 @@ def _figures(n: Mapping[str, float]) -> dict[str, Figure]:
         "rectified_rate": ("rectified", "bad"),
         "rectified_in_time_rate": ("rectified_in_time", "bad_due"),
         "called_back_rate": ("called_back", "bad"),
+        "named_called_back_rate": ("named_called_back", "named_bad"),
         "speed_up_rate": ("saved", "statutory"),
         "depth_share": ("deep", "applied_for"),
         "platform_coverage": ("on_platform", "all_items"),
@@ -202,7 +203,8 @@ _RATED = f"""WITH {LEVELS}, facts AS (
 -- sums
 """
 _BAD = f"""{_RATED}
- count(*) AS bad, count(rectified_at) AS rectified, count(called_back_at) AS called_back"""
+ count(*) AS bad, count(rectified_at) AS rectified, count(called_back_at) AS called_back,
+ count(*) FILTER (WHERE named) AS named_bad, count(called_back_at) FILTER (WHERE named) AS named_called_back"""
 _BAD_DUE = f"""{_RATED}
  count(*) FILTER (WHERE rectify_due_at < :as_of) AS bad_due,
  count(*) FILTER (WHERE rectify_due_at < :as_of AND rectified_at < rectify_due_at + 60000) AS rectified_in_time"""

@@ -417,6 +417,7 @@ alert_inbox = sa.Table(  # what the supervisor's desk has seen, one row an alert
     sa.Column("known_at", BIG, nullable=False, server_default="0"),  # knowledge time of the last word
     sa.Column("reason", TEXT, nullable=False, server_default=""),  # govbus.revocation; "": it stands
     sa.Column("evidence", JSONB, nullable=False, server_default="[]"),
+    sa.Column("named", sa.Boolean),  # of a bad rating: whether it says by whom; NULL: not known
     sa.Index("ix_alert_inbox_case", "case_no"),
 )
 
@@ -460,6 +461,7 @@ alert_life = sa.Table(  # how far each alert's handling has come: derived from a
     sa.Column("next_timer", TEXT, nullable=False),  # the running timer that ends first
     sa.Column("next_due_at", BIG),
     sa.Column("steps", JSONB, nullable=False),  # [[event id, act, occurred_at, stage after it, fault], ...]
+    sa.Column("named", sa.Boolean),  # as in alert_inbox
     sa.Index("ix_alert_life_alert", "alert_id"),
     sa.Index("ix_alert_life_department", "department", "kind", "issued_at"),
 )

@@ -332,7 +332,6 @@ def _alerts(new: pl.DataFrame, amended: Visits) -> pl.DataFrame:
 
 def uploads(ratings: pl.DataFrame) -> pl.DataFrame:
     """``tally_few.upload`` by column, for accepted ratings."""
-    named = ~pl.col("anonymous") & ~pl.col("is_default")
     return ratings.select(
         "region",
         "department",
@@ -358,7 +357,7 @@ def uploads(ratings: pl.DataFrame) -> pl.DataFrame:
         task_code="item_code",
         is_default="is_default",
         effective=pl.col("operation") != rule.WITHDRAWAL,
-        user_name=pl.when(named).then(pl.lit(_masked_names(ratings))).otherwise(pl.lit("")),
+        user_name=pl.when(rule.named_ones()).then(pl.lit(_masked_names(ratings))).otherwise(pl.lit("")),
     )
 
 

@@ -7,7 +7,7 @@ for the same records: the tests of the one are the tests of the other.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -69,7 +69,8 @@ def apply(tx: sa.Connection, few: Few, upload: bool) -> None:
     rows = [dict(zip(_CHANGE, change, strict=True)) for change in changes(touched)]
     bulk.insert_new(tx, rating_cell_change, rows, ())
     uploads = [Said(UPLOAD, _upload(e, r)) for e, r in new] if upload else []
-    steps.say(tx, [*(Said(ALERT, a) for a in _alerts(touched)), *uploads])
+    named = {rating.event_id for event, rating in new if rule.named(event.record)}
+    steps.say(tx, [*(Said(ALERT, a) for a in _alerts(touched, named)), *uploads])
 
 
 def _stored(tx: sa.Connection, cases: set[str]) -> list[tuple[Rating, UUID]]:
@@ -138,11 +139,11 @@ def _key(cell: Cell) -> tuple[object, ...]:
 # --- alerts ---------------------------------------------------------------------------------------
 
 
-def _alerts(touched: Visits) -> Iterator[dict[str, Any]]:
-    """Every new bad rating, and every amendment that takes a bad one away."""
+def _alerts(touched: Visits, named: Collection[UUID]) -> Iterator[dict[str, Any]]:
+    """Every new bad rating, and every amendment that takes a bad one away; ``named``: new events that say by whom."""
     for old, new in touched.values():
         for bad in filter(rule.is_bad, new):
-            yield {**rule.alert(bad), "alert_id": str(alert_id(bad))}
+            yield {**rule.alert(bad, bad.event_id in named), "alert_id": str(alert_id(bad))}
         for bad, later in amendments(old, new):
             yield {**rule.revocation(bad, later), "alert_id": str(alert_id(bad))}
 
@@ -167,7 +168,6 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
     """Record of rating.upload.v1, masked (DOMAIN §9), in the province's codes."""
     record = event.record
     comment, name = record["comment"], record["rater_name"]
-    named = name and not (record["anonymous"] or rating.is_default)
     return {
         **{k: record[k] for k in ("region", "department", "occurred_at", "occurred_text", "entered_at", "received_at")},
         "event_type": "rating.uploaded",
@@ -188,7 +188,7 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
         "task_code": rating.item_code,
         "is_default": rating.is_default,
         "effective": rating.operation != rule.WITHDRAWAL,
-        "user_name": mask.name(name) if named else "",
+        "user_name": mask.name(name) if rule.named(record) else "",
     }
 
 

@@ -22,7 +22,7 @@ def word(seq: int, event_type: str, colour: str = "RED", alert_id: uuid.UUID = O
         "department": "HS-SCJGJ", "case_no": "c1", "kind_code": "CARD", "colour_code": colour,
         "summary": "超期", "issued_at": 1_000 + seq,
         "item_code": "", "rule_id": "HS-CARD-R", "due_at": None, "received_at": 1_000 + seq,
-        "revoked_reason_code": "", "evidence": [],
+        "revoked_reason_code": "", "evidence": [], "named": True if event_type == "alert.issued" else None,
     }  # fmt: skip
     return Event(Carried(ALERT, 0, 0, b"", b"", ()), uuid.uuid4(), uuid.uuid4(), record)
 
@@ -42,6 +42,13 @@ def test_the_highest_sequence_number_stands_in_any_order(
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT alert_seq, action FROM alert_inbox")).all() == [(3, "RETRACTED")]
         assert open_alerts(tx) == []
+
+
+def test_that_a_bad_rating_was_named_outlives_its_revocation(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        for event in WORDS[:2]:
+            Inbox().apply(tx, [event])
+        assert tx.execute(sa.text("SELECT action, named FROM alert_inbox")).all() == [("REVOKED", True)]
 
 
 def test_an_issued_alert_is_open_until_it_is_revoked(engine: sa.Engine) -> None:

@@ -155,7 +155,7 @@ def life(case_no: str, alert_id: str, kind: str, **more: Any) -> dict[str, Any]:
         "kind": kind, "colour": "NONE", "rule_id": "", "stage": "", "issued_at": ms("2020-09-15 11:00"),
         "out_at": None, "out_reason": "", "verified": "", "level": "", "closing": "", "next_timer": "", "steps": [],
         "dues": {"rectify": ms("2020-09-30 17:00"), "at_once": ms("2020-09-22 17:00")}, "rectified_at": None,
-        "called_back_at": None, **more,
+        "called_back_at": None, "named": None, **more,
     }  # fmt: skip
 
 
@@ -163,16 +163,18 @@ def test_bad_ratings_count_when_rectified_in_time_and_excluded_ones_do_not(
     govbus: CliRunner, engine: sa.Engine
 ) -> None:
     rows = [
-        life("B1", "1", "BAD_RATING", rectified_at=ms("2020-09-30 17:00"), called_back_at=ms("2020-10-01 10:00")),
-        life("B2", "2", "BAD_RATING", rectified_at=ms("2020-09-30 17:01")),
-        life("B3", "3", "BAD_RATING"),
-        life("B4", "4", "BAD_RATING", out_at=ms("2020-09-20 09:00")),
+        life("B1", "1", "BAD_RATING", rectified_at=ms("2020-09-30 17:00"), called_back_at=ms("2020-10-01 10:00"),
+             named=True),
+        life("B2", "2", "BAD_RATING", rectified_at=ms("2020-09-30 17:01"), named=False),
+        life("B3", "3", "BAD_RATING", named=True),
+        life("B4", "4", "BAD_RATING", out_at=ms("2020-09-20 09:00"), named=True),
         life("B5", "5", "BAD_RATING", dues={"rectify": ms("2020-12-30 17:00")}),
     ]
     with engine.begin() as tx:
         tx.execute(sa.insert(alert_life), rows)
     found = figures(govbus)["HS-ZJJ"]
     assert (found["rectified_rate"], found["called_back_rate"]) == ((2, 4), (1, 4))
+    assert found["named_called_back_rate"] == (1, 2)
     assert found["rectified_in_time_rate"] == (1, 3)  # the fifth is not due yet
 
 

@@ -468,3 +468,14 @@ def test_an_alerts_id_follows_from_the_rating(tally: sa.Engine) -> None:
     (alert,) = said(tally, "oversight.alert.v1")
     assert alert["alert_id"] == str(envelope.derived_id("BAD_RATING", uuid.UUID(bad["event_id"])))
     assert alert["summary"] == "差评：区自然资源局办件C1被评为“非常不满意”，请于1个工作日内联系核实"
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [({"rater_name": "王小明"}, True), ({"rater_name": "王小明", "anonymous": True}, False), ({}, False)],
+)
+def test_a_named_bad_rating_is_to_be_called_back(tally: sa.Engine, more: dict[str, Any], named: bool) -> None:
+    fold(tally, [rating(satisfaction_code="1", **more)])
+    (alert,) = said(tally, "oversight.alert.v1")
+    assert alert["named"] is named
+    assert ("实名，须回访" in alert["summary"]) is named
