@@ -32,6 +32,7 @@ COMPARABLE = {
     clock.HOUR: ("minutes", 60), clock.MINUTES: ("minutes", 1),
 }  # fmt: skip
 """What a unit of limits can be compared in, and how many of these it is (DOMAIN §2.5)."""
+WITHDRAWN = "item.withdrawn"
 RUNNING_SPECIALS = frozenset({"SITE", "PUBLICITY", "EXTEND", "1"})
 """Kinds of special procedure that stop no clock (DOMAIN §3.3): the second reading does not know them."""
 
@@ -75,7 +76,7 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
 
 
 def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> None:
-    versions, odd_items = _items(tx)
+    versions, odd_items = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
     calendars = {(region, year): body for region, year, body in tx.execute(sa.text(_CALENDARS))}  # the last one stays
     open_in = cache(partial(offices, calendars))
     raw: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -101,7 +102,7 @@ def _case(
     state = oracle.course(told, row["horizon"], open_in)
     line = Deadlines(None, None)
     day = None if state.accepted is None else clock.day_of(state.accepted)
-    bound = tuple(_bounded(i, day) for i in versions if day is not None and i.effective_on <= day)
+    bound = tuple(_bounded(i, day) for i in versions if day is not None and _in_force(i, day))
     if bound and state.status != "VOID":
         line = oracle.limits(Story(row["case_no"], bound[0], bound, told), state, open_in)[0]
     if line.provisional:
@@ -110,6 +111,10 @@ def _case(
     on_time = (state.stopped or 0) < (line.due or 0) + clock.MINUTE if timed else None
     found.compare("办结与按时", row["case_no"], (row["on_time"], row["due_at"]), (on_time, line.due))
     return ""
+
+
+def _in_force(item: Item, day: date) -> bool:
+    return item.effective_on <= day and (item.cancelled_on is None or day < item.cancelled_on)
 
 
 def _bounded(item: Item, day: date) -> Item:
@@ -125,7 +130,7 @@ def _unfit(
 ) -> str:
     """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
     if row["item_code"] in odd:
-        return "事项曾取消，或不足一日而半日口径另定"
+        return "不足一日而半日口径另定"
     if row["accepted_at"] is not None and row["item_code"] not in versions:
         return "事项未发布"
     if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
@@ -216,21 +221,36 @@ def _began(record: Record) -> int:
     return occurred if start is None else int(start)
 
 
-def _items(tx: sa.Connection) -> tuple[dict[str, tuple[Item, ...]], set[str]]:
-    """Item versions as the second reading knows them, and the items whose limits it does not count."""
+def items(told: Sequence[Any]) -> tuple[dict[str, tuple[Item, ...]], set[str]]:
+    """Item versions as the second reading knows them, of rows of ``item_event``, and the items whose limits it does not
+    count.
+    """
     versions: dict[str, list[Item]] = defaultdict(list)
     odd: set[str] = set()
-    for code, version, region, department, kind, body in tx.execute(sa.text(_ITEM_EVENTS)):
-        short = body["promise_limit"] < 1 and counting().half_day_mode != "BUSINESS_MINUTES"
-        if kind == "item.withdrawn" or body["cancelled_on"] or short:
-            odd.add(code)
+    withdrawn = {(r.item_code, r.item_version): _withdrawn(r) for r in told if r.event_type == WITHDRAWN}
+    for row in told:
+        body = row.body
+        if row.event_type == WITHDRAWN:
             continue
-        item = Item(code, version, "", region, department, body["promise_limit"], body["statutory_limit"],
-                    date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1, body["limit_rule"],
-                    body["promise_unit_code"], body["statutory_unit_code"] or "1")  # fmt: skip
+        if body["promise_limit"] < 1 and counting().half_day_mode != "BUSINESS_MINUTES":
+            odd.add(row.item_code)
+        ends = [_date(body["cancelled_on"]), withdrawn.get((row.item_code, row.item_version))]
+        item = Item(row.item_code, row.item_version, "", row.region, row.department, body["promise_limit"],
+                    body["statutory_limit"], date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1,
+                    body["limit_rule"], body["promise_unit_code"], body["statutory_unit_code"] or "1",
+                    min((day for day in ends if day is not None), default=None))  # fmt: skip
         if not _contradicts_itself(item):
-            versions[code].append(item)
+            versions[row.item_code].append(item)
     return {code: tuple(sorted(v, key=lambda i: (i.effective_on, i.version))) for code, v in versions.items()}, odd
+
+
+def _withdrawn(told: Any) -> date:
+    """The first day without the version: the one that is named, else the day of the withdrawal."""
+    return _date(told.body["cancelled_on"]) or clock.day_of(told.occurred_at)
+
+
+def _date(text: str | None) -> date | None:
+    return date.fromisoformat(text) if text else None
 
 
 def _contradicts_itself(item: Item) -> bool:
@@ -280,7 +300,9 @@ _CALENDARS = "SELECT region, year, body FROM calendar_event ORDER BY region, yea
 _DERIVED = """SELECT c.case_no, c.region, c.item_code, c.on_time, c.due_at, c.accepted_at, n.events,
     coalesce((SELECT max(watermark) FROM cursor WHERE processor = 'judge'), 0) AS horizon
 FROM case_state c JOIN (SELECT case_no, count(*) AS events FROM case_event GROUP BY 1) n USING (case_no) ORDER BY 1"""
-_ITEM_EVENTS = "SELECT item_code, item_version, region, department, event_type, body FROM item_event ORDER BY 1, 2"
+_ITEM_EVENTS = (
+    "SELECT item_code, item_version, region, department, event_type, occurred_at, body FROM item_event ORDER BY 1, 2"
+)
 
 
 # --- cards: the last word of every alert that was said -------------------------------------------

@@ -58,6 +58,8 @@ class Item:
     rule: str = ""
     unit: str = "1"
     statutory_unit: str = "1"
+    cancelled_on: date | None = None
+    """The first day on which it is no longer in force."""
 
 
 @dataclass(frozen=True, slots=True)

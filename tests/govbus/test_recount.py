@@ -7,8 +7,8 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
-from dataclasses import replace
-from datetime import date
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 
 from connectors.intake.calendar import calendar_rows
 from govbus import recount
-from govbus.district.clock import MINUTE
-from govbus.district.model import Item
+from govbus.district.clock import MINUTE, day_of
 from streams.rules.judge import CaseState, fold
 from streams.rules.lifecycle import CaseEvent
 
@@ -68,6 +67,8 @@ def test_the_recount_counts_like_the_clock_that_looks_at_every_minute(seed: int)
 
 
 LIMITS = ((0.5, "1", None), (1, "1", 4), (5, "1", None), (20, "1", 23), (15, "2", None), (7, "3", None))
+DAYS = st.integers(-1, 3).map(lambda n: day_of(judging.FIRST) + timedelta(days=n))
+"""Days about the acceptance of a case that is drawn."""
 CALENDARS = {("000000", row["year"]): row for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")}
 OFFICES = recount.offices(CALENDARS, "430903")
 HOUR_MS = 3_600_000
@@ -84,19 +85,52 @@ def record(event: CaseEvent) -> dict[str, Any]:
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Row:
+    """A row of ``item_event``."""
+
+    event_type: str
+    item_version: int
+    occurred_at: int
+    body: dict[str, Any]
+    item_code: str = "I"
+    region: str = "430903"
+    department: str = "D"
+
+
+@st.composite
+def items(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Versions of one item, some of them cancelled or withdrawn."""
+    told: list[dict[str, Any]] = []
+    for version in range(1, draw(st.integers(1, 3)) + 1):
+        promise, unit, statutory = draw(st.sampled_from(LIMITS))
+        from_on = date(2004, 1, 1) if version == 1 else draw(DAYS)
+        more = {"item_version": version, "promise_unit_code": unit, "effective_on": from_on}
+        told.append(judging.item(promise, statutory, cancelled_on=draw(st.none() | DAYS), **more))
+        if draw(st.booleans()):
+            told.append({
+                "event_type": "item.withdrawn", "item_version": version, "cancelled_on": draw(st.none() | DAYS),
+                "occurred_at": judging.ms(f"{draw(DAYS)} {draw(st.sampled_from(('00:00', '09:30', '23:59')))}"),
+            })  # fmt: skip
+    return told
+
+
+def stored(told: dict[str, Any]) -> Row:
+    body = {k: v.isoformat() if isinstance(v, date) else v for k, v in told.items()}
+    return Row(told["event_type"], told["item_version"], told["occurred_at"], body)
+
+
 @settings(max_examples=400, deadline=None)
-@given(judging.logs(), st.sampled_from(LIMITS))
+@given(judging.logs(), items())
 def test_the_recount_reads_a_case_as_the_rules_do_or_leaves_it_out(
-    log: list[CaseEvent], limit: tuple[float, str, float | None]
+    log: list[CaseEvent], told: list[dict[str, Any]]
 ) -> None:
-    promise, unit, statutory = limit
-    known = judging.references(judging.item(promise, statutory, promise_unit_code=unit))
     end = max(e.known_at for e in log) + 3000 * HOUR_MS
-    state, _ = fold(CaseState("C", ()), log, known, end)
-    item = Item("I", 1, "", "430903", "D", promise, statutory, date(2004, 1, 1), promise < 1, "", unit)
+    state, _ = fold(CaseState("C", ()), log, judging.references(*told), end)
     derived = {"case_no": "C", "item_code": "I", "on_time": state.on_time, "due_at": state.due_at,
                "accepted_at": state.accepted_at, "horizon": end}  # fmt: skip
     standing, found = recount._corrected([record(e) for e in log]), recount.Recount()
-    if not recount._unfit(standing, derived, {"I": (item,)}, set()):
-        recount._case(derived, standing, (item,), OFFICES, found)
+    versions, odd = recount.items([stored(t) for t in told])
+    if not recount._unfit(standing, derived, versions, odd):
+        recount._case(derived, standing, versions["I"], OFFICES, found)
     assert found.differences == []
