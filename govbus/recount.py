@@ -143,14 +143,19 @@ def _pauses(record: Record) -> bool:
 
 
 def _ambiguous(specials: Sequence[Record]) -> bool:
-    """Whether it is not plain which start an end belongs to: a number told twice, or an end that could be another's."""
+    """Whether it is not plain which start an end belongs to: a number told twice, two starts of one procedure or one
+    start of two, or an end that could be another's.
+    """
     starts = _open_starts(specials)
     ends = [r for r in specials if r["event_type"] == "case.special_ended"]
     told = Counter((r["event_type"], r["event_no"]) for r in specials)
+    named = {(r["event_no"], _began(r)) for r in specials if r["special_started_at"] is not None} | set(starts.items())
     strays = [_ended(r) for r in ends if r["special_started_at"] is None and _orphan(r, starts)]
     closed = {r["event_no"] for r in ends if not _orphan(r, starts)}
     waiting = [start for number, start in starts.items() if number not in closed]
-    return max(told.values(), default=0) > 1 or any(start <= end for start in waiting for end in strays)
+    plain = len(named) == len({number for number, _ in named}) == len({start for _, start in named})
+    lost = any(start <= end for start in waiting for end in strays)
+    return max(told.values(), default=0) > 1 or not plain or lost
 
 
 def _open_starts(specials: Iterable[Record]) -> dict[int, int]:

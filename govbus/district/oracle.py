@@ -142,6 +142,7 @@ def _before(state: Course, told: Told) -> None:
         state.status, state.waiting_since = "SUBMITTED", at
     elif verb == "correction_requested":
         state.status, state.waiting_since = "WAIT_CORRECTION", None
+        _go_on(state)
     elif verb == "accepted":
         _accept(state, at)
     elif verb != "prechecked":

@@ -120,17 +120,38 @@ def stored(told: dict[str, Any]) -> Row:
     return Row(told["event_type"], told["item_version"], told["occurred_at"], body)
 
 
-@settings(max_examples=400, deadline=None)
-@given(judging.logs(), items())
-def test_the_recount_reads_a_case_as_the_rules_do_or_leaves_it_out(
-    log: list[CaseEvent], told: list[dict[str, Any]]
-) -> None:
+def read(log: list[CaseEvent], told: list[dict[str, Any]]) -> tuple[str, recount.Recount]:
+    """Why the recount leaves the case out, and what it found else."""
     end = max(e.known_at for e in log) + 3000 * HOUR_MS
     state, _ = fold(CaseState("C", ()), log, judging.references(*told), end)
     derived = {"case_no": "C", "item_code": "I", "on_time": state.on_time, "due_at": state.due_at,
                "accepted_at": state.accepted_at, "horizon": end}  # fmt: skip
     standing, found = recount._corrected([record(e) for e in log]), recount.Recount()
     versions, odd = recount.items([stored(t) for t in told])
-    if not recount._unfit(standing, derived, versions, odd):
-        recount._case(derived, standing, versions["I"], OFFICES, found)
-    assert found.differences == []
+    why = recount._unfit(standing, derived, versions, odd)
+    return why or recount._case(derived, standing, versions["I"], OFFICES, found), found
+
+
+@settings(max_examples=400, deadline=None)
+@given(judging.logs(), items())
+def test_the_recount_reads_a_case_as_the_rules_do_or_leaves_it_out(
+    log: list[CaseEvent], told: list[dict[str, Any]]
+) -> None:
+    assert read(log, told)[1].differences == []
+
+
+def test_a_correction_received_before_it_was_asked_for_waits_for_that() -> None:
+    log = [judging.event("submitted", "2020-01-15 09:00"), judging.event("correction_received", "2020-01-15 09:00"),
+           judging.event("correction_requested", "2020-01-15 09:30")]  # fmt: skip
+    why, found = read(log, [judging.item(0.5)])
+    assert (why, found.checked.total(), found.differences) == ("", 1, [])
+
+
+@pytest.mark.parametrize(("number", "kind", "start"), [(1, "ended", "09:00"), (2, "started", "10:00")])
+def test_two_starts_of_one_procedure_and_one_start_of_two_are_left_out(number: int, kind: str, start: str) -> None:
+    began, ended = (judging.ms(f"2020-01-15 {at}") for at in (start, "11:00"))
+    told = {"event_no": number, "started_at": began, "ended_at": ended}
+    log = [judging.event("submitted", "2020-01-15 09:00"), judging.event("accepted", "2020-01-15 09:00"),
+           judging.event("special_started", "2020-01-15 10:00", event_no=1),
+           judging.event(f"special_{kind}", "2020-01-15 11:00", **told)]  # fmt: skip
+    assert read(log, [judging.item(5)])[0] == "特别程序的开始与结束不能一一对应"
