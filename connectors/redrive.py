@@ -171,7 +171,7 @@ def _unsend(tx: sa.Connection, topic: str, event_id: uuid.UUID) -> None:
     c = outbox_table.c
     nowhere = {"sent_at": None, "sent_partition": None, "sent_offset": None}
     tx.execute(sa.update(outbox_table).where(c.topic == topic, c.event_id == event_id).values(nowhere))
-    tx.execute(sa.select(sa.func.pg_notify(outbox.CHANNEL, "")))
+    tx.execute(outbox.WAKE)
 
 
 def _mark(engine: sa.Engine, dead_id: uuid.UUID, at: int) -> None:

@@ -124,6 +124,17 @@ def passes(error: BaseException) -> bool:
     return is_transient(error)
 
 
+_LOCKED = sa.text(
+    "SELECT topic, partition, next_offset FROM cursor WHERE processor = :processor AND (topic, partition) IN "
+    "(SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]))) "
+    "ORDER BY topic, partition FOR UPDATE"
+)
+_ADVANCE = sa.text(
+    "UPDATE cursor SET next_offset = :o, watermark = greatest(watermark, :w) "
+    "WHERE processor = :p AND topic = :t AND partition = :n"
+)
+
+
 @dataclass
 class Loop:
     """One consumer: ``run`` until told to stop; what waiting cannot mend leaves ``run``."""
@@ -282,17 +293,11 @@ class Loop:
         rows = [
             {"processor": name, "topic": p[0], "partition": p[1], "next_offset": at.get(p, 0)} for p in sorted(places)
         ]
-        mine = cursor.c.processor == self.effect.name
-        query = (
-            sa.select(cursor.c.topic, cursor.c.partition, cursor.c.next_offset)
-            .where(mine, sa.tuple_(cursor.c.topic, cursor.c.partition).in_(sorted(places)))
-            .order_by(cursor.c.topic, cursor.c.partition)
-            .with_for_update()
-        )
-        found = {(t, n): o for t, n, o in tx.execute(query)}
+        asked = {"processor": name, "topics": [r["topic"] for r in rows], "partitions": [r["partition"] for r in rows]}
+        found = {(t, n): o for t, n, o in tx.execute(_LOCKED, asked)}
         if len(found) < len(rows):
             tx.execute(insert(cursor).on_conflict_do_nothing(), rows)
-            found = {(t, n): o for t, n, o in tx.execute(query)}
+            found = {(t, n): o for t, n, o in tx.execute(_LOCKED, asked)}
         return found
 
     def _advance(self, tx: sa.Connection, live: Mapping[Place, Chunk], events: Sequence[Event]) -> None:
@@ -303,16 +308,8 @@ class Loop:
         for e in events:
             place = (e.carried.topic.name, e.carried.partition)
             seen[place] = max(seen[place], int(e.record["received_at"]))
-        change = (
-            sa.update(cursor)
-            .where(cursor.c.processor == self.effect.name)
-            .where(cursor.c.topic == sa.bindparam("t"), cursor.c.partition == sa.bindparam("n"))
-            .values(
-                next_offset=sa.bindparam("o"),
-                watermark=sa.func.greatest(cursor.c.watermark, sa.bindparam("w")),
-            )
-        )
-        tx.execute(change, [{"t": p[0], "n": p[1], "o": c.end, "w": seen[p]} for p, c in live.items()])
+        moved = [{"t": p[0], "n": p[1], "o": c.end, "w": seen[p], "p": self.effect.name} for p, c in live.items()]
+        tx.execute(_ADVANCE, moved)
 
     def _patiently(self, stop: threading.Event, what: str, act: Callable[[], T]) -> T | None:
         """``act`` until it succeeds, waiting longer after each passing failure; None if told to stop."""

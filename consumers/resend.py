@@ -16,7 +16,7 @@ from kafka import TopicPartition
 
 from consumers.reconcile import CARRIED, Progress, copy, load_carried
 from schemas.topics import TOPICS
-from streams.store.outbox import CHANNEL
+from streams.store.outbox import WAKE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def resend(engine: sa.Engine, bootstrap: str, dry: bool = False, progress: Progr
         moved = tuple(Moved(*row) for row in tx.exec_driver_sql(_MOVE))
         tx.exec_driver_sql(_UNSEND)
         tx.exec_driver_sql(_FORGET)
-        tx.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+        tx.execute(WAKE)
         tx.rollback() if dry else tx.commit()
         tx.exec_driver_sql("DISCARD TEMP")
         tx.commit()

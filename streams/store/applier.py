@@ -29,7 +29,6 @@ from streams.store import failpoints, steps
 from streams.store.engine import is_transient
 from streams.store.lot import Ints, Lot
 from streams.store.projection import Carried, Preparing, Projection, Ticking
-from streams.store.tables import cursor
 
 SIDES = 2
 """Transactions beside each other in a sweep: while the one waits for the database, the other judges."""
@@ -145,8 +144,7 @@ def sweep(
 
 def cursors(tx: sa.Connection, processors: Iterable[str]) -> dict[tuple[str, int], int]:
     """``next_offset`` by (topic, partition) of the processors named."""
-    query = sa.select(cursor.c.topic, cursor.c.partition, cursor.c.next_offset)
-    rows = tx.execute(query.where(cursor.c.processor.in_(list(processors))))
+    rows = tx.execute(_CURSORS, {"processors": list(processors)})
     return {(topic, partition): next_offset for topic, partition, next_offset in rows}
 
 
@@ -196,6 +194,7 @@ def _lock(tx: sa.Connection, processor: str, topic: Topic, partitions: Iterable[
     return {row.partition: row.next_offset for row in rows}
 
 
+_CURSORS = sa.text("SELECT topic, partition, next_offset FROM cursor WHERE processor = ANY(:processors)")
 _SELECT_LOCKED = sa.text(
     "SELECT partition, next_offset FROM cursor WHERE processor = :processor AND topic = :topic "
     "AND partition = ANY(:partitions) ORDER BY topic, partition FOR UPDATE"

@@ -27,6 +27,13 @@ _ARRAYS: tuple[tuple[type[sa.types.TypeEngine[Any]], str], ...] = (
 )
 
 
+def any_of(column: sa.Column[Any], name: str) -> sa.ColumnElement[bool]:
+    """Whether ``column`` is among the values of the parameter ``name``, a list. For statements that are made once: one
+    made for every call costs more than it asks, and leaves cycles to the garbage collector.
+    """
+    return column == sa.any_(sa.cast(sa.bindparam(name), sa.ARRAY(column.type)))
+
+
 def driver(tx: sa.Connection) -> psycopg.Connection[Any]:
     """The psycopg connection under ``tx``; what is done on it belongs to the same transaction."""
     raw: psycopg.Connection[Any] = tx.connection.driver_connection  # type: ignore[assignment]

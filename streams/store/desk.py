@@ -167,9 +167,7 @@ def _escalated(
 def _alerts(tx: sa.Connection, cases: list[str]) -> dict[str, dict[str, dict[str, Any]]]:
     """Case -> alert id -> the row of the alert's last word."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    wanted = sa.cast(cases, sa.ARRAY(sa.Text))
-    query = sa.select(alert_inbox).where(alert_inbox.c.case_no == sa.any_(wanted)).order_by(alert_inbox.c.alert_id)
-    for row in tx.execute(query).mappings():
+    for row in tx.execute(_ALERTS, {"cases": cases}).mappings():
         found.setdefault(row["case_no"], {})[str(row["alert_id"])] = {**row, "alert_id": str(row["alert_id"])}
     return found
 
@@ -245,6 +243,7 @@ def _spoken(said: Remembered) -> dict[str, Spoken]:
     return {k: Spoken(s["seq"], s["action"], s["content"], alert_of(s["alert"])) for k, s in said.items()}
 
 
+_ALERTS = sa.select(alert_inbox).where(bulk.any_of(alert_inbox.c.case_no, "cases")).order_by(alert_inbox.c.alert_id)
 _MARK = sa.text(
     "INSERT INTO desk_check (scope, key, partition, next_check_at) "
     "SELECT :scope, k, p, 0 FROM unnest(CAST(:keys AS text[]), CAST(:partitions AS integer[])) AS n(k, p) ORDER BY k "

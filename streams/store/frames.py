@@ -27,7 +27,7 @@ from schemas.topics import Topic
 from streams.store import inflight, outbox, steps, tables
 from streams.store.bulk import driver
 from streams.store.lot import Columns, Lot
-from streams.store.outbox import CHANNEL
+from streams.store.outbox import CHANNEL, WAKE
 from streams.store.projection import Carried, Refused
 
 FEW_TO_SAY = 200  # records up to which encoding row by row is quicker than by column (57 µs each, 11 ms)
@@ -117,7 +117,7 @@ def put(tx: sa.Connection, said: Spoken) -> None:
     if said.ready is None or not _write_unless_known(tx, said.ready):
         _insert_unknown(tx, said.frame)
     else:
-        tx.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+        tx.execute(WAKE)
 
 
 def _write_unless_known(tx: sa.Connection, ready: Rows) -> bool:

@@ -14,7 +14,6 @@ from typing import Literal
 import sqlalchemy as sa
 
 from schemas.topics import INBOUND, Topic
-from streams.store.tables import cursor
 
 RECENT = 500  # rows of the outbox's tail that are looked at for the newest sent event
 
@@ -51,9 +50,13 @@ def oldest_unsent(tx: sa.Connection) -> int | None:
 
 def places(tx: sa.Connection, processor: str, topic: Topic) -> dict[int, Place]:
     """Where ``processor`` stands in each partition of ``topic`` that it has seen."""
-    query = sa.select(cursor.c.partition, cursor.c.next_offset, cursor.c.watermark)
-    rows = tx.execute(query.where(cursor.c.processor == processor, cursor.c.topic == topic.name))
+    rows = tx.execute(_PLACES, {"processor": processor, "topic": topic.name})
     return {partition: Place(next_offset, watermark) for partition, next_offset, watermark in rows}
+
+
+_PLACES = sa.text(
+    "SELECT partition, next_offset, watermark FROM cursor WHERE processor = :processor AND topic = :topic"
+)
 
 
 def ceiling(tx: sa.Connection, clock: Literal["wall", "watermark"], settle_ms: int, wall_ms: int) -> int:

@@ -21,6 +21,7 @@ from streams.store.tables import outbox
 
 CHANNEL = "govbus_outbox"
 """PostgreSQL NOTIFY channel that wakes the relay."""
+WAKE = sa.text(f"SELECT pg_notify('{CHANNEL}', '')")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def enqueue(tx: sa.Connection, rows: Sequence[OutboxRow]) -> list[Enqueued]:
     fresh = set(stored)
     known = _stored(tx, rows, fresh)
     if fresh:
-        tx.execute(sa.select(sa.func.pg_notify(CHANNEL, "")))
+        tx.execute(WAKE)
     return [_outcome(tx, r, fresh, known) for r in rows]
 
 
@@ -103,11 +104,13 @@ def _stored(tx: sa.Connection, rows: Sequence[OutboxRow], fresh: set[tuple[Any, 
     known: _Known = {}
     for topic in {r.topic.name for r in wanted}:
         ids = [r.event_id for r in wanted if r.topic.name == topic]
-        query = sa.select(outbox.c.event_id, outbox.c.digest, outbox.c.content_digest).where(
-            outbox.c.topic == topic, outbox.c.event_id == sa.any_(sa.cast(ids, sa.ARRAY(sa.Uuid)))
-        )
-        known.update({(topic, e): (d, c) for e, d, c in tx.execute(query)})
+        known.update({(topic, e): (d, c) for e, d, c in tx.execute(_DIGESTS, {"topic": topic, "ids": ids})})
     return known
+
+
+_DIGESTS = sa.select(outbox.c.event_id, outbox.c.digest, outbox.c.content_digest).where(
+    outbox.c.topic == sa.bindparam("topic"), bulk.any_of(outbox.c.event_id, "ids")
+)
 
 
 def _outcome(tx: sa.Connection, row: OutboxRow, fresh: set[tuple[Any, ...]], known: _Known) -> Enqueued:

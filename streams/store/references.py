@@ -17,7 +17,7 @@ from streams.rules.calendar import NATION, CalendarHistory, Publication
 from streams.rules.judge import References
 from streams.rules.limits import ItemVersion, item_versions
 from streams.rules.schedule import Concern
-from streams.store.tables import calendar_event, item_event, reference_epoch
+from streams.store.tables import calendar_event
 
 CALENDAR, ITEM, CLAIM = "calendar", "item", "claim"
 KINDS = (CALENDAR, ITEM, CLAIM)
@@ -25,24 +25,26 @@ KINDS = (CALENDAR, ITEM, CLAIM)
 
 def held(tx: sa.Connection) -> Mapping[str, int]:
     """Epoch of each kind of reference, kept from changing until this transaction ends (``FOR SHARE``)."""
-    query = sa.select(reference_epoch.c.kind, reference_epoch.c.epoch).order_by(reference_epoch.c.kind)
-    rows = tx.execute(query.with_for_update(read=True)).all()
+    rows = tx.execute(_HELD).all()
     if len(rows) < len(KINDS):
         _ensure(tx)
-        rows = tx.execute(query.with_for_update(read=True)).all()
+        rows = tx.execute(_HELD).all()
     return {row.kind: row.epoch for row in rows}
 
 
 def changed(tx: sa.Connection, kind: str) -> None:
     """Begin a change of references: waits for every judge at work, and makes the next one read anew."""
     _ensure(tx)
-    row = reference_epoch.c
-    tx.execute(sa.update(reference_epoch).where(row.kind == kind).values(epoch=row.epoch + 1))
+    tx.execute(_NEXT_EPOCH, {"kind": kind})
 
 
 def _ensure(tx: sa.Connection) -> None:
-    insert = "INSERT INTO reference_epoch (kind) SELECT unnest(CAST(:kinds AS text[])) ON CONFLICT DO NOTHING"
-    tx.execute(sa.text(insert), {"kinds": list(KINDS)})
+    tx.execute(_ENSURE, {"kinds": list(KINDS)})
+
+
+_HELD = sa.text("SELECT kind, epoch FROM reference_epoch ORDER BY kind FOR SHARE")
+_NEXT_EPOCH = sa.text("UPDATE reference_epoch SET epoch = epoch + 1 WHERE kind = :kind")
+_ENSURE = sa.text("INSERT INTO reference_epoch (kind) SELECT unnest(CAST(:kinds AS text[])) ON CONFLICT DO NOTHING")
 
 
 def judge_items_again(tx: sa.Connection, item_codes: Iterable[str]) -> None:
@@ -145,11 +147,13 @@ class ReferenceReader:
 
 
 def _items(tx: sa.Connection, codes: list[str]) -> dict[str, tuple[ItemVersion, ...]]:
-    c = item_event.c
-    wanted = sa.cast(codes, sa.ARRAY(sa.Text))
-    query = sa.select(c.item_code, c.item_version, c.event_type, c.occurred_at, c.body)
     records: dict[str, list[dict[str, Any]]] = {code: [] for code in codes}
-    for row in tx.execute(query.where(c.item_code == sa.any_(wanted))):
+    for row in tx.execute(_ITEMS, {"codes": codes}):
         own = {"item_version": row.item_version, "event_type": row.event_type, "occurred_at": row.occurred_at}
         records[row.item_code].append({**row.body, **own})
     return {code: item_versions(found) for code, found in records.items()}
+
+
+_ITEMS = sa.text(
+    "SELECT item_code, item_version, event_type, occurred_at, body FROM item_event WHERE item_code = ANY(:codes)"
+)

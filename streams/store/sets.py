@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
+from streams.store import bulk
 from streams.store.projection import Event
 
 BUCKETS = 64  # advisory locks of one transaction: few, because PostgreSQL keeps them in shared memory
@@ -41,12 +43,16 @@ def stored(tx: sa.Connection, table: sa.Table, key: str, values: Iterable[str]) 
     """
     keys = sorted(set(values))
     tx.execute(_SERIALISE, {"table": table.name, "keys": keys, "buckets": BUCKETS})
-    column = table.c[key]
-    query = sa.select(column, table.c.body).where(column == sa.any_(sa.cast(keys, sa.ARRAY(sa.Text))))
     found: dict[str, list[Body]] = {k: [] for k in keys}
-    for value, record in tx.execute(query.order_by(table.c.occurred_at, table.c.event_id)):
+    for value, record in tx.execute(_bodies(table, key), {"keys": keys}):
         found[value].append(record)
     return found
+
+
+@cache
+def _bodies(table: sa.Table, key: str) -> sa.Select[Any]:
+    query = sa.select(table.c[key], table.c.body).where(bulk.any_of(table.c[key], "keys"))
+    return query.order_by(table.c.occurred_at, table.c.event_id)
 
 
 _SERIALISE = sa.text(
@@ -57,7 +63,10 @@ _SERIALISE = sa.text(
 
 def replace(tx: sa.Connection, table: sa.Table, key: str, keys: Sequence[str], rows: Sequence[Body]) -> None:
     """Make ``rows`` all that ``table`` holds for ``keys``."""
-    from streams.store import bulk
-
-    tx.execute(sa.delete(table).where(table.c[key] == sa.any_(sa.cast(list(keys), sa.ARRAY(sa.Text)))))
+    tx.execute(_gone(table, key), {"keys": list(keys)})
     bulk.insert_new(tx, table, rows, ())
+
+
+@cache
+def _gone(table: sa.Table, key: str) -> sa.Delete:
+    return sa.delete(table).where(bulk.any_of(table.c[key], "keys"))

@@ -156,11 +156,13 @@ def _conflicts(tx: sa.Connection, table: sa.Table, repeated: Sequence[Event]) ->
     if not repeated:
         return []
     ids = [e.event_id for e in repeated]
-    query = sa.select(table.c.event_id, table.c.digest).where(
-        table.c.event_id == sa.any_(sa.cast(ids, sa.ARRAY(sa.Uuid)))
-    )
-    known = {row.event_id: row.digest for row in tx.execute(query)}
+    known = {row.event_id: row.digest for row in tx.execute(_digests(table), {"ids": ids})}
     return [Refused(e.carried, CONFLICT, e) for e in repeated if known[e.event_id] != e.digest]
+
+
+@cache
+def _digests(table: sa.Table) -> sa.Select[Any]:
+    return sa.select(table.c.event_id, table.c.digest).where(bulk.any_of(table.c.event_id, "ids"))
 
 
 def note_watermarks(tx: sa.Connection, seen: Iterable[tuple[int, int]]) -> None:
