@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import insert
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
 from streams.store import failpoints, inflight, quarantine
+from streams.store.applier import ADVANCE
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
 from streams.store.steps import bury, decode_rows
@@ -128,10 +129,6 @@ _LOCKED = sa.text(
     "SELECT topic, partition, next_offset FROM cursor WHERE processor = :processor AND (topic, partition) IN "
     "(SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]))) "
     "ORDER BY topic, partition FOR UPDATE"
-)
-_ADVANCE = sa.text(
-    "UPDATE cursor SET next_offset = :o, watermark = greatest(watermark, :w) "
-    "WHERE processor = :p AND topic = :t AND partition = :n"
 )
 
 
@@ -308,8 +305,12 @@ class Loop:
         for e in events:
             place = (e.carried.topic.name, e.carried.partition)
             seen[place] = max(seen[place], int(e.record["received_at"]))
-        moved = [{"t": p[0], "n": p[1], "o": c.end, "w": seen[p], "p": self.effect.name} for p, c in live.items()]
-        tx.execute(_ADVANCE, moved)
+        moved = [
+            {"processor": self.effect.name, "topic": place[0], "partition": place[1], "next_offset": chunk.end,
+             "watermark": seen[place]}
+            for place, chunk in live.items()
+        ]  # fmt: skip
+        tx.execute(ADVANCE, moved)
 
     def _patiently(self, stop: threading.Event, what: str, act: Callable[[], T]) -> T | None:
         """``act`` until it succeeds, waiting longer after each passing failure; None if told to stop."""

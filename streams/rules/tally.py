@@ -320,12 +320,12 @@ def named_ones() -> pl.Expr:
     return (pl.col("rater_name") != "") & ~pl.col("anonymous") & ~pl.col("is_default")
 
 
-def alert(bad: Rating, named: bool) -> dict[str, Any]:
-    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in, ``named`` or not; a function of its
+def alert(bad: Rating, by_name: bool) -> dict[str, Any]:
+    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in, ``by_name`` or not; a function of its
     event alone.
     """
     department, level, rule = _department(bad.department), _level_names()[str(bad.score)], data()["bad_rating"]
-    by = rule["named"] if named else ""
+    by = rule["named"] if by_name else ""
     text = rule["issued"].format(department=department, case_no=bad.case_no, level=level, named=by)
     return {
         **_about(bad),
@@ -336,7 +336,7 @@ def alert(bad: Rating, named: bool) -> dict[str, Any]:
         "summary": text,
         "revoked_reason_code": "",
         "evidence": [str(bad.event_id)],
-        "named": named,
+        "named": by_name,
     }
 
 

@@ -203,7 +203,7 @@ _INSERT_MISSING = sa.text(
     "INSERT INTO cursor (processor, topic, partition) SELECT :processor, :topic, p "
     "FROM unnest(CAST(:partitions AS integer[])) AS p ORDER BY p ON CONFLICT DO NOTHING"
 )
-_ADVANCE = sa.text(
+ADVANCE = sa.text(
     "UPDATE cursor SET next_offset = :next_offset, watermark = greatest(watermark, :watermark) "
     "WHERE processor = :processor AND topic = :topic AND partition = :partition"
 )
@@ -249,7 +249,7 @@ def _advance(tx: sa.Connection, projection: Projection, fresh: Lot, at: Mapping[
     watermarks = steps.take_watermarks(tx)
     moved = [p for p in position if position[p] != at[p]]
     tx.execute(
-        _ADVANCE,
+        ADVANCE,
         [
             {
                 "next_offset": position[p],
