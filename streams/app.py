@@ -8,10 +8,7 @@ so Faust keeps no tables, no transactions and no web server here.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +23,7 @@ from faust.types import TP
 from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.agents.line import Line
+from streams.fault import die
 from streams.store import inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient, reading
@@ -33,7 +31,6 @@ from streams.store.projection import Projection
 from streams.transport import Transport
 
 GROUP = "govbus"
-EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
 SESSION_S, HEARTBEAT_S, REQUEST_S = 6.0, 0.5, 60.0
 """6 s is the least that a broker allows by default. A worker hears at its next heartbeat that another one is back, and
 until then nobody has that one's partitions.
@@ -172,29 +169,6 @@ def _add_task(app: faust.App, name: str, work: Callable[[], Awaitable[None]]) ->
     app.task(task)
 
 
-def die(name: str, error: BaseException) -> None:
-    """End the process with exit code 70. Says where; not the message, which may hold personal data."""
-    while isinstance(error, SystemExit) and error.__context__ is not None:
-        error = error.__context__
-    frames = traceback.extract_tb(error.__traceback__)[-12:]
-    log.critical(
-        "fault: ending the process",
-        where=name,
-        error=type(error).__name__,
-        code=_code(error),
-        frames=[f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames],
-    )
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(EXIT_FAULT)
-
-
-def _code(error: BaseException) -> str:
-    """SQLSTATE of a database error, else the exit code or nothing."""
-    cause = getattr(error, "orig", error)
-    return str(getattr(cause, "sqlstate", None) or getattr(cause, "code", None) or "")
-
-
 async def end_offsets(app: faust.App, topic: str) -> Mapping[int, int]:
     """End offsets of this worker's partitions of ``topic``, asked now; empty if the broker does not
     answer.
@@ -218,6 +192,7 @@ async def _watch(app: faust.App, lines: Lines) -> None:
     """Read again from the cursor where a partition's lag stands though its line has nothing to do; end the
     process if that does not help: Faust can idle without an error (DESIGN §2, traps).
     """
+    consumer: Any = app.consumer
     since: dict[TP, tuple[int, float]] = {}
     while True:
         await asyncio.sleep(WATCH_EVERY_S)
@@ -232,7 +207,6 @@ async def _watch(app: faust.App, lines: Lines) -> None:
             raise Stuck(f"{len(stuck)} partitions have lag and no cursor moved for {END_AFTER_S:.0f} s")
         if stuck:
             log.warning("lag stands; reading again from the cursors", partitions=len(stuck))
-            consumer: Any = app.consumer
             consumer.reposition(stuck)
 
 

@@ -29,8 +29,10 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
 from streams import batches
+from streams.fault import die
 from streams.store import failpoints, inflight
 from streams.store.lot import Columns, gathered, size
 
@@ -167,6 +169,32 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = FETCH_WAIT_MS, FETCH_ENOUGH_BYTES
         return consumer
 
+    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
+        """What was fetched; nothing if that failed: positions stand, and the next attempt reads the same."""
+        try:
+            fetched: Mapping[Any, Any] = await super()._fetch_records(*args, **kwargs)
+        except KafkaError as error:
+            log.warning("a fetch failed; trying again", why=type(error).__name__)
+            await asyncio.sleep(REST_S)
+            return {}
+        return fetched
+
+    async def keep_member(self) -> None:
+        """Join the group again if aiokafka's coordinator failed: it stands still, without a heartbeat, until someone has
+        asked it for the error, and Faust does not ask. Raises that error if one of its tasks has ended for good.
+        """
+        consumer = self._ensure_consumer()
+        coordinator = consumer._coordinator
+        try:
+            coordinator.check_errors()
+        except KafkaError as error:
+            if coordinator._coordination_task.done():
+                raise
+            log.warning("membership failed; joining the group again", why=type(error).__name__)
+            coordinator.request_rejoin()
+        if consumer._fetcher.error_future.done():
+            consumer._fetcher.error_future.result()
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Mirror ``offsets`` if the broker takes them; if not, the next time will do, for truth is in SQL."""
         assigned = self.assignment()
@@ -222,6 +250,16 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         if kept:
             failpoints.reach("worker.after_fetch")
         return {tp: self._chunk(tp, batch) for tp, batch in kept.items()}
+
+    @Service.task
+    async def _keep_member(self) -> None:
+        """Be in the group again whenever that failed; ends the process if that cannot be."""
+        while not self.should_stop:
+            await self.sleep(REST_S)
+            try:
+                await self._thread.call_thread(self._thread.keep_member)
+            except KafkaError as error:  # Faust would log it and stand still
+                die("transport", error)
 
     def _rests(self, tp: TP) -> bool:
         rest = self._resting.get(tp)

@@ -40,7 +40,8 @@ def run(
     ``bootstrap`` is ``host:port[,host:port]``, ``database_url`` a SQLAlchemy URL; ``more`` goes to ``create_app``.
     """
     from streams.agents import projections
-    from streams.app import create_app, die
+    from streams.app import create_app
+    from streams.fault import die
     from streams.store import quarantine
     from streams.store.engine import connect
 

@@ -20,6 +20,7 @@ from confluent_kafka import Producer
 
 from schemas import envelope
 from schemas.topics import LICENCE, TICKET, Topic
+from streams.fault import EXIT_FAULT
 from streams.store import outbox
 from streams.store.tables import cursor, dead_letter, licence, ticket_event
 
@@ -58,10 +59,10 @@ def workers(bus: Any, count: int, home: Path) -> Iterator[list[subprocess.Popen[
             process.wait()
 
 
-def launch(bus: Any, home: Path) -> subprocess.Popen[bytes]:
+def launch(bus: Any, home: Path, program: tuple[str, str] = ("-m", "streams")) -> subprocess.Popen[bytes]:
     """One worker process, its log in ``home/log``."""
     home.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "streams", "--kafka", bus.kafka, "--database-url", bus.database_url]
+    command = [sys.executable, *program, "--kafka", bus.kafka, "--database-url", bus.database_url]
     log = (home / "log").open("ab")
     return subprocess.Popen([*command, "--home", str(home), "--log-level", "INFO"], stdout=log, stderr=log)
 
@@ -135,6 +136,64 @@ def test_a_worker_told_to_stop_ends_with_zero_and_the_next_one_goes_on_where_it_
     with workers(bus, 1, tmp_path):
         produce(bus.kafka, LICENCE, [{**record, "event_type": "licence.revoked", "status_code": "03"}])
         wait_until(lambda: statuses(store) == ["REVOKED"], 180, "the revocation")
+
+
+FAILING = """
+import runpy
+from aiokafka.consumer.fetcher import Fetcher
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.errors import KafkaError
+
+def fails_once(owner, name, at, error):
+    real, calls = getattr(owner, name), []
+    async def call(self, *args):
+        calls.append(name)
+        if len(calls) == at:
+            print(name, "fails", flush=True)
+            raise error
+        return await real(self, *args)
+    setattr(owner, name, call)
+
+{0}
+runpy.run_module("streams", run_name="__main__")
+"""
+"""The worker, with a call of its Kafka client that fails once."""
+
+REFUSED = """
+fails_once(GroupCoordinator, "_perform_assignment", 1, KafkaError("UnknownServerError"))
+fails_once(GroupCoordinator, "_do_heartbeat", 6, KafkaError("UnknownServerError"))
+"""
+UNABLE = 'fails_once(Fetcher, "_proc_fetch_request", 5, ValueError())'
+
+
+@pytest.mark.stack
+def test_a_worker_whose_group_refuses_it_joins_again(bus: Any, store: sa.Engine, tmp_path: Path) -> None:
+    produce(bus.kafka, TICKET, [ticket(1)])
+    process = launch(bus, tmp_path, ("-c", FAILING.format(REFUSED)))
+    try:
+        wait_until(lambda: said(tmp_path, "_do_heartbeat fails"), 180, "the sixth heartbeat")
+        wait_until(lambda: said(tmp_path, "joining the group again", 2), 180, "both joins")
+        produce(bus.kafka, TICKET, [ticket(n) for n in range(2, 40)])
+        wait_until(lambda: count(store, ticket_event) == 39, 180, "every event")
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.stack
+def test_a_worker_that_can_fetch_no_more_ends_and_says_where(bus: Any, tmp_path: Path) -> None:
+    process = launch(bus, tmp_path, ("-c", FAILING.format(UNABLE)))
+    try:
+        assert process.wait(180) == EXIT_FAULT
+        assert said(tmp_path, "_keep_member")
+    finally:
+        process.kill()
+
+
+def said(home: Path, text: str, times: int = 1) -> bool:
+    """Whether the worker's log has ``text`` that often."""
+    return (home / "log").read_text().count(text) >= times
 
 
 def statuses(store: sa.Engine) -> list[str]:
