@@ -180,8 +180,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return fetched
 
     async def keep_member(self) -> None:
-        """Join the group again if aiokafka's coordinator failed: it stands still, without a heartbeat, until someone has
-        asked it for the error, and Faust does not ask. Raises that error if one of its tasks has ended for good.
+        """Join the group again if aiokafka's coordinator failed: it stands still, without a heartbeat, until someone
+        has asked it for the error, and Faust does not ask. Raises that error if one of its tasks has ended for good.
         """
         consumer = self._ensure_consumer()
         coordinator = consumer._coordinator
@@ -251,7 +251,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             failpoints.reach("worker.after_fetch")
         return {tp: self._chunk(tp, batch) for tp, batch in kept.items()}
 
-    @Service.task
+    @Service.task  # type: ignore[untyped-decorator]
     async def _keep_member(self) -> None:
         """Be in the group again whenever that failed; ends the process if that cannot be."""
         while not self.should_stop:

@@ -168,13 +168,14 @@ UNABLE = 'fails_once(Fetcher, "_proc_fetch_request", 5, ValueError())'
 
 @pytest.mark.stack
 def test_a_worker_whose_group_refuses_it_joins_again(bus: Any, store: sa.Engine, tmp_path: Path) -> None:
-    produce(bus.kafka, TICKET, [ticket(1)])
+    before, later = count(store, ticket_event), 100_000
+    produce(bus.kafka, TICKET, [ticket(later)])
     process = launch(bus, tmp_path, ("-c", FAILING.format(REFUSED)))
     try:
         wait_until(lambda: said(tmp_path, "_do_heartbeat fails"), 180, "the sixth heartbeat")
         wait_until(lambda: said(tmp_path, "joining the group again", 2), 180, "both joins")
-        produce(bus.kafka, TICKET, [ticket(n) for n in range(2, 40)])
-        wait_until(lambda: count(store, ticket_event) == 39, 180, "every event")
+        produce(bus.kafka, TICKET, [ticket(later + n) for n in range(1, 40)])
+        wait_until(lambda: count(store, ticket_event) == before + 40, 180, "every event")
         assert process.poll() is None
     finally:
         process.kill()
