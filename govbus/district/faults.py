@@ -6,7 +6,7 @@ Every malformed row has exactly one fault and an identity of its own: refusing i
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from schemas.topics import BEHAVIOUR, CASE, LICENCE, RATING, Topic
 
 DAY_MS = 86_400_000
 Spoil = Callable[[dict[str, Any]], dict[str, Any]]
+Harmless = Mapping[Topic, Sequence[Row]]
 SPOILERS: tuple[tuple[Topic, str, Spoil], ...] = (
     (CASE, "unknown_department", lambda r: {**r, "department": "HS-NOSUCH"}),
     (CASE, "missing_field", lambda r: {k: v for k, v in r.items() if k != "item_code"}),
@@ -94,18 +95,24 @@ def conflicts(rng: random.Random, rows: list[Row], share: float) -> list[Row]:
 
 def malformed(rng: random.Random, rows: list[Row], count: int) -> list[Row]:
     """``count`` rows with one fault each, all kinds in turn."""
-    return [_spoil(rng, rows, number) for number in range(count)]
+    good = harmless(rows)
+    return [_spoil(rng, good, number) for number in range(count)]
 
 
-def _spoil(rng: random.Random, rows: list[Row], number: int) -> Row:
+def _spoil(rng: random.Random, good: Harmless, number: int) -> Row:
     topic, reason, spoil = SPOILERS[number % len(SPOILERS)]
-    row = fresh(rng, rows, topic, f"BAD{number:06d}")
+    row = fresh(rng, good, topic, f"BAD{number:06d}")
     return replace(row, record=spoil(dict(row.record)), outcome="refused", reason=reason)
 
 
-def fresh(rng: random.Random, rows: list[Row], topic: Topic, mark: str) -> Row:
+def harmless(rows: Sequence[Row]) -> Harmless:
+    """The rows of which another one can be made, by topic: those that change nothing of what went before."""
+    return {t: [r for r in rows if r.topic is t and r.record["event_type"] == kind] for t, kind in HARMLESS.items()}
+
+
+def fresh(rng: random.Random, good: Harmless, topic: Topic, mark: str) -> Row:
     """A good row of ``topic`` whose identity nobody else has."""
-    row = rng.choice([r for r in rows if r.topic is topic and r.record["event_type"] == HARMLESS[topic]])
+    row = rng.choice(good[topic])
     record = {**row.record, FRESH[topic]: mark}
     if topic is LICENCE:
         record["family"] = f"{record['type_code']}/{record['issuer_code']}/{mark}"
@@ -115,8 +122,9 @@ def fresh(rng: random.Random, rows: list[Row], topic: Topic, mark: str) -> Row:
 def poison(rng: random.Random, rows: list[Row], count: int) -> list[Poison]:
     """Duplicates of good records, and fresh records damaged in every way, all straight into the log."""
     twice = [Poison("duplicate", row) for row in rng.sample(rows, min(count, len(rows)))]
+    good = harmless(rows)
     damaged = [
-        Poison(kind, fresh(rng, rows, rng.choice((CASE, RATING)), f"RAW{number:06d}"))
+        Poison(kind, fresh(rng, good, rng.choice((CASE, RATING)), f"RAW{number:06d}"))
         for number, kind in enumerate(POISONS * max(1, count // len(POISONS)))
     ]
     return twice + damaged
