@@ -206,10 +206,10 @@ def _troubles(rng: random.Random, rows: Sequence[Row]) -> list[Row]:
 
 
 def _refused(rng: random.Random, rows: Sequence[Row]) -> list[Row]:
-    harmless = {r.topic for r in rows if r.record["event_type"] == faults.HARMLESS.get(r.topic)}
-    spoilers = [s for s in faults.SPOILERS if s[0] in harmless]
+    good = faults.harmless(rows)
+    spoilers = [s for s in faults.SPOILERS if good[s[0]]]
     if not spoilers:
         return []
     topic, reason, spoil = rng.choice(spoilers)
-    row = faults.fresh(rng, list(rows), topic, f"BAD{rng.randrange(10**6):06d}")
+    row = faults.fresh(rng, good, topic, f"BAD{rng.randrange(10**6):06d}")
     return [replace(row, record=spoil(dict(row.record)), outcome="refused", reason=reason)]
