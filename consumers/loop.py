@@ -21,9 +21,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
 from sqlalchemy.dialects.postgresql import insert
 
-from schemas.errors import Fault, Rejected, Retryable
+from schemas.errors import Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
-from streams.store import failpoints, inflight, quarantine
+from streams.store import failpoints, inflight, quarantine, unfit
 from streams.store.applier import ADVANCE
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
@@ -250,8 +250,8 @@ class Loop:
             live = {p: c for p, c in chunks.items() if p not in rewinds and c.end > cursors[p]}
             fresh = [r for p in sorted(live) for r in live[p].carried if r.offset >= cursors[p]]
             events, refused = decode_rows(fresh)
-            refused = [*refused, *self._apply(tx, events)]
             bury(tx, refused)
+            self._apply(tx, events)
             failpoints.reach("consume.after_effect")
             self._advance(tx, live, events)
             failpoints.reach("consume.after_cursor")
@@ -261,26 +261,33 @@ class Loop:
             quarantine.dismiss()
         return rewinds
 
-    def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> list[Refused]:
-        """The effect of all events; if one of them cannot be stored, of each alone, refusing the culprit."""
+    def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        """The effect of all events; if it fails at one of them, of each alone, burying the culprit."""
         try:
             with tx.begin_nested():
                 self.effect.apply(tx, events)
-            return []
-        except (Rejected, sa.exc.DataError, ValueError):
-            return [r for e in events if (r := self._apply_one(tx, e)) is not None]
+        except unfit.NOT_THE_RECORDS:
+            raise
+        except Exception as error:
+            if passes(error):
+                raise
+            for event in events:  # each is buried before the next: the dead letters are counted
+                bury(tx, self._refused(tx, event))
 
-    def _apply_one(self, tx: sa.Connection, event: Event) -> Refused | None:
-        """The effect of one event, or why it cannot have one."""
+    def _refused(self, tx: sa.Connection, event: Event) -> list[Refused]:
+        """Nothing once ``event`` has had its effect; else the event, and why it cannot have one."""
         try:
             with tx.begin_nested():
                 self.effect.apply(tx, [event])
         except Rejected as error:
-            return Refused(event.carried, error.faults[0], event)
-        except (sa.exc.DataError, ValueError) as error:
-            text = f"{self.effect.name} cannot store it: {type(error).__name__}"
-            return Refused(event.carried, Fault("rule_failed", "", text), event)
-        return None
+            return [Refused(event.carried, error.faults[0], event)]
+        except unfit.NOT_THE_RECORDS:
+            raise
+        except Exception as error:
+            if passes(error):
+                raise
+            return [Refused(event.carried, unfit.fault(tx, self.effect.name, event.carried, error), event)]
+        return []
 
     def _lock(
         self, tx: sa.Connection, places: Sequence[Place], starts: Mapping[Place, int] | None = None

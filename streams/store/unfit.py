@@ -68,13 +68,18 @@ def _bury(
     engine: sa.Engine, projection: Projection, one: Carried, since: Mapping[int, int], error: Exception
 ) -> Applied:
     with reading(engine).connect() as tx:
-        if tx.execute(_BURIED).scalar_one() >= MOST:
-            raise error
+        found = fault(tx, projection.name, one, error)
+    return apply_batch(engine, _Burying(projection, found), [one], since)
+
+
+def fault(tx: sa.Connection, processor: str, one: Carried, error: Exception) -> Fault:
+    """Why ``one``, at which ``processor`` ended with ``error``, is a dead letter; raises that if there are ``MOST``."""
+    if tx.execute(_BURIED).scalar_one() >= MOST:
+        raise error
     where = place(error)
-    log.error("a rule failed; its record is a dead letter", processor=projection.name, topic=one.topic.name,
+    log.error("a rule failed; its record is a dead letter", processor=processor, topic=one.topic.name,
               partition=one.partition, offset=one.offset, where=where)  # fmt: skip
-    fault = Fault("rule_failed", "", f"{projection.name}: {where}", MEND)
-    return apply_batch(engine, _Burying(projection, fault), [one], since)
+    return Fault("rule_failed", "", f"{processor}: {where}", MEND)
 
 
 class _Burying:

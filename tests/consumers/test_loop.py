@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from consumers import loop
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import RATING
+from streams.store import unfit
 from streams.store.projection import Event
 
 pytestmark = pytest.mark.stack
@@ -24,8 +25,8 @@ class Notes:
     topics = (RATING,)
     patience_ms = 0
 
-    def __init__(self, fails: Sequence[Exception] = (), hates: str = "") -> None:
-        self.fails, self.hates, self.calls = list(fails), hates, 0
+    def __init__(self, fails: Sequence[Exception] = (), hates: str = "", breaks: str = "") -> None:
+        self.fails, self.hates, self.breaks, self.calls = list(fails), hates, breaks, 0
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         self.calls += 1
@@ -34,7 +35,9 @@ class Notes:
         for event in events:
             case = event.record["case_no"]
             if case == self.hates:
-                raise Rejected(Fault("rule_failed", "case_no", "cannot be stored"))
+                raise Rejected(Fault("missing_field", "case_no", "cannot be stored"))
+            if self.breaks and case.startswith(self.breaks):
+                raise KeyError(case)
             change = "INSERT INTO note VALUES (:c, 1) ON CONFLICT (c) DO UPDATE SET n = note.n + 1"
             tx.execute(sa.text(change), {"c": case})
 
@@ -118,23 +121,36 @@ def test_what_passes_is_waited_for_and_nothing_is_lost(notes: Any, make_rating: 
     assert effect.calls == 3
 
 
-def test_a_record_that_cannot_be_stored_is_buried_and_its_neighbours_are_not(
+def test_a_record_that_is_refused_or_that_breaks_the_effect_is_buried_and_its_neighbours_are_not(
     notes: Any, make_rating: Any, wait_until: Any
 ) -> None:
-    publish(notes, make_rating, ["good1", "bad", "good2"])
+    publish(notes, make_rating, ["good1", "bad", "good2", "secret", "good3"])
     notes.send_raw(RATING, b"x", b"torn")
-    stop, thread = running(notes, Notes(hates="bad"))
-    wait_until(lambda: noted(notes)[0] == 2 and notes.scalar("SELECT count(*) FROM dead_letter") == 2)
+    stop, thread = running(notes, Notes(hates="bad", breaks="secret"))
+    wait_until(lambda: noted(notes)[0] == 3 and notes.scalar("SELECT count(*) FROM dead_letter") == 3)
     stop.set()
     thread.join(10)
-    reasons = {r for (r,) in notes.engine.connect().execute(sa.text("SELECT reason FROM dead_letter"))}
-    assert reasons == {"rule_failed", "bad_framing"}
+    with notes.engine.connect() as tx:
+        told = {str(r): str(t) for r, t in tx.execute(sa.text("SELECT reason, text FROM dead_letter"))}
+    assert told.keys() == {"missing_field", "rule_failed", "bad_framing"}
+    assert told["rule_failed"].startswith("notes: KeyError in test_loop.py")
+    assert "secret" not in told["rule_failed"]
+
+
+def test_an_effect_that_breaks_too_often_leaves_the_loop(
+    notes: Any, make_rating: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfit, "MOST", 1)
+    publish(notes, make_rating, ["broken1", "broken2", "good"])
+    with pytest.raises(KeyError):
+        loop.Loop(notes.engine, notes.kafka, Notes(breaks="broken")).run(threading.Event())
+    assert notes.scalar("SELECT count(*) FROM dead_letter") == 0
 
 
 def test_an_error_that_waiting_cannot_mend_leaves_the_loop(notes: Any, make_rating: Any) -> None:
     publish(notes, make_rating, ["a"])
-    with pytest.raises(RuntimeError, match="broken"):
-        loop.Loop(notes.engine, notes.kafka, Notes(fails=[RuntimeError("broken")])).run(threading.Event())
+    with pytest.raises(NameError, match="broken"):
+        loop.Loop(notes.engine, notes.kafka, Notes(fails=[NameError("broken")])).run(threading.Event())
     assert noted(notes) == (0, 0)
     moved = (
         "SELECT count(*) FROM cursor c JOIN outbox o ON (o.topic, o.sent_partition) = (c.topic, c.partition)"

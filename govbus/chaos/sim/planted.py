@@ -43,7 +43,8 @@ def _cursor_then_effect(self: Loop, chunks: Mapping[Place, Chunk]) -> dict[Place
         events, refused = steps.decode_rows(fresh)
         self._advance(tx, {p: c for p, c in chunks.items() if c.end > cursors[p]}, events)
     with self.engine.begin() as tx:
-        steps.bury(tx, [*refused, *self._apply(tx, events)])
+        steps.bury(tx, refused)
+        self._apply(tx, events)
     return {}
 
 
