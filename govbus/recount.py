@@ -76,7 +76,7 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
 
 
 def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> None:
-    versions, odd_items = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
+    versions = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
     calendars = {(region, year): body for region, year, body in tx.execute(sa.text(_CALENDARS))}  # the last one stays
     open_in = cache(partial(offices, calendars))
     raw: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -87,7 +87,7 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
     for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED))):
         records = raw.get(row["case_no"], [])
         standing = _corrected(records)
-        why = _unfit(standing, row, versions, odd_items) if len(records) == row["events"] else "原始事件不在发布箱中"
+        why = _unfit(standing, row, versions) if len(records) == row["events"] else "原始事件不在发布箱中"
         if not why:
             why = _case(row, standing, versions.get(row["item_code"], ()), open_in(row["region"]), found)
         if why:
@@ -125,12 +125,8 @@ def _bounded(item: Item, day: date) -> Item:
     return replace(item, promise=min(item.promise, bound.limit.amount))
 
 
-def _unfit(
-    records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]], odd: set[str]
-) -> str:
+def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]]) -> str:
     """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
-    if row["item_code"] in odd:
-        return "不足一日而半日口径另定"
     if row["accepted_at"] is not None and row["item_code"] not in versions:
         return "事项未发布"
     if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
@@ -226,19 +222,14 @@ def _began(record: Record) -> int:
     return occurred if start is None else int(start)
 
 
-def items(told: Sequence[Any]) -> tuple[dict[str, tuple[Item, ...]], set[str]]:
-    """Item versions as the second reading knows them, of rows of ``item_event``, and the items whose limits it does not
-    count.
-    """
+def items(told: Sequence[Any]) -> dict[str, tuple[Item, ...]]:
+    """Item versions as the second reading knows them, of rows of ``item_event``."""
     versions: dict[str, list[Item]] = defaultdict(list)
-    odd: set[str] = set()
     withdrawn = {(r.item_code, r.item_version): _withdrawn(r) for r in told if r.event_type == WITHDRAWN}
     for row in told:
         body = row.body
         if row.event_type == WITHDRAWN:
             continue
-        if body["promise_limit"] < 1 and counting().half_day_mode != "BUSINESS_MINUTES":
-            odd.add(row.item_code)
         ends = [_date(body["cancelled_on"]), withdrawn.get((row.item_code, row.item_version))]
         item = Item(row.item_code, row.item_version, "", row.region, row.department, body["promise_limit"],
                     body["statutory_limit"], date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1,
@@ -246,7 +237,7 @@ def items(told: Sequence[Any]) -> tuple[dict[str, tuple[Item, ...]], set[str]]:
                     min((day for day in ends if day is not None), default=None))  # fmt: skip
         if not _contradicts_itself(item):
             versions[row.item_code].append(item)
-    return {code: tuple(sorted(v, key=lambda i: (i.effective_on, i.version))) for code, v in versions.items()}, odd
+    return {code: tuple(sorted(v, key=lambda i: (i.effective_on, i.version))) for code, v in versions.items()}
 
 
 def _withdrawn(told: Any) -> date:
@@ -270,8 +261,10 @@ Calendars = Mapping[tuple[str, int], Record]
 """Of each region and year the newest revision: ``days`` and ``hours`` as in ``reference.calendar.v1``."""
 
 
-def offices(calendars: Calendars, region: str) -> Offices:
-    """The offices of ``region``: its own calendar before its district's before the nation's."""
+def offices(calendars: Calendars, region: str, half_day: str | None = None) -> Offices:
+    """The offices of ``region``: its own calendar before its district's before the nation's. Less than a day is counted
+    by ``half_day``, else by the mode that is set.
+    """
 
     @cache
     def said(year: int) -> tuple[dict[str, bool], list[Record]]:
@@ -287,7 +280,7 @@ def offices(calendars: Calendars, region: str) -> Offices:
         fit = [s["sessions"] for s in spans if str(s["from_on"]) <= on <= str(s["to_on"] or on)]
         return sorted((s["opens"], s["closes"]) for s in fit[-1]) if fit else clock.SESSIONS
 
-    return Offices(hours, lambda year: bool(said(year)[0]))
+    return Offices(hours, lambda year: bool(said(year)[0]), half_day or counting().half_day_mode)
 
 
 def _raw(tx: sa.Connection, query: str, topic: Any) -> Iterator[Mapping[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
+from itertools import islice
 
 import chinese_calendar
 
@@ -75,11 +76,13 @@ class Deadlines:
 
 class Offices:
     """When offices are open, by ``hours``: from and to which minutes of a day, none on days off. ``published`` says
-    of which years the calendar is known.
+    of which years the calendar is known, ``half_day`` how less than a day is counted (§3.6 rule 2).
     """
 
-    def __init__(self, hours: Hours, published: Callable[[int], bool] = lambda _: True) -> None:
-        self._hours, self._published = hours, published
+    def __init__(
+        self, hours: Hours, published: Callable[[int], bool] = lambda _: True, half_day: str = "BUSINESS_MINUTES"
+    ) -> None:
+        self._hours, self._published, self._half_day = hours, published, half_day
         self._opened: dict[date, tuple[Span, ...]] = {}
         self._remembered = lru_cache(maxsize=262_144)(self._after)
 
@@ -136,8 +139,17 @@ class Offices:
         if amount <= 0:  # on the spot: until the office closes
             total = sum(c - max(o, opens) for o, c in self._open_on(day) if c > opens) / MINUTE
         else:
-            total = round(amount * {WORKING_DAY: self._minutes(day), HOUR: 60, MINUTES: 1}[unit])
+            total = self._part(opens, amount) if unit == WORKING_DAY else round(amount * {HOUR: 60, MINUTES: 1}[unit])
         return opens, total, 0.8 * total
+
+    def _part(self, opens: int, amount: float) -> int:
+        """Minutes of less than a working day: of that day's, of eight hours, or to the end of the next session."""
+        if self._half_day == "FIXED_4H":
+            return round(amount * 2 * 4 * 60)
+        if self._half_day == "SESSION":
+            this, following = islice((s for d in _days(day_of(opens)) for s in self._open_on(d) if s[1] > opens), 2)
+            return (this[1] - opens + following[1] - following[0]) // MINUTE
+        return round(amount * self._minutes(day_of(opens)))
 
     def _natural(self, begin: int, days: float, pauses: tuple[Span, ...]) -> int | None:
         """Calendar days from the day after acceptance, to the close of the last or of the next working day (§3.6 rule
