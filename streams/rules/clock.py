@@ -5,10 +5,9 @@ minutes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from streams.rules.calendar import DAY_MINUTES, Calendar
 from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY, Counting, HalfDayMode, Limit
@@ -29,8 +28,7 @@ class Warning(Struct, frozen=True):
 USUAL = Warning()
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True):
     """A limit laid on the calendar; local minutes. ``due`` or ``yellow`` None: an open pause comes before it.
 
     ``opened``: first minute that can count. ``budget``: minutes (office minutes, or natural ones for natural
@@ -70,10 +68,9 @@ def _closed(pauses: Iterable[Pause], stop: int | None) -> Iterator[Pause]:
 
 
 KEPT = 1 << 13
-"""Deadlines that a process remembers, about half a KB each: a case asks for the same ones again and again."""
+"""Deadlines that a process remembers, about half a KB each: cases ask for the same ones again and again."""
 
 
-@lru_cache(maxsize=KEPT)
 def deadline(
     calendar: Calendar,
     accepted: int,
@@ -92,9 +89,24 @@ def deadline(
     total = Limit(limit.amount + extension, limit.unit)
     if total.amount <= 0:  # on the spot is on the spot in any unit
         total = Limit(0.0, WORKING_DAY)
-    if total.unit in (NATURAL_DAY, MONTH):
-        return _natural(calendar, accepted, total, counting, pauses, warning)
-    return _business(calendar, accepted, total, counting, pauses, warning)
+    if not _opens_later(total):
+        return _deadline(calendar, accepted, total, counting, pauses, warning)
+    of_the_day = _deadline(calendar, accepted - accepted % DAY_MINUTES, total, counting, pauses, warning)
+    return structs.replace(of_the_day, accepted=accepted)
+
+
+def _opens_later(limit: Limit) -> bool:
+    """Whether a clock opens on a day after the acceptance, so that only the day of that matters (rules 1 and 6)."""
+    return limit.unit in (NATURAL_DAY, MONTH) or (limit.unit == WORKING_DAY and limit.amount >= 1)
+
+
+@lru_cache(maxsize=KEPT)
+def _deadline(
+    calendar: Calendar, accepted: int, limit: Limit, counting: Counting, pauses: Pauses, warning: Warning
+) -> Deadline:
+    if limit.unit in (NATURAL_DAY, MONTH):
+        return _natural(calendar, accepted, limit, counting, pauses, warning)
+    return _business(calendar, accepted, limit, counting, pauses, warning)
 
 
 def _business(
