@@ -261,4 +261,7 @@ _DUE = sa.text(
 )
 _RED = "kind = 'CARD' AND colour IN ('RED', 'RED_STATUTORY')"
 _REDS = sa.text(f"SELECT department, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}")
-_REDS_OF = sa.text(f"SELECT * FROM alert_life WHERE department = :department AND {_RED}")
+_REDS_OF = sa.text(
+    f"SELECT alert_id, issued_at, stage, out_at, {', '.join(ABOUT)} FROM alert_life "
+    f"WHERE department = :department AND {_RED}"
+)
