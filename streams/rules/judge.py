@@ -111,15 +111,11 @@ class CaseState(Struct, frozen=True):
         return self.events[-1].known_at if self.events else 0
 
     def dump(self) -> dict[str, Any]:
-        """What :meth:`load` reads back, and what no column has, for ``msgspec.json``."""
-        return {
-            "events": [_event_row(e) for e in self.events],
-            "alerts": self.alerts,
-            **self.dump_derived(),
-        }
+        """What :meth:`load` reads back, for ``msgspec.json``."""
+        return {"events": [_event_row(e) for e in self.events], "alerts": self.alerts}
 
     def dump_derived(self) -> dict[str, Any]:
-        """The part of :meth:`dump` that is another after a revised calendar, though nothing happened to the case."""
+        """What no column has and :meth:`load` does not need, for ``msgspec.json``."""
         return {
             "deemed": self.deemed,
             "used_minutes": self.used_minutes,

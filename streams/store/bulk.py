@@ -60,10 +60,10 @@ def upsert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     _write(tx, table, rows, f"({target}) DO UPDATE SET {sets}" if sets else "DO NOTHING", ())
 
 
-def merge(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Overwrite columns of rows that exist, by primary key; of a JSON document only the keys that are given."""
+def update(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Overwrite columns of rows that exist, by primary key."""
     if rows:
-        driver(tx).execute(_merging(table, tuple(rows[0])), _columns(table, rows))
+        driver(tx).execute(_updating(table, tuple(rows[0])), _columns(table, rows))
 
 
 def _write(
@@ -103,10 +103,10 @@ def _statement(table: sa.Table, names: tuple[str, ...], on_conflict: str, return
 
 
 @lru_cache(maxsize=256)
-def _merging(table: sa.Table, names: tuple[str, ...]) -> bytes:
+def _updating(table: sa.Table, names: tuple[str, ...]) -> bytes:
     keys = [c.name for c in table.primary_key]
     into, arrays = ", ".join(f'"{n}"' for n in names), ", ".join(f"%b::{_array(table.c[n])}" for n in names)
-    values = {n: f't."{n}" || s."{n}"::jsonb' if isinstance(table.c[n].type, JSONB) else f's."{n}"' for n in names}
+    values = {n: f's."{n}"' + ("::jsonb" if isinstance(table.c[n].type, JSONB) else "") for n in names}
     sets = ", ".join(f'"{n}" = {value}' for n, value in values.items() if n not in keys)
     same = " AND ".join(f't."{k}" = s."{k}"' for k in keys)
     return f'UPDATE "{table.name}" t SET {sets} FROM unnest({arrays}) AS s({into}) WHERE {same}'.encode()

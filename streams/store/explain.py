@@ -15,7 +15,7 @@ from streams.rules.clocks import Line
 from streams.rules.judge import CaseState, References
 from streams.store import groups as stored
 from streams.store import references
-from streams.store.tables import card, case_state, group_state
+from streams.store.tables import card, case_history, case_state, group_state
 
 FAR = 1 << 62
 
@@ -32,8 +32,9 @@ class Explained:
 
 def case(tx: sa.Connection, case_no: str) -> Explained:
     """A case by all that is known of it; raises ``Rejected`` if nothing is."""
-    text = sa.cast(case_state.c.state, sa.Text).label("text")
-    row = tx.execute(sa.select(case_state, text).where(case_state.c.case_no == case_no)).mappings().first()
+    text = sa.cast(case_history.c.folded, sa.Text).label("text")
+    both = sa.select(case_state, text).join(case_history, case_history.c.case_no == case_state.c.case_no)
+    row = tx.execute(both.where(case_state.c.case_no == case_no)).mappings().first()
     if row is None:
         raise Rejected(Fault("unknown_code", "case", "no event of this case was applied", "check its number"))
     events = CaseState.load(case_no, row["text"], None, {}).events

@@ -68,7 +68,7 @@ def events(tx: sa.Connection, keys: Sequence[str]) -> dict[str, dict[str, tuple[
     """The events of every member as they are stored, by group and case; to read, under no lock."""
     found: dict[str, dict[str, tuple[CaseEvent, ...]]] = {}
     for row in tx.execute(_EVENTS, {"keys": list(keys)}):
-        found.setdefault(row.group_key, {})[row.case_no] = CaseState.load(row.case_no, row.state, None, {}).events
+        found.setdefault(row.group_key, {})[row.case_no] = CaseState.load(row.case_no, row.folded, None, {}).events
     return found
 
 
@@ -126,7 +126,7 @@ def _derive(
 
 def _cases(tx: sa.Connection, numbers: list[str]) -> dict[str, CaseState]:
     rows = tx.execute(_CASES, {"cases": numbers})
-    return {row.case_no: CaseState.load(row.case_no, row.state, None, {}) for row in rows}
+    return {row.case_no: CaseState.load(row.case_no, row.folded, None, {}) for row in rows}
 
 
 def _write(tx: sa.Connection, derived: Sequence[tuple[GroupState, tuple[Decision, ...]]]) -> None:
@@ -194,10 +194,10 @@ _MEMBERS = sa.text(
     "ORDER BY group_key, case_no FOR UPDATE"
 )
 _EVENTS = sa.text(
-    "SELECT g.group_key, g.case_no, c.state::text FROM case_group g JOIN case_state c ON c.case_no = g.case_no "
+    "SELECT g.group_key, g.case_no, h.folded::text FROM case_group g JOIN case_history h ON h.case_no = g.case_no "
     "WHERE g.group_key = ANY(:keys)"
 )
-_CASES = sa.text("SELECT case_no, state::text FROM case_state WHERE case_no = ANY(:cases)")
+_CASES = sa.text("SELECT case_no, folded::text FROM case_history WHERE case_no = ANY(:cases)")
 _LET_BE = sa.text("UPDATE group_state SET next_check_at = NULL WHERE group_key = ANY(:keys)")
 _FRESH = sa.text(  # those that were read, and no other: a member may have joined since
     "UPDATE case_group g SET stale = false FROM unnest(CAST(:keys AS text[]), CAST(:cases AS text[])) AS t(k, c) "

@@ -19,7 +19,7 @@ from streams.store import bulk, cards, claims, groups, references
 from streams.store.failure import place
 from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, decode_rows, keep_new, say
-from streams.store.tables import case_event, case_state
+from streams.store.tables import case_event, case_history, case_state
 
 log = structlog.get_logger(__name__)
 BLOCK = 500
@@ -116,19 +116,22 @@ _PARTITIONS_DUE = sa.text(
     "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until)"
 )
 _DUE = sa.text(
-    "SELECT case_no, next_check_at, state::text FROM case_state c "
+    "SELECT case_no, next_check_at, folded::text FROM case_state c JOIN case_history USING (case_no) "
     "WHERE partition = :partition AND next_check_at <= :horizon AND NOT EXISTS (SELECT FROM outbox o "
     "WHERE o.topic = :topic AND o.key = c.case_no AND o.sent_at IS NULL) "
     "ORDER BY next_check_at LIMIT :block"  # as the index has it: after a revised calendar, all of a partition are due
 )
 _LET_BE = sa.text("UPDATE case_state SET next_check_at = NULL WHERE case_no = :case_no")
-_STATES = sa.text("SELECT case_no, next_check_at, state::text FROM case_state WHERE case_no = ANY(:cases)")
+_STATES = sa.text(
+    "SELECT case_no, next_check_at, folded::text FROM case_state JOIN case_history USING (case_no) "
+    "WHERE case_no = ANY(:cases)"
+)
 
 
 def _load(tx: sa.Connection, cases: list[str], rows: Sequence[sa.Row[Any]]) -> dict[str, CaseState]:
     spoken = cards.spoken(tx, cases)
     states = {
-        row.case_no: CaseState.load(row.case_no, row.state, row.next_check_at, spoken.get(row.case_no, {}))
+        row.case_no: CaseState.load(row.case_no, row.folded, row.next_check_at, spoken.get(row.case_no, {}))
         for row in rows
     }
     lost = spoken.keys() - states.keys()  # said before the state was emptied for a rebuild
@@ -140,6 +143,7 @@ class _Judged:
 
     def __init__(self) -> None:
         self._states: list[dict[str, Any]] = []
+        self._histories: list[dict[str, Any]] = []
         self._redated: list[dict[str, Any]] = []
         self._recarded: list[str] = []
         self._cards: list[dict[str, Any]] = []
@@ -152,6 +156,7 @@ class _Judged:
             self._redated.append(_derived_row(after))
         else:
             self._states.append(_state_row(partition, after))
+            self._histories.append({"case_no": after.case_no, "folded": after.dump()})
         if len(before.events) != len(after.events) or (before.next_check_at or 1) <= 0:
             self._told.append((partition, after))
         if before.alerts != after.alerts or (after.alerts and len(before.events) != len(after.events)):
@@ -165,7 +170,8 @@ class _Judged:
 
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, case_state, self._states)
-        bulk.merge(tx, case_state, self._redated)
+        bulk.upsert(tx, case_history, self._histories)
+        bulk.update(tx, case_state, self._redated)
         cards.replace(tx, self._recarded, self._cards)
         if self._saids:
             cards.remember(tx, self._spoken)
@@ -185,7 +191,6 @@ def _state_row(partition: int, state: CaseState) -> dict[str, Any]:
         "partition": partition,
         "region": state.region,
         "item_code": state.item_code,
-        "state": state.dump(),
         "counted_from": state.counted_from,
         "known_at": state.known_at,
     }

@@ -45,7 +45,7 @@ def moved(tx: sa.Connection, calendar: Publication, whom: Concern) -> Iterator[t
     epochs = references.held(tx)
     while rows := tx.execute(_CASES, {**references.asked(whom), "after": last, "block": BLOCK}).all():
         last = rows[-1].case_no
-        states = [CaseState.load(row.case_no, row.state, None, {}) for row in rows]
+        states = [CaseState.load(row.case_no, row.folded, None, {}) for row in rows]
         known = reader.read(tx, epochs, {e.item_code for state in states for e in state.events})
         found = [r for s in states for r in redated(s.case_no, s.events, known, calendar.received_at)]
         yield len(rows), found
@@ -75,7 +75,8 @@ _CONCERNED = sa.text(
     f"(SELECT count(*) FROM group_state WHERE {references.REGION})"
 )
 _CASES = sa.text(
-    f"SELECT case_no, state::text FROM case_state WHERE {references.WHOM} AND case_no > :after "
+    f"SELECT case_no, folded::text FROM case_state JOIN case_history USING (case_no) WHERE {references.WHOM} "
+    "AND case_no > :after "
     "ORDER BY case_no LIMIT :block"
 )
 _GROUPS = sa.text(

@@ -144,7 +144,7 @@ case_state = sa.Table(
     sa.Column("stopped_at", BIG),
     sa.Column("on_time", sa.Boolean),
     sa.Column("provisional", sa.Boolean, nullable=False),
-    sa.Column("state", JSONB, nullable=False),  # the whole folded state, see streams.rules.judge
+    sa.Column("state", JSONB, nullable=False),  # what no column has, see streams.rules.judge
     sa.Column("next_check_at", BIG),  # when a timer must look again; NULL: never; 0 or less: references changed
     # all days of the calendar that it depends on lie between these; NULL: no end is known
     sa.Column("counted_from", BIG, nullable=False, server_default="0"),
@@ -157,6 +157,13 @@ case_state = sa.Table(
         postgresql_where=sa.text("next_check_at IS NOT NULL"),
     ),
     sa.Index("ix_case_state_item", "item_code"),
+)
+
+case_history = sa.Table(  # beside case_state: a revised calendar rewrites all of that, and nothing of this
+    "case_history",
+    metadata,
+    sa.Column("case_no", TEXT, primary_key=True),
+    sa.Column("folded", JSONB, nullable=False),  # its events and alerts, see streams.rules.judge
 )
 
 case_group = sa.Table(  # which cases share a clock or are handled as one
@@ -529,9 +536,9 @@ receipt = sa.Table(  # one row a batch: the province's signed word
 )
 
 STATE_TABLES: tuple[sa.Table, ...] = (
-    item_event, calendar_event, case_event, case_state, case_group, group_state, card, rating_event, rating_claim,
-    rating_cell, licence_event, licence, resource_event, directory_entry, handling_event, handling, behaviour_event,
-    ticket_event, dead_letter,
+    item_event, calendar_event, case_event, case_state, case_history, case_group, group_state, card, rating_event,
+    rating_claim, rating_cell, licence_event, licence, resource_event, directory_entry, handling_event, handling,
+    behaviour_event, ticket_event, dead_letter,
 )  # fmt: skip
 """What a full replay must rebuild identically (columns ``partition`` and ``offset`` aside)."""
 

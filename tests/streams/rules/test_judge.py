@@ -621,7 +621,8 @@ def timed_references(draw: st.DrawFn) -> References:
 
 
 def seen(state: CaseState) -> str:
-    return json.encode([state.dump(), state.status, state.due_at, state.next_check_at, state.on_time]).decode()
+    columns = state.status, state.due_at, state.next_check_at, state.on_time
+    return json.encode([state.dump(), state.dump_derived(), *columns]).decode()
 
 
 def piecewise(data: st.DataObject, log: list[CaseEvent], known: References, end: int) -> CaseState:

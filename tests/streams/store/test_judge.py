@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, CASE, ITEM, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import applier, outbox
+from streams.store import applier, migrate, outbox
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
 from streams.store.schedule import ScheduleProjection
-from streams.store.tables import STATE_TABLES, card, case_state, dead_letter
+from streams.store.tables import STATE_TABLES, card, case_history, case_state, dead_letter
 from streams.store.tables import outbox as outbox_table
 
 pytestmark = pytest.mark.stack
@@ -247,8 +248,20 @@ def test_an_event_delivered_three_times_counts_once(
     once = case("accepted", "C-1", ACCEPTED)
     put(engine, judge, log, once, once)
     put(engine, judge, log, once)
-    state = rows(engine, sa.select(case_state.c.state))[0][0]
-    assert len(state["events"]) == 1
+    [(folded,)] = rows(engine, sa.select(case_history.c.folded))
+    assert len(folded["events"]) == 1
+
+
+def test_a_case_of_the_release_before_its_history_stood_apart_is_as_it_was(
+    engine: sa.Engine, log: Log, judge: JudgeProjection
+) -> None:
+    put(engine, judge, log, case("accepted", "C-1", ACCEPTED))
+    later = [rows(engine, sa.select(table)) for table in (case_state, case_history)]
+    with engine.begin() as tx:
+        command.downgrade(migrate.config(tx), "0005")
+        assert set(tx.execute(sa.text("SELECT state FROM case_state")).scalar_one()) > {"events", "alerts", "deemed"}
+        command.upgrade(migrate.config(tx), "head")
+    assert [rows(engine, sa.select(table)) for table in (case_state, case_history)] == later
 
 
 def test_the_applied_case_holds_no_personal_data(engine: sa.Engine, log: Log, judge: JudgeProjection) -> None:
@@ -258,7 +271,7 @@ def test_the_applied_case_holds_no_personal_data(engine: sa.Engine, log: Log, ju
         log,
         case("accepted", "C-1", ACCEPTED, applicant_name="张三", applicant_id="430903190001010015"),
     )
-    dump = str(rows(engine, sa.select(case_state)))
+    dump = str([rows(engine, sa.select(table)) for table in (case_state, case_history)])
     assert "张三" not in dump
     assert "430903190001010015" not in dump
 
