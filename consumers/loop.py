@@ -125,6 +125,11 @@ def passes(error: BaseException) -> bool:
     return is_transient(error)
 
 
+def _nobodys(error: Exception) -> bool:
+    """Whether no single event is at fault, so that another one would meet the same."""
+    return passes(error) or isinstance(error, unfit.NOT_THE_RECORDS)
+
+
 _LOCKED = sa.text(
     "SELECT topic, partition, next_offset FROM cursor WHERE processor = :processor AND (topic, partition) IN "
     "(SELECT * FROM unnest(CAST(:topics AS text[]), CAST(:partitions AS integer[]))) "
@@ -266,10 +271,8 @@ class Loop:
         try:
             with tx.begin_nested():
                 self.effect.apply(tx, events)
-        except unfit.NOT_THE_RECORDS:
-            raise
         except Exception as error:
-            if passes(error):
+            if _nobodys(error):
                 raise
             for event in events:  # each is buried before the next: the dead letters are counted
                 bury(tx, self._refused(tx, event))
@@ -281,10 +284,8 @@ class Loop:
                 self.effect.apply(tx, [event])
         except Rejected as error:
             return [Refused(event.carried, error.faults[0], event)]
-        except unfit.NOT_THE_RECORDS:
-            raise
         except Exception as error:
-            if passes(error):
+            if _nobodys(error):
                 raise
             return [Refused(event.carried, unfit.fault(tx, self.effect.name, event.carried, error), event)]
         return []

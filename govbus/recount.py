@@ -22,7 +22,7 @@ from govbus.district.model import Item, Story, Told
 from schemas import codec
 from schemas.topics import ALERT, CASE
 from streams.rules.calendar import NATION, date_of
-from streams.rules.limits import counting, policy
+from streams.rules.limits import Counting, counting, policy
 
 FETCH = 5_000
 FOREVER = 2**62
@@ -78,7 +78,7 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
 def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> None:
     versions = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
     calendars = {(region, year): body for region, year, body in tx.execute(sa.text(_CALENDARS))}  # the last one stays
-    open_in = cache(partial(offices, calendars))
+    open_in = cache(partial(offices, calendars, counting()))
     raw: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for number, record in enumerate(_raw(tx, _CASE_EVENTS, CASE), 1):
         raw[record["case_no"]].append(record)
@@ -261,9 +261,9 @@ Calendars = Mapping[tuple[str, int], Record]
 """Of each region and year the newest revision: ``days`` and ``hours`` as in ``reference.calendar.v1``."""
 
 
-def offices(calendars: Calendars, region: str, half_day: str | None = None) -> Offices:
-    """The offices of ``region``: its own calendar before its district's before the nation's. Less than a day is counted
-    by ``half_day``, else by the mode that is set.
+def offices(calendars: Calendars, how: Counting, region: str) -> Offices:
+    """The offices of ``region``: its own calendar before its district's before the nation's; ``how`` less than a day is
+    counted.
     """
 
     @cache
@@ -280,7 +280,7 @@ def offices(calendars: Calendars, region: str, half_day: str | None = None) -> O
         fit = [s["sessions"] for s in spans if str(s["from_on"]) <= on <= str(s["to_on"] or on)]
         return sorted((s["opens"], s["closes"]) for s in fit[-1]) if fit else clock.SESSIONS
 
-    return Offices(hours, lambda year: bool(said(year)[0]), half_day or counting().half_day_mode)
+    return Offices(hours, lambda year: bool(said(year)[0]), how.half_day_mode, how.fixed_half_day_minutes)
 
 
 def _raw(tx: sa.Connection, query: str, topic: Any) -> Iterator[Mapping[str, Any]]:

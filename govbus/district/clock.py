@@ -76,13 +76,18 @@ class Deadlines:
 
 class Offices:
     """When offices are open, by ``hours``: from and to which minutes of a day, none on days off. ``published`` says
-    of which years the calendar is known, ``half_day`` how less than a day is counted (§3.6 rule 2).
+    of which years the calendar is known, ``half_day`` how less than a day is counted (§3.6 rule 2), ``fixed`` the
+    minutes of half a day where they are fixed.
     """
 
     def __init__(
-        self, hours: Hours, published: Callable[[int], bool] = lambda _: True, half_day: str = "BUSINESS_MINUTES"
+        self,
+        hours: Hours,
+        published: Callable[[int], bool] = lambda _: True,
+        half_day: str = "BUSINESS_MINUTES",
+        fixed: int = 240,
     ) -> None:
-        self._hours, self._published, self._half_day = hours, published, half_day
+        self._hours, self._published, self._half_day, self._fixed = hours, published, half_day, fixed
         self._opened: dict[date, tuple[Span, ...]] = {}
         self._remembered = lru_cache(maxsize=262_144)(self._after)
 
@@ -143,9 +148,9 @@ class Offices:
         return opens, total, 0.8 * total
 
     def _part(self, opens: int, amount: float) -> int:
-        """Minutes of less than a working day: of that day's, of eight hours, or to the end of the next session."""
+        """Minutes of less than a working day: of that day's, of two fixed halves, or to the end of the next session."""
         if self._half_day == "FIXED_4H":
-            return round(amount * 2 * 4 * 60)
+            return round(amount * 2 * self._fixed)
         if self._half_day == "SESSION":
             this, following = islice((s for d in _days(day_of(opens)) for s in self._open_on(d) if s[1] > opens), 2)
             return (this[1] - opens + following[1] - following[0]) // MINUTE

@@ -59,7 +59,7 @@ class JudgeProjection:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
         epochs = references.held(tx)
         asked = {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK}
-        if due := sorted(tx.execute(_DUE, asked).all()):
+        if due := sorted(tx.execute(_DUE, asked).all()):  # by case, so that two runs write in the same order
             unfit = self._judge(tx, epochs, {row.case_no: (partition, []) for row in due}, due, horizon)
             _let_be(tx, unfit)
         more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)

@@ -10,13 +10,15 @@ from collections.abc import Iterable
 
 import sqlalchemy as sa
 
+from schemas.topics import INBOUND
 from streams.store import references
 from streams.store.tables import STATE_TABLES, cursor, dead_letter, stored
 
 
 def forget(engine: sa.Engine, processors: Iterable[str]) -> None:
     """Empty the state tables and the cursors of ``processors`` in one transaction; dead letters of rows refused
-    before the bus (INTAKE) and redriven ones stay, for the log knows nothing of them.
+    before the bus (INTAKE) and redriven ones stay, for the log knows nothing of them, and so do those of consumers,
+    which read nothing again.
 
     Waits for the transactions under way. A worker that goes on finds its cursor gone, reads back to the start
     of the log and folds everything again; nothing else need be told.
@@ -27,6 +29,7 @@ def forget(engine: sa.Engine, processors: Iterable[str]) -> None:
         for kind in references.KINDS:
             references.changed(tx, kind)
         tx.execute(sa.text(f"TRUNCATE {derived}"))
-        fresh = sa.and_(dead_letter.c.origin == "STREAM", dead_letter.c.redriven_at.is_(None))
+        read_again = dead_letter.c.topic.in_([topic.name for topic in INBOUND])
+        fresh = sa.and_(dead_letter.c.origin == "STREAM", dead_letter.c.redriven_at.is_(None), read_again)
         tx.execute(sa.delete(dead_letter).where(fresh))
         tx.execute(sa.delete(cursor).where(cursor.c.processor.in_(list(processors))))

@@ -75,9 +75,8 @@ _CONCERNED = sa.text(
     f"(SELECT count(*) FROM group_state WHERE {references.REGION})"
 )
 _CASES = sa.text(
-    f"SELECT case_no, folded::text FROM case_state JOIN case_history USING (case_no) WHERE {references.WHOM} "
-    "AND case_no > :after "
-    "ORDER BY case_no LIMIT :block"
+    "SELECT case_no, folded::text FROM case_state JOIN case_history USING (case_no) "
+    f"WHERE {references.WHOM} AND case_no > :after ORDER BY case_no LIMIT :block"
 )
 _GROUPS = sa.text(
     f"SELECT group_key, department FROM group_state WHERE {references.REGION} AND group_key > :after "

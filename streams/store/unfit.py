@@ -3,7 +3,7 @@
 A processor is a function of the log. Where it fails it would fail again after every restart, and all departments
 would wait for a release that can take one record. So the chunk is halved until the record stands alone; it becomes a
 dead letter with the reason ``rule_failed`` and the place in the program, and the cursor passes it. It stays in the
-log: ``govbus rebuild`` under a mended release applies it in its place.
+log: ``govbus rebuild`` under a mended release applies it in its place (a consumer: ``govbus dlq redrive``).
 
 What is no single record's fault still ends the process: a missing table, a missing module, too many such dead letters.
 """
@@ -29,7 +29,7 @@ NOT_THE_RECORDS = (
     sa.exc.ProgrammingError, sa.exc.InternalError, sa.exc.OperationalError, sa.exc.InterfaceError,
 )  # fmt: skip
 """What another record would meet as well, and what callers know how to take."""
-MEND = "report it; a release that can take it applies it from the log with govbus rebuild"
+MEND = "report it; under a release that can take it: govbus rebuild, or for a consumer govbus dlq redrive"
 _BURIED = sa.text("SELECT count(*) FROM dead_letter WHERE origin = 'STREAM' AND reason = 'rule_failed' AND field = ''")
 log = structlog.get_logger(__name__)
 

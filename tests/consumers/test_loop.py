@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from connectors import redrive
 from consumers import loop
+from schemas import examples
 from schemas.errors import Fault, Rejected, Retryable
-from schemas.topics import RATING
-from streams.store import unfit
+from schemas.topics import ALERT, RATING
+from streams.store import rebuild, unfit
 from streams.store.projection import Event
 
 pytestmark = pytest.mark.stack
@@ -135,6 +137,32 @@ def test_a_record_that_is_refused_or_that_breaks_the_effect_is_buried_and_its_ne
     assert told.keys() == {"missing_field", "rule_failed", "bad_framing"}
     assert told["rule_failed"].startswith("notes: KeyError in test_loop.py")
     assert "secret" not in told["rule_failed"]
+
+
+class Heeded(Notes):
+    """As ``Notes``, for a topic that only consumers read."""
+
+    topics = (ALERT,)
+
+
+def test_an_event_that_broke_an_effect_survives_a_rebuild_and_goes_again_under_a_mended_release(
+    notes: Any, wait_until: Any
+) -> None:
+    alert = dict(next(iter(examples.load(ALERT).values())))
+    notes.publish(ALERT, [alert])
+    notes.relay()
+    stop, thread = running(notes, Heeded(breaks=alert["case_no"]))
+    wait_until(lambda: notes.scalar("SELECT count(*) FROM dead_letter") == 1)
+    stop.set()
+    thread.join(10)
+    rebuild.forget(notes.engine, ["tally"])
+    [letter] = redrive.find(notes.engine, redrive.Wanted(reason="rule_failed"))
+    stop, thread = running(notes, Heeded())
+    assert redrive.redrive(notes.engine, letter).outcome == "sent again"
+    notes.relay()
+    wait_until(lambda: noted(notes) == (1, 1))
+    stop.set()
+    thread.join(10)
 
 
 def test_an_effect_that_breaks_too_often_leaves_the_loop(

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from connectors.intake.calendar import calendar_rows
 from govbus import recount
 from govbus.district.clock import MINUTE, day_of
+from streams.rules.clock import counting_in
 from streams.rules.judge import CaseState, fold
 from streams.rules.lifecycle import CaseEvent
+from streams.rules.limits import HalfDayMode, counting
 
 RULES = Path(__file__).parents[1] / "streams" / "rules"
 ZONE_MINUTES = 8 * 60
@@ -53,7 +56,8 @@ def test_the_recount_counts_like_the_clock_that_looks_at_every_minute(seed: int)
     nation, district = slow.calendars(rng, list(calendar_rows(occurred_at=0, department="HS-XZSPJ")))
     every = slow.Offices(nation, district)
     known = {(r["region"], r["year"]): r for r in (*nation, *district)}
-    own = {mode: recount.offices(known, "430903", mode) for mode in ("BUSINESS_MINUTES", "FIXED_4H", "SESSION")}
+    modes: tuple[HalfDayMode, ...] = ("BUSINESS_MINUTES", "FIXED_4H", "SESSION")
+    own = {mode: recount.offices(known, counting_in(counting(), mode), "430903") for mode in modes}
     judged = 0
     for _ in range(150):
         case = slow.random_case(rng)
@@ -67,11 +71,17 @@ def test_the_recount_counts_like_the_clock_that_looks_at_every_minute(seed: int)
     assert judged > 50
 
 
+def test_a_fixed_half_day_has_the_minutes_that_are_set() -> None:
+    how = structs.replace(counting_in(counting(), "FIXED_4H"), fixed_half_day_minutes=200)
+    said = recount.offices(CALENDARS, how, "430903").deadlines(judging.ms("2020-01-15 09:00"), 0.5)
+    assert said.due == judging.ms("2020-01-15 13:20")
+
+
 LIMITS = ((0.5, "1", None), (1, "1", 4), (5, "1", None), (20, "1", 23), (15, "2", None), (7, "3", None))
 DAYS = st.integers(-1, 3).map(lambda n: day_of(judging.FIRST) + timedelta(days=n))
 """Days about the acceptance of a case that is drawn."""
 CALENDARS = {("000000", row["year"]): row for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")}
-OFFICES = recount.offices(CALENDARS, "430903")
+OFFICES = recount.offices(CALENDARS, counting(), "430903")
 HOUR_MS = 3_600_000
 
 
