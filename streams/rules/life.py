@@ -9,6 +9,7 @@ follow is kept with its fault and becomes a finding; none is dropped.
 from __future__ import annotations
 
 import tomllib
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -16,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from streams.rules import cards, clock
-from streams.rules.calendar import Calendar, CalendarHistory, epoch_ms, minute_of
+from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
 from streams.rules.cards import RED, RED_STATUTORY, Alert, Ground, Knowledge
 from streams.rules.limits import Limit, counting
 
 HANDLING, ESCALATION = "HANDLING", "ESCALATION"
 UNKNOWN = "UNKNOWN"
-DAY_MS = 86_400_000
 Record = Mapping[str, Any]
 
 
@@ -56,12 +56,11 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """So many standing red cards of one case or department, within ``within_ms`` (None: ever), go to ``to``."""
+    """So many standing red cards of one case, or of one department in one month, go to ``to``."""
 
     rule_id: str
-    scope: str
+    rule_version: str
     reds: int
-    within_ms: int | None
     to: str
 
 
@@ -86,8 +85,7 @@ def process(kind: str) -> Process:
 def escalation(scope: str) -> Escalation:
     """The escalation rule of ``scope``: CASE or DEPARTMENT."""
     raw = next(e for e in _raw()["escalation"] if e["scope"] == scope)
-    days = raw.get("within_days")
-    return Escalation(raw["rule_id"], scope, raw["reds"], None if days is None else days * DAY_MS, raw["to"])
+    return Escalation(raw["rule_id"], raw["version"], raw["reds"], raw["to"])
 
 
 @cache
@@ -406,39 +404,44 @@ def _irregular(lived: Life, step: Step) -> Ground:
 # --- red after red --------------------------------------------------------------------------------
 
 
-def escalated(scope: str, key: str, lives: Iterable[Life], horizon: int) -> tuple[Alert, ...]:
-    """Escalations of one case or department (``key``) up to ``horizon``: whenever enough red cards stand together.
+def month_of(department: str, issued_at: int) -> str:
+    """``HS-ZJJ/2020-09``: the key under which a department's red cards of one month (Asia/Shanghai) stand together."""
+    return f"{department}/{date_of(minute_of(issued_at) // DAY_MINUTES):%Y-%m}"
 
-    Knowledge changes where a red card leaves the statistics; the cards after a full count begin a new one.
+
+def escalated(scope: str, key: str, lives: Iterable[Life], horizon: int) -> tuple[Alert, ...]:
+    """The escalation of a case, or of a department in a month (``key``), up to ``horizon``: said once, when enough red
+    cards stand together, and taken back when so many of them have left the statistics that too few stand.
     """
     rule = escalation(scope)
-    reds = sorted(
-        (e.word.issued_at, e.word.alert_id, e.out_at)
+    reds = {
+        (e.word.issued_at, e.word.alert_id): e.out_at
         for e in lives
         if e.word.kind == cards.CARD and e.word.colour in (RED, RED_STATUTORY) and e.word.issued_at <= horizon
-    )
+    }
     if len(reds) < rule.reds:
         return ()
-    begin = reds[0][0]
-    moments = sorted({begin, *(out for _, _, out in reds if out is not None and begin < out <= horizon)})
-    history = [Knowledge(at, _counts(rule, key, reds, at), (), 0, "alert_revoked") for at in moments]
+    standing = sorted(reds)
+    begin = standing[0][0]
+    leaving: dict[int, list[tuple[int, str]]] = {begin: []}
+    for red, out in reds.items():
+        if out is not None and out <= horizon:
+            leaving.setdefault(max(out, begin), []).append(red)
+    history = []
+    for at in sorted(leaving):
+        for red in leaving[at]:
+            del standing[bisect_left(standing, red)]
+        history.append(_full(rule, key, standing, at))
     return cards.alerts(key, history, horizon)[0]
 
 
-def _counts(rule: Escalation, key: str, reds: Sequence[tuple[int, str, int | None]], at: int) -> tuple[Ground, ...]:
-    """Full counts among the reds that stand at ``at`` or come later, in order of issue."""
-    grounds: list[Ground] = []
-    window: list[tuple[int, str]] = []
-    for issued, alert_id, out in reds:
-        if out is not None and out <= at:
-            continue
-        window = [w for w in window if rule.within_ms is None or issued - w[0] <= rule.within_ms]
-        window.append((issued, alert_id))
-        if len(window) == rule.reds:
-            ids = tuple(w[1] for w in window)
-            grounds.append(
-                Ground(ESCALATION, RED, rule.rule_id, _raw()["rule"]["version"], f"{key}/{ids[-1]}", issued, None, "",
-                       False, ids)
-            )  # fmt: skip
-            window = []
-    return tuple(grounds)
+def _full(rule: Escalation, key: str, standing: Sequence[tuple[int, str]], at: int) -> Knowledge:
+    """What is known at ``at`` of the red cards that have not left the statistics by then, in order of issue."""
+    first = standing[: rule.reds]
+    grounds = []
+    if len(first) == rule.reds:
+        ids = tuple(alert_id for _, alert_id in first)
+        grounds.append(
+            Ground(ESCALATION, RED, rule.rule_id, rule.rule_version, key, first[-1][0], None, "", False, ids)
+        )
+    return Knowledge(at, grounds, (), 0, "alert_revoked")

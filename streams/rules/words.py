@@ -102,12 +102,12 @@ def summary(alert: Alert, about: Mapping[str, Any]) -> str:
 
 def _escalation(alert: Alert, about: Mapping[str, Any]) -> str:
     scope = "CASE" if alert.rule_id == life.escalation("CASE").rule_id else "DEPARTMENT"
-    rule = life.escalation(scope)
+    rule, month = life.escalation(scope), alert.subject.rpartition("/")[2]
     return life.text(scope.lower()).format(
         case_no=about["case_no"],
         department=codesets.name(codesets.DEPARTMENTS, about["department"]),
         reds=rule.reds,
-        days=(rule.within_ms or 0) // life.DAY_MS,
+        month=month,
         to=codesets.name(codesets.DEPARTMENTS, rule.to),
     )
 

@@ -27,7 +27,7 @@ from streams.store.tables import alert_inbox, alert_life, desk_check
 log = structlog.get_logger(__name__)
 CASE, DEPARTMENT = "CASE", "DEPARTMENT"
 BLOCK = 500
-"""Cases and departments that one call of ``tick`` looks at."""
+"""Cases and departments' months that one call of ``tick`` looks at."""
 UNKNOWN: Mapping[str, Any] = {"region": "", "department": "", "item_code": "", "rule_id": "", "named": None}
 """What ``alert_life`` repeats of an alert, for one that nobody issued."""
 ABOUT = ("region", "department", "case_no", "item_code", "kind", "colour")
@@ -37,7 +37,9 @@ Remembered = Mapping[str, Mapping[str, Any]]
 
 
 def mark(tx: sa.Connection, scope: str, keys: Place) -> None:
-    """Have these cases or departments (key -> partition of ``oversight.handling.v1``) looked at again at once."""
+    """Have these cases, or months of departments (``life.month_of``), looked at again at once: key -> partition of
+    ``oversight.handling.v1``.
+    """
     if keys:
         order = sorted(keys)
         values = {"scope": scope, "keys": order, "partitions": [keys[k] for k in order]}
@@ -140,26 +142,29 @@ def _look_at_cases(
         else:
             lived[case_no] = lives
     sets.replace(tx, alert_life, "case_no", list(lived), [row for lives in lived.values() for row in lives])
-    mark(tx, DEPARTMENT, dict.fromkeys((d for d, _, _ in reds ^ _reds(tx, names)), partition))
+    months = {life.month_of(d, issued) for d, issued, _, _ in reds ^ _reds(tx, names)}
+    mark(tx, DEPARTMENT, dict.fromkeys(months, partition))
 
 
 def _look_at_department(
-    tx: sa.Connection, code: str, before: Remembered, horizon: int, partition: int, written: _Written
+    tx: sa.Connection, key: str, before: Remembered, horizon: int, partition: int, written: _Written
 ) -> None:
-    rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, {"department": code}).mappings()}
+    department, _, month = key.rpartition("/")
+    asked = {"department": department, "month": f"{month}-01"}
+    rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, asked).mappings()}
     try:
-        nearest, statements = _escalated(code, before, rows, horizon)
-        written.add(DEPARTMENT, code, partition, nearest, before, statements, rows)
+        nearest, statements = _escalated(key, before, rows, horizon)
+        written.add(DEPARTMENT, key, partition, nearest, before, statements, rows)
     except Exception as error:
-        written.let_be(DEPARTMENT, code, error)
+        written.let_be(DEPARTMENT, key, error)
 
 
 def _escalated(
-    code: str, before: Remembered, rows: Mapping[str, Mapping[str, Any]], horizon: int
+    key: str, before: Remembered, rows: Mapping[str, Mapping[str, Any]], horizon: int
 ) -> tuple[int | None, Sequence[words.Statement]]:
-    """When to look at a department again, and what is to be said of it."""
+    """When to look at a department's month again, and what is to be said of it."""
     lives = [Life(_word(r), r["stage"], out_at=r["out_at"]) for r in rows.values()]
-    alerts = life.escalated(DEPARTMENT, code, lives, horizon)
+    alerts = life.escalated(DEPARTMENT, key, lives, horizon)
     ahead = [t for one in lives for t in (one.word.issued_at, one.out_at) if t is not None and t > horizon]
     return min(ahead, default=None), words.differences(_spoken(before), alerts, horizon)
 
@@ -180,9 +185,9 @@ def _acts(tx: sa.Connection, cases: list[str]) -> dict[str, list[Act]]:
     return acts
 
 
-def _reds(tx: sa.Connection, cases: list[str]) -> set[tuple[str, str, int | None]]:
-    """(department, alert id, out of the statistics when) of the cases' red cards, as they are stored."""
-    return {(d, a, out) for d, a, out in tx.execute(_REDS, {"cases": cases})}
+def _reds(tx: sa.Connection, cases: list[str]) -> set[tuple[str, int, str, int | None]]:
+    """(department, issued when, alert id, out of the statistics when) of the cases' red cards, as they are stored."""
+    return {(d, issued, a, out) for d, issued, a, out in tx.execute(_REDS, {"cases": cases})}
 
 
 def _word(row: Mapping[str, Any]) -> Word:
@@ -259,9 +264,16 @@ _DUE = sa.text(
     "AND NOT EXISTS (SELECT FROM outbox o WHERE o.topic = :topic AND o.key = d.key AND o.sent_at IS NULL) "
     "ORDER BY scope, key LIMIT :block FOR UPDATE"
 )
+_BEGIN = (
+    "CAST(1000 * extract(epoch FROM (CAST(:month AS date) + interval '{} month') AT TIME ZONE 'Asia/Shanghai') "
+    "AS bigint)"
+)
 _RED = "kind = 'CARD' AND colour IN ('RED', 'RED_STATUTORY')"
-_REDS = sa.text(f"SELECT department, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}")
+_REDS = sa.text(
+    f"SELECT department, issued_at, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}"
+)
 _REDS_OF = sa.text(
     f"SELECT alert_id, issued_at, stage, out_at, {', '.join(ABOUT)} FROM alert_life "
-    f"WHERE department = :department AND {_RED}"
+    f"WHERE department = :department AND {_RED} "
+    f"AND issued_at >= {_BEGIN.format('0')} AND issued_at < {_BEGIN.format('1')}"
 )

@@ -428,11 +428,11 @@ alert_inbox = sa.Table(  # what the supervisor's desk has seen, one row an alert
     sa.Index("ix_alert_inbox_case", "case_no"),
 )
 
-desk_check = sa.Table(  # when a case's alerts or a department's red cards must be looked at again; no state
+desk_check = sa.Table(  # when alerts of a case, or red cards of a department's month, must be looked at again; no state
     "desk_check",
     metadata,
     sa.Column("scope", TEXT, primary_key=True),  # CASE or DEPARTMENT
-    sa.Column("key", TEXT, primary_key=True),
+    sa.Column("key", TEXT, primary_key=True),  # case_no, or "HS-ZJJ/2020-09"
     sa.Column("partition", sa.Integer, nullable=False),  # of oversight.handling.v1, by the key
     sa.Column("next_check_at", BIG),  # NULL: never; 0: something new is known
     sa.Column("said", JSONB, nullable=False, server_default="{}"),  # alert id -> what was last said of it

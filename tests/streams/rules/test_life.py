@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -264,13 +264,41 @@ def test_a_revoked_red_card_takes_the_escalation_with_it() -> None:
     )
 
 
-def test_five_red_cards_of_a_department_within_thirty_days_escalate_four_and_an_old_one_do_not() -> None:
-    days = ["2020-08-01", "2020-09-01", "2020-09-03", "2020-09-05", "2020-09-07"]
-    lives = [Life(card(f"{d} 11:00", alert_id=d, case_no=d), "ISSUED") for d in days]
-    assert life.escalated("DEPARTMENT", "HS-ZJJ", lives, ms("2020-12-01 09:00")) == ()
-    lives.append(Life(card("2020-09-20 11:00", alert_id="F"), "ISSUED"))
-    (found,) = life.escalated("DEPARTMENT", "HS-ZJJ", lives, ms("2020-12-01 09:00"))
-    assert (local_text(found.issued_at), found.evidence) == ("2020-09-20 11:00", (*days[1:], "F"))
+DAYS = ["2020-09-01", "2020-09-03", "2020-09-05", "2020-09-07", "2020-09-20", "2020-09-21"]
+
+
+def in_month(out: Mapping[str, str], days: Iterable[str] = DAYS) -> list[tuple[str, tuple[str, ...], str]]:
+    """When a department's month was escalated, on which evidence, and when that was taken back; ``out``: day of a
+    card -> when it left the statistics.
+    """
+    lives = [
+        Life(card(f"{d} 11:00", alert_id=d, case_no=d), "ISSUED", out_at=ms(out[d]) if d in out else None) for d in days
+    ]
+    found = life.escalated("DEPARTMENT", "HS-ZJJ/2020-09", lives, ms("2020-12-01 09:00"))
+    return [(local_text(a.issued_at), a.evidence, local_text(a.revoked_at)) for a in found]
+
+
+def test_the_fifth_red_card_of_a_department_in_a_month_escalates_and_the_sixth_not_again() -> None:
+    assert in_month({}, DAYS[:4]) == []
+    assert in_month({}) == [("2020-09-20 11:00", tuple(DAYS[:5]), "")]
+
+
+def test_a_department_is_escalated_as_long_as_five_red_cards_stand() -> None:
+    one_left = {"2020-09-05": "2020-09-22 09:00"}
+    assert in_month(one_left) == [("2020-09-20 11:00", tuple(DAYS[:5]), "")]
+    taken_back = ("2020-09-20 11:00", tuple(DAYS[:5]), "2020-09-23 09:00")
+    assert in_month({**one_left, "2020-09-21": "2020-09-23 09:00"}) == [taken_back]
+
+
+def test_a_red_card_that_left_before_the_sixth_came_makes_way_for_it() -> None:
+    first = ("2020-09-20 11:00", tuple(DAYS[:5]), "2020-09-20 15:00")
+    again = ("2020-09-21 11:00", ("2020-09-01", *DAYS[2:]), "")
+    assert in_month({"2020-09-03": "2020-09-20 15:00"}) == [first, again]
+
+
+def test_a_month_is_that_of_the_district_not_of_greenwich() -> None:
+    assert life.month_of("HS-ZJJ", ms("2020-10-01 00:00")) == "HS-ZJJ/2020-10"
+    assert life.month_of("HS-ZJJ", ms("2020-10-01 00:00") - 1) == "HS-ZJJ/2020-09"
 
 
 # --- knowledge alone ---

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from streams.store import migrate
-from streams.store.tables import metadata
+from streams.store.tables import alert_life, metadata
 
 pytestmark = pytest.mark.stack
 
@@ -31,3 +32,35 @@ def test_a_forgotten_column_is_noticed(engine: sa.Engine) -> None:
 def test_an_upgrade_may_be_repeated(database: str, engine: sa.Engine) -> None:
     migrate.upgrade(database)
     assert differences(engine) == []
+
+
+SAID = '{"seq": 1, "action": "ISSUED", "content": "…", "alert": ["%s", 1, "ESCALATION", "RED", "HS-ESC-DEPT", "1", '
+SAID += '"HS-ZJJ/x", null, "", false, ["r"], %d, null, ""], "about": {}}'
+SEPTEMBER, OCTOBER = 1_600_000_000_000, 1_602_000_000_000
+KEPT = sa.text("SELECT key, partition, next_check_at, (SELECT array_agg(s) FROM jsonb_object_keys(said) AS s) "
+               "FROM desk_check ORDER BY scope, key")  # fmt: skip
+
+
+def down(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        command.downgrade(migrate.config(tx), "0006")
+
+
+def test_what_was_said_of_a_department_moves_to_its_months_and_back(database: str, engine: sa.Engine) -> None:
+    down(engine)
+    said = "{" + f'"a": {SAID % ("a", SEPTEMBER)}, "b": {SAID % ("b", OCTOBER)}' + "}"
+    red = {c.name: "" for c in alert_life.c if not c.nullable}
+    red |= {"department": "HS-ZJJ", "kind": "CARD", "colour": "RED", "issued_at": SEPTEMBER, "dues": {}, "steps": []}
+    with engine.begin() as tx:
+        tx.execute(sa.insert(alert_life).values(red))
+        tx.execute(sa.text("INSERT INTO desk_check VALUES ('DEPARTMENT', 'HS-ZJJ', 3, NULL, CAST(:s AS jsonb)), "
+                           "('CASE', 'C1', 1, NULL, '{\"a\": \"HS-ESC-CASE\"}'), ('CASE', 'C2', 1, 7, '{}')"),
+                   {"s": said})  # fmt: skip
+    migrate.upgrade(database)
+    with engine.connect() as tx:
+        assert [tuple(r) for r in tx.execute(KEPT)] == [
+            ("C1", 1, 0, ["a"]), ("C2", 1, 7, None), ("HS-ZJJ/2020-09", 3, 0, ["a"]), ("HS-ZJJ/2020-10", 3, 0, ["b"]),
+        ]  # fmt: skip
+    down(engine)
+    with engine.connect() as tx:
+        assert [tuple(r) for r in tx.execute(KEPT)][2] == ("HS-ZJJ", 3, 0, ["a", "b"])
