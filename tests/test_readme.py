@@ -160,6 +160,8 @@ def test_every_address_of_the_provinces_manual_answers(demo: Demo) -> None:
 def test_what_the_demo_offers_to_look_at_works_and_ctrl_c_ends_it_well(demo: Demo) -> None:
     watched = demo.run(shlex.join([*_govbus(), "alerts", "watch", "--since", "beginning", "--count", "2"]))
     assert len(watched.splitlines()) == 2
+    listed = demo.run(shlex.join([*_govbus(), "alerts", "list", "--json"])).splitlines()
+    assert {json.loads(line)["kind"] for line in listed} >= {"CARD", "HANDLING"}, "nobody followed what became of the cards"
     assert "项" in demo.run(shlex.join([*_govbus(), "directory", "search", "业务"]))
     assert "malformed_avro" in demo.run(shlex.join([*_govbus(), "dlq", "list"]))
     assert demo.stop() == 0

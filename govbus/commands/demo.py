@@ -43,13 +43,14 @@ SETTLE_S = 240.0
 FIRST = (("worker", ("worker",)), ("relay", ("relay",)), ("alerts", ("consume", "--only", "alerts")))
 THEN = (
     ("province", ("province",)), ("directory", ("consume", "--only", "directory")), ("push", ("push",)),
+    ("desk", ("consume", "--only", "desk")),
 )  # fmt: skip
 THEN_NICE = 10
 """Whom nobody waits for steps back for the way from event to alert: all share a small server."""
 THEN_AFTER_S = 4.0
 """What nobody waits for at first starts later, so that the first alert is not held up by it."""
-LOOK_AROUND = ("govbus alerts watch", "govbus rollup show", "govbus directory search 业务", "govbus dlq list",
-               "govbus reconcile", "govbus status")  # fmt: skip
+LOOK_AROUND = ("govbus alerts watch", "govbus alerts list", "govbus rollup show", "govbus directory search 业务",
+               "govbus dlq list", "govbus reconcile", "govbus status")  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:

@@ -21,6 +21,7 @@ BAD_SQL = "SELECT count(*) FROM alert_inbox WHERE kind = 'BAD_RATING'"
 DEAD_SQL = "SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason"
 DUE_SQL = """SELECT (SELECT count(*) FROM case_state WHERE next_check_at <= :end) +
                     (SELECT count(*) FROM group_state WHERE next_check_at <= :end) +
+                    (SELECT count(*) FROM desk_check WHERE next_check_at <= :end) +
                     (SELECT count(*) FROM case_group WHERE stale) +
                     (SELECT count(*) FROM rating_claim_news)"""
 
@@ -102,7 +103,7 @@ class Settling:
             dirty = _dirty(tx)
             unacknowledged = waiting(tx)
         found = [f"{name}: {n:,} records behind" for name, n in self.lag().items()]
-        words = ((unsent, "events not yet sent"), (due, "cases due for a look"),
+        words = ((unsent, "events not yet sent"), (due, "cases, groups or alerts due for a look"),
                  (dirty, "rollups not yet said"),
                  (unacknowledged, "records not acknowledged by the province"))  # fmt: skip
         return [f"{n:,} {text}" for n, text in words if n] + found
