@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,7 +60,7 @@ class JudgeProjection:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
         epochs = references.held(tx)
         asked = {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK}
-        if due := sorted(tx.execute(_DUE, asked).all()):  # by case, so that two runs write in the same order
+        if due := sorted(tx.execute(_DUE, asked).all(), key=_case_no):  # two runs write in the same order
             unfit = self._judge(tx, epochs, {row.case_no: (partition, []) for row in due}, due, horizon)
             _let_be(tx, unfit)
         more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)
@@ -111,6 +112,7 @@ def _by_case(events: Sequence[Event]) -> dict[str, tuple[int, list[CaseEvent]]]:
     return cases
 
 
+_case_no = attrgetter("case_no")
 _PARTITIONS_DUE = sa.text(
     "SELECT partition FROM cursor AS at WHERE processor = :processor AND topic = :topic AND EXISTS "
     "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until)"
