@@ -102,7 +102,7 @@ def _case(
     state = oracle.course(told, row["horizon"], open_in)
     line = Deadlines(None, None)
     day = None if state.accepted is None else clock.day_of(state.accepted)
-    bound = tuple(_bounded(i, day) for i in versions if day is not None and _in_force(i, day))
+    bound = tuple(_bounded(i, day) for i in versions if day is not None and i.in_force(day))
     if bound and state.status != "VOID":
         line = oracle.limits(Story(row["case_no"], bound[0], bound, told), state, open_in)[0]
     if line.provisional:
@@ -111,10 +111,6 @@ def _case(
     on_time = (state.stopped or 0) < (line.due or 0) + clock.MINUTE if timed else None
     found.compare("办结与按时", row["case_no"], (row["on_time"], row["due_at"]), (on_time, line.due))
     return ""
-
-
-def _in_force(item: Item, day: date) -> bool:
-    return item.effective_on <= day and (item.cancelled_on is None or day < item.cancelled_on)
 
 
 def _bounded(item: Item, day: date) -> Item:

@@ -41,7 +41,7 @@ def story(rng: random.Random, case_no: str, versions: tuple[Item, ...], submitte
 
 def in_force(versions: tuple[Item, ...], accepted: int) -> Item:
     """The version in force on the day of acceptance (DOMAIN §2.2)."""
-    return [v for v in versions if v.effective_on <= clock.day_of(accepted)][-1]
+    return [v for v in versions if v.in_force(clock.day_of(accepted))][-1]
 
 
 def _life(rng: random.Random, versions: tuple[Item, ...], submitted: int) -> Iterator[Told]:

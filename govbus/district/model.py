@@ -61,6 +61,10 @@ class Item:
     cancelled_on: date | None = None
     """The first day on which it is no longer in force."""
 
+    def in_force(self, day: date) -> bool:
+        """Whether a case accepted on ``day`` may go by it (DOMAIN §2.2)."""
+        return self.effective_on <= day and (self.cancelled_on is None or day < self.cancelled_on)
+
 
 @dataclass(frozen=True, slots=True)
 class Told:

@@ -54,11 +54,11 @@ def tick(
     horizon: int,
 ) -> bool:
     """Derive the groups with a member in ``partition``, known up to ``horizon``; True if a full block was due."""
-    place = {"processor": processor, "topic": CASE.name, "partition": partition, "horizon": horizon}
-    if not tx.execute(_ANY_DUE, place).scalar_one():
+    asked = {"processor": processor, "topic": CASE.name, "partition": partition, "horizon": horizon}
+    if not tx.execute(_ANY_DUE, asked).scalar_one():
         return False
-    tx.execute(_KNOWN, place)
-    found = list(tx.execute(_DUE, {**place, "block": BLOCK}).scalars())
+    tx.execute(_KNOWN, asked)
+    found = list(tx.execute(_DUE, {**asked, "block": BLOCK}).scalars())
     mine = sorted(tx.execute(_LOCK, {"keys": found}).scalars())
     _derive(tx, reader, epochs, _members(tx, processor, mine))
     return len(mine) == BLOCK
