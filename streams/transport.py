@@ -36,7 +36,7 @@ from streams.fault import die
 from streams.store import failpoints, inflight
 from streams.store.lot import Columns, gathered, size
 
-FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 15, 64 * 1024
+FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 10, 64 * 1024
 """The broker answers a fetch when it has so much, or after so long: each answer costs over a millisecond here, whether
 it brings one record or a thousand, and one for each record would starve the thread that applies them."""
 SATURATED_PAUSE_S = 0.005
