@@ -161,7 +161,7 @@ def test_what_the_demo_offers_to_look_at_works_and_ctrl_c_ends_it_well(demo: Dem
     watched = demo.run(shlex.join([*_govbus(), "alerts", "watch", "--since", "beginning", "--count", "2"]))
     assert len(watched.splitlines()) == 2
     listed = demo.run(shlex.join([*_govbus(), "alerts", "list", "--json"])).splitlines()
-    assert {json.loads(line)["kind"] for line in listed} >= {"CARD", "HANDLING"}, "nobody followed what became of the cards"
+    assert {json.loads(line)["kind"] for line in listed} >= {"CARD", "HANDLING"}, "nobody follows the cards"
     assert "项" in demo.run(shlex.join([*_govbus(), "directory", "search", "业务"]))
     assert "malformed_avro" in demo.run(shlex.join([*_govbus(), "dlq", "list"]))
     assert demo.stop() == 0
