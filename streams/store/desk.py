@@ -149,9 +149,14 @@ def _look_at_cases(
 def _look_at_department(
     tx: sa.Connection, key: str, before: Remembered, horizon: int, partition: int, written: _Written
 ) -> None:
-    department, _, month = key.rpartition("/")
-    asked = {"department": department, "month": f"{month}-01"}
-    rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, asked).mappings()}
+    department, _, month = key.partition("/")
+    rows: dict[str, dict[str, Any]] = {}
+    if month:
+        asked = {"department": department, "month": f"{month}-01"}
+        rows = {r["alert_id"]: dict(r) for r in tx.execute(_REDS_OF, asked).mappings()}
+    else:  # marked by a consumer from before migration 0007: it meant all of the department's months
+        issued = tx.execute(_RED_ISSUED, {"department": department}).scalars()
+        mark(tx, DEPARTMENT, dict.fromkeys((life.month_of(department, at) for at in issued), partition))
     try:
         nearest, statements = _escalated(key, before, rows, horizon)
         written.add(DEPARTMENT, key, partition, nearest, before, statements, rows)
@@ -272,6 +277,7 @@ _RED = "kind = 'CARD' AND colour IN ('RED', 'RED_STATUTORY')"
 _REDS = sa.text(
     f"SELECT department, issued_at, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}"
 )
+_RED_ISSUED = sa.text(f"SELECT DISTINCT issued_at FROM alert_life WHERE department = :department AND {_RED}")
 _REDS_OF = sa.text(
     f"SELECT alert_id, issued_at, stage, out_at, {', '.join(ABOUT)} FROM alert_life "
     f"WHERE department = :department AND {_RED} "

@@ -255,6 +255,18 @@ def test_five_red_cards_of_one_department_in_a_month_go_to_the_leading_group(off
         assert tx.execute(sa.text(f"SELECT next_check_at {where}")).scalar_one() == ms("2020-09-25 11:00")
 
 
+def test_a_department_that_an_older_consumer_marked_has_its_months_looked_at(office: Bus) -> None:
+    office.hear(*(alert(f"{n}{RED[1:]}", "RED", "2020-09-21 11:00", case_no=f"{CASE}{n}") for n in range(5)))
+    office.tick("2020-09-25 11:00")
+    with office.engine.begin() as tx:
+        tx.execute(sa.text("DELETE FROM desk_check WHERE scope = 'DEPARTMENT'"))
+        desk.mark(tx, desk.DEPARTMENT, {"HS-ZJJ": 0})
+    office.tick("2020-09-25 11:00")
+    with office.engine.connect() as tx:
+        rows = tx.execute(sa.text("SELECT key, next_check_at, said <> '{}' FROM desk_check WHERE scope = 'DEPARTMENT'"))
+        assert sorted(map(tuple, rows)) == [("HS-ZJJ", None, False), ("HS-ZJJ/2020-09", None, True)]
+
+
 def test_a_calendar_that_comes_later_moves_what_is_due(engine: sa.Engine) -> None:
     """Without any calendar nothing is overdue; with it, it is."""
     office = Bus(engine)
