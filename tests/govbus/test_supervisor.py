@@ -145,9 +145,9 @@ def test_a_grown_log_is_set_aside_at_the_next_start(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("govbus.supervisor.LOG_LIMIT", 10)
     (tmp_path / "worker.log").write_text("x" * 11)
     with Supervisor([Child("worker", SLEEP)], tmp_path) as running:
-        assert wait_until(
-            lambda: running.log("worker").exists() and running.log("worker").read_text() == "up\n", 60
-        )
+        # the new log is opened after the old one was moved: between the two there is none
+        assert wait_until(lambda: (tmp_path / "worker.log.1").exists() and running.log("worker").exists(), 60)
+        assert wait_until(lambda: running.log("worker").read_text() == "up\n", 60)
     assert (tmp_path / "worker.log.1").read_text() == "x" * 11
 
 
