@@ -143,9 +143,10 @@ def _add(app: faust.App, line: Line) -> None:
         acks=False,  # cursors say what is done; Faust's own account would grow by every chunk for ever
     )  # fmt: skip
 
-    async def hand_over(chunks: Any) -> None:
-        async for chunk in chunks:
-            await line.put(chunk)
+    async def hand_over(messages: Any) -> None:
+        async for chunks in messages:
+            for chunk in chunks:
+                await line.put(chunk)
 
     app.agent(topic, name=line.projection.name)(hand_over)
     _add_task(

@@ -1,4 +1,5 @@
-"""Faust's Kafka transport, in chunks: one message is the consecutive records of one partition.
+"""Faust's Kafka transport, in chunks: a chunk is the consecutive records of one partition, a message all chunks of a
+topic that one fetch brought. A message costs Faust a fifth of a millisecond, however much it carries.
 
 Decides where reading starts (the SQL cursors) and what position each chunk was read from. It decides
 nothing about records, and Kafka's committed offsets are only a mirror of the cursors, for lag tools.
@@ -281,6 +282,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def _seek_as_wanted(self) -> bool:
         """Carry out the noted seeks; False if one failed (a rebalance is under way): they are noted again."""
+        if not self._wanted:
+            return True
         wanted, self._wanted = self._wanted, {}
         assigned = self.assignment()
         here = {tp: offset for tp, offset in wanted.items() if tp in assigned}
@@ -302,20 +305,25 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return chunk
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Yield one message per partition chunk; what is dropped here is found missing by the applier."""
+        """Yield one message per topic, its value a list of chunks; what is dropped here is found missing by the
+        applier.
+        """
         generation = self.app.consumer_generation_id
         chunks, _ = await self._wait_next_records(timeout)
-        for tp, chunk in (chunks or {}).items():
+        by_topic: dict[str, list[Chunk]] = {}
+        for chunk in (chunks or {}).values():
+            by_topic.setdefault(chunk.topic, []).append(chunk)
+        for together in by_topic.values():
             if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
-            yield tp, self._message(tp, chunk, generation)
+            yield TP(together[0].topic, together[0].partition), self._message(together, generation)
 
-    def _message(self, tp: TP, chunk: Chunk, generation: int) -> ConsumerMessage:
-        last = chunk.records[-1]
+    def _message(self, chunks: Sequence[Chunk], generation: int) -> ConsumerMessage:
+        """For Faust this is a record of the first chunk's partition."""
+        tp, last = TP(chunks[0].topic, chunks[0].partition), chunks[0].records[-1]
         return ConsumerMessage(
             tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type,
-            [], b"", chunk, None, 0, 0, tp, generation_id=generation,
+            [], b"", chunks, None, 0, 0, tp, generation_id=generation,
         )  # fmt: skip
 
     async def seek_to_committed(self) -> Mapping[TP, int]:

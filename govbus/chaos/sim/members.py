@@ -155,13 +155,6 @@ class Consumer(ChunkConsumer):
     should_stop = False
 
 
-class Monitor:
-    """Nobody looks at Faust's figures."""
-
-    def track_tp_end_offset(self, *_: Any) -> None:
-        """Nothing."""
-
-
 @dataclass
 class App:
     """What transport and watchdog ask of the Faust application."""
@@ -171,7 +164,6 @@ class App:
     consumer_generation_id: int = 0
     rebalancing: bool = False
     client_only: bool = False
-    monitor: Monitor = field(default_factory=Monitor)
 
 
 class Worker:
@@ -256,7 +248,8 @@ class Worker:
             async for tp, message in consumer.getmany(1.0):
                 mark = consumer._read_offset[tp]
                 if mark is None or message.offset > mark:
-                    self._hand_over(message.value)
+                    for chunk in message.value:
+                        self._hand_over(chunk)
                     consumer._read_offset[tp] = message.offset
 
     def _hand_over(self, chunk: Chunk) -> None:
