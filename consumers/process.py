@@ -10,6 +10,7 @@ from types import FrameType
 import structlog
 
 from consumers.loop import Effect, Loop
+from streams import heap
 from streams.store.engine import connect
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,7 @@ def together(work: Sequence[Work]) -> int:
             stop.set()
 
     _on_signals(stop)
+    heap.keep_small()
     threads = [threading.Thread(target=guarded, args=(act,), daemon=True) for act in work]
     for thread in threads:
         thread.start()

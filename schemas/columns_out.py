@@ -24,6 +24,8 @@ from schemas.envelope import CONTENT_TYPE, NAMESPACE
 from schemas.topics import Topic
 
 UNIT = "\x1f"
+NOTHING: dict[str, object] = {"string": "", "int": 0, "long": 0, "boolean": False}
+"""What stands in for an absent value while the present ones are written."""
 HEX = pl.Series([f"{b:02x}" for b in range(256)])
 UUID_TEXT = 36
 _HEX_PAIRS = np.array([list(f"{b:02x}".encode()) for b in range(256)], dtype=np.uint8)
@@ -131,7 +133,7 @@ def _quoted(text: pl.Expr) -> pl.Expr:
 def _whole(topic: Topic, records: pl.DataFrame) -> pl.DataFrame:
     """All fields of the contract in its order, absent ones with their defaults, days as numbers."""
     absent = {
-        name: pl.lit(pl.Series([default], dtype=pl.List(pl.String)) if default == [] else default)
+        name: pl.lit(pl.Series([[]], dtype=pl.List(pl.String))).first() if default == [] else pl.lit(default)
         for name, _, default in _fields(topic)
         if name not in records.columns
     }
@@ -197,7 +199,7 @@ def _nullable(null_at: int, kind: Any, values: pl.Series, most: int) -> pl.Expr:
     if values.null_count() == len(values):
         return pl.lit(none)
     column = pl.col(values.name)
-    filled = _present(kind, column.fill_null(0 if values.dtype.is_numeric() else ""), most)
+    filled = _present(kind, column.fill_null(NOTHING[kind]), most)
     return pl.when(column.is_null()).then(pl.lit(none)).otherwise(pl.concat_str([pl.lit(some), filled]))
 
 

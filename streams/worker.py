@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 
 import faust
 
+from streams import heap
+
 SWITCH_S = 0.001
 """How long one thread may keep the others waiting. At Python's 5 ms, the thread that applies waits that long after each
 of its some hundred calls into polars and PostgreSQL while the others fetch."""
@@ -45,6 +47,7 @@ def run(
     from streams.store import quarantine
     from streams.store.engine import connect
 
+    heap.keep_small()
     quarantine.stand_by(home / "worker", name or "worker")
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)

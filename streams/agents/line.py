@@ -25,6 +25,7 @@ from schemas.errors import Retryable
 from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, prepare, sweep, tick_aside
 from streams.store.engine import is_transient, reading
+from streams.store.failure import place
 from streams.store.lot import Lot
 from streams.store.projection import Preparing, Projection
 from streams.transport import Chunk
@@ -300,7 +301,7 @@ async def _prepared(batch: Batch) -> object:
     try:
         return await batch.preparing if batch.preparing else None
     except Exception as error:
-        log.warning("preparing failed", why=type(error).__name__)
+        log.warning("preparing failed", where=place(error))
         return None
 
 

@@ -31,6 +31,8 @@ NOT_THE_RECORDS = (
 """What another record would meet as well, and what callers know how to take."""
 MEND = "report it; under a release that can take it: govbus rebuild, or for a consumer govbus dlq redrive"
 _BURIED = sa.text("SELECT count(*) FROM dead_letter WHERE origin = 'STREAM' AND reason = 'rule_failed' AND field = ''")
+HALVED = "a chunk failed; applying its halves"
+"""Said each time: where no single record fails, this is the only trace of a program that has become very slow."""
 log = structlog.get_logger(__name__)
 
 
@@ -56,6 +58,7 @@ def _apart(
     """Apply both halves of what failed with ``error``, or bury it if it is one record."""
     if len(carried) == 1:
         return _bury(engine, projection, carried[0], since, error)
+    log.warning(HALVED, processor=projection.name, records=len(carried), where=place(error))
     middle = len(carried) // 2
     first = apply(engine, projection, carried[:middle], since)
     reached = {one.partition: one.offset + 1 for one in carried[:middle]}

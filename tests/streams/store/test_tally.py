@@ -70,10 +70,17 @@ def carry(records: Sequence[dict[str, Any]]) -> list[Carried]:
     ]
 
 
+def by_column(patch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """Few records take every way that many take: decoding, folding, encoding, writing."""
+    patch.setattr("streams.store.tally.FEW", 0 if wanted else 1_000)
+    patch.setattr("streams.store.frames.FEW", 1 if wanted else 1_000)  # one record cannot be halved
+    patch.setattr("streams.store.frames.FEW_TO_SAY", 0 if wanted else 1_000)
+
+
 @pytest.fixture(params=["one by one", "by column"])
 def tally(database: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[sa.Engine]:
     """Both forms of the fold must pass every test."""
-    monkeypatch.setattr("streams.store.tally.FEW", 1_000 if request.param == "one by one" else 0)
+    by_column(monkeypatch, request.param == "by column")
     engine = connect(database)
     yield engine
     engine.dispose()
@@ -450,10 +457,10 @@ ODD = st.sampled_from(
 def test_one_by_one_and_by_column_the_same_is_written(database: str, records: list[dict[str, Any]]) -> None:
     written = []
     engine = connect(database)
-    for few in (0, 1_000):
+    for wanted in (True, False):
         empty(engine)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("streams.store.tally.FEW", few)
+            by_column(patch, wanted)
             fold(engine, records)
         settle(engine)
         letters = rows(engine, "SELECT dead_id, reason, field, text, event_id FROM dead_letter ORDER BY dead_id")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from schemas.topics import CASE
 from streams.rules import judge as rule
@@ -70,6 +71,23 @@ def test_a_program_that_fails_too_often_ends(engine: sa.Engine, carrying: Any, m
     with pytest.raises(KeyError):
         unfit.apply(engine, JudgeProjection(), carried, {})
     assert len(read(engine, dead_letter.c.reason)) == 3
+
+
+def test_a_chunk_that_fails_though_no_record_of_it_does_is_told(engine: sa.Engine, carrying: Any) -> None:
+    """Everything is applied and nothing is buried, so without a word nobody would learn of it."""
+
+    class Few(JudgeProjection):
+        def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
+            if len(carried) > 2:
+                raise ValueError(SECRET)
+            super().apply(tx, carried)
+
+    with structlog.testing.capture_logs() as said:
+        applied = unfit.apply(engine, Few(), log(carrying, [f"C{n}" for n in range(6)]), {})
+    assert (applied.applied, read(engine, dead_letter.c.reason)) == (6, [])
+    assert [(line["event"], line["records"]) for line in said] == [(unfit.HALVED, n) for n in (6, 3, 3)]
+    assert "ValueError in test_unfit.py" in said[0]["where"]
+    assert SECRET not in str(said)
 
 
 def test_a_missing_table_is_no_records_fault(engine: sa.Engine, carrying: Any) -> None:

@@ -1,0 +1,23 @@
+"""How a process that runs for months uses the C library's heap: what is freed goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h of glibc
+ARENAS = 2
+KEPT_BYTES = 1024 * 1024
+"""Free memory at a heap's end that is kept; a block of this size has a mapping of its own, which ends with it."""
+
+
+def keep_small() -> None:
+    """Call it before the first thread is started.
+
+    By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
+    freed to keep ever larger ones: ten threads that take turns grew by some megabytes an hour (docs/reliability.md,
+    ordinary load). Another C library is left as it is.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        for what, value in ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, KEPT_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):
+            mallopt(what, value)
