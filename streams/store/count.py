@@ -8,9 +8,9 @@ import sqlalchemy as sa
 
 from schemas.topics import BEHAVIOUR, TICKET
 from streams.rules import count
-from streams.store import sets
+from streams.store import frames, sets
 from streams.store.projection import Carried, Event, Refused
-from streams.store.steps import bury, decode_rows, keep_new
+from streams.store.steps import bury, keep_new
 from streams.store.tables import behaviour_event, ticket_event
 
 
@@ -22,7 +22,7 @@ class BehaviourProjection:
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
         """Keep new records; bury the impossible ones."""
-        events, refused = decode_rows(carried)
+        events, refused = frames.events(self.topic, carried)
         possible: list[Event] = []
         for event in events:
             fault = count.refusal(event.record)
@@ -42,6 +42,6 @@ class TicketProjection:
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
         """Keep new tickets."""
-        events, refused = decode_rows(carried)
+        events, refused = frames.events(self.topic, carried)
         bury(tx, refused)
         keep_new(tx, ticket_event, events, sets.keyed("ticket_no"))

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 
 from schemas.topics import HANDLING
 from streams.rules import follow
-from streams.store import bulk, desk, sets
+from streams.store import bulk, desk, frames, sets
 from streams.store.projection import Carried
-from streams.store.steps import bury, decode_rows, keep_new
+from streams.store.steps import bury, keep_new
 from streams.store.tables import handling, handling_event
 
 
@@ -23,7 +23,7 @@ class FollowProjection:
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
         """Keep new events and derive the stage of their alerts again."""
-        events, refused = decode_rows(carried)
+        events, refused = frames.events(self.topic, carried)
         bury(tx, refused)
         new = keep_new(
             tx, handling_event, events,

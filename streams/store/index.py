@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from schemas.topics import LICENCE
 from streams.rules import index
-from streams.store import sets
+from streams.store import frames, sets
 from streams.store.projection import Carried
-from streams.store.steps import bury, decode_rows, keep_new
+from streams.store.steps import bury, keep_new
 from streams.store.tables import licence, licence_event
 
 
@@ -25,7 +25,7 @@ class IndexProjection:
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
         """Keep new events and derive the families they belong to again."""
-        events, refused = decode_rows(carried)
+        events, refused = frames.events(self.topic, carried)
         bury(tx, refused)
         new = keep_new(tx, licence_event, events, sets.keyed("family"))
         if new:

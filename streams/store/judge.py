@@ -16,10 +16,10 @@ from schemas import codesets
 from schemas.topics import ALERT, CASE
 from streams.rules.judge import CaseState, Decision, Spoken, alert_record, fold
 from streams.rules.lifecycle import CaseEvent
-from streams.store import bulk, cards, claims, groups, references
+from streams.store import bulk, cards, claims, frames, groups, references
 from streams.store.failure import place
 from streams.store.projection import Carried, Event, Said
-from streams.store.steps import bury, decode_rows, keep_new, say
+from streams.store.steps import bury, keep_new, say
 from streams.store.tables import case_event, case_history, case_state
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ class JudgeProjection:
         """Fold ``carried`` into the cases; each case is judged up to its own newest knowledge, never
         further.
         """
-        events, refused = decode_rows(carried)
+        events, refused = frames.events(self.topic, carried)
         bury(tx, refused)
         epochs = references.held(tx)
         new = keep_new(tx, case_event, events, lambda e: {"case_no": e.record["case_no"]})

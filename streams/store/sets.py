@@ -24,6 +24,8 @@ def body(event: Event) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | None):  # nearly all are
+        return value
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Mapping):

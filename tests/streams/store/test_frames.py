@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from schemas import codec, envelope
-from schemas.topics import RATING
-from streams.store import frames
+import pytest
+
+from govbus.chaos import corpus
+from schemas import codec, columns, envelope
+from schemas.topics import INBOUND, RATING, Topic
+from streams.store import frames, steps
 from streams.store.lot import Lot
 from streams.store.projection import Carried
 
@@ -82,3 +86,24 @@ def test_an_absent_value_is_refused_and_its_neighbour_kept() -> None:
     cases, refused = told(Lot.joined(RATING, [(0, raws)]))
     assert cases == ["C2"]
     assert [offset for offset, _ in refused] == [10]
+
+
+@pytest.mark.parametrize("topic", [t for t in INBOUND if columns.readable(t)], ids=lambda topic: topic.name)
+def test_events_are_the_same_however_many_come_at_once(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Types of values too: what is stored as JSON is made of them."""
+    rng = random.Random(1)
+    good = [corpus.good(rng, f"g-{n}", topic).payload for n in range(30)]
+    odd = [payload for payload, _ in corpus.corpus(5, 3_000) if payload.topic is topic]
+    payloads = enumerate([*good, *odd, *good])
+    raws = [SimpleNamespace(offset=n, key=p.key, value=p.value, headers=p.headers) for n, p in payloads]
+    carried = list(Lot.joined(topic, [(3, raws)]))
+    by_row = steps.decode_rows(carried)
+    monkeypatch.setattr(frames, "ENOUGH_EVENTS", 1)
+    events, refused = frames.events(topic, carried)
+    assert events == by_row[0]
+    assert [{n: type(v) for n, v in e.record.items()} for e in events] == [
+        {n: type(v) for n, v in e.record.items()} for e in by_row[0]
+    ]
+    assert [(r.carried.offset, r.fault) for r in refused] == [(r.carried.offset, r.fault) for r in by_row[1]]
+    assert len(events) >= 60
+    assert refused
