@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec, columns_out, envelope
@@ -74,6 +74,7 @@ def test_what_is_written_by_column_has_the_bytes_it_has_by_row(topic: Topic, dat
 
 
 @pytest.mark.parametrize("topic", [ALERT, ROLLUP, UPLOAD], ids=lambda topic: topic.name)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_absent_fields_take_their_defaults(topic: Topic, data: st.DataObject) -> None:
     records = data.draw(_records(topic))
