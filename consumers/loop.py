@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
-from streams.store import failpoints, inflight, quarantine, unfit
+from streams.store import failpoints, failure, inflight, quarantine, unfit
 from streams.store.applier import ADVANCE
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
@@ -274,6 +274,8 @@ class Loop:
         except Exception as error:
             if _nobodys(error):
                 raise
+            log.warning("an effect failed; trying its events alone", consumer=self.effect.name, events=len(events),
+                        where=failure.place(error))  # fmt: skip
             for event in events:  # each is buried before the next: the dead letters are counted
                 bury(tx, self._refused(tx, event))
 

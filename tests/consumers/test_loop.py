@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from connectors import redrive
 from consumers import loop
@@ -137,6 +138,30 @@ def test_a_record_that_is_refused_or_that_breaks_the_effect_is_buried_and_its_ne
     assert told.keys() == {"missing_field", "rule_failed", "bad_framing"}
     assert told["rule_failed"].startswith("notes: KeyError in test_loop.py")
     assert "secret" not in told["rule_failed"]
+
+
+class Single(Notes):
+    """Fails at many together."""
+
+    def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        if len(events) > 1:
+            raise ValueError("secret")
+        super().apply(tx, events)
+
+
+def test_an_effect_that_fails_only_at_many_together_is_told(notes: Any, make_rating: Any, wait_until: Any) -> None:
+    """All of it is done and nothing is buried, so without a word nobody would learn why it is slow."""
+    publish(notes, make_rating, [f"c{n}" for n in range(20)])
+    with structlog.testing.capture_logs() as said:
+        stop, thread = running(notes, Single())
+        wait_until(lambda: noted(notes) == (20, 1))
+        stop.set()
+        thread.join(10)
+    told = [line for line in said if line["event"] == "an effect failed; trying its events alone"]
+    assert told
+    assert {line["where"].split(",")[0] for line in told} == {"ValueError in test_loop.py"}
+    assert "secret" not in str(told)
+    assert notes.scalar("SELECT count(*) FROM dead_letter") == 0
 
 
 class Heeded(Notes):
