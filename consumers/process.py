@@ -10,7 +10,7 @@ from types import FrameType
 import structlog
 
 from consumers.loop import Effect, Loop
-from streams import heap
+from streams.store import heap
 from streams.store.engine import connect
 
 log = structlog.get_logger(__name__)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import faust
 
-from streams import heap
+from streams.store import heap
 
 SWITCH_S = 0.001
 """How long one thread may keep the others waiting. At Python's 5 ms, the thread that applies waits that long after each

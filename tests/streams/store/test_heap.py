@@ -7,11 +7,11 @@ import sys
 
 import pytest
 
-from streams.heap import ARENAS
+from streams.store.heap import ARENAS
 
 ASK = """
 import ctypes, re, sys, tempfile, threading
-from streams import heap
+from streams.store import heap
 
 if sys.argv[1] == "small":
     heap.keep_small()
