@@ -53,7 +53,7 @@ class Workers:
         self.peak = max(self.peak, sum(_memory(child.pid) for child, _ in self.children))
 
     def must_not_halve(self) -> None:
-        """Raise if a worker could not apply its chunks whole: it comes to the same result, some twenty times slower."""
+        """Raise if a worker could not apply its chunks whole: it comes to the same result, many times slower."""
         for _, log in self.children:
             if found := next((line for line in log.read_text(errors="replace").splitlines() if HALVED in line), ""):
                 raise GovbusError(f"measured nothing: {found}")
@@ -72,8 +72,11 @@ def start(
     arguments: Sequence[str] = (),
     module: Sequence[str] = ("streams",),
 ) -> Workers:
-    """``number`` workers (``python -m`` ``module``) on ``url``, stopped when ``stack`` is closed."""
+    """``number`` workers (``python -m`` ``module``) on ``url``, stopped when ``stack`` is closed, which
+    raises ``GovbusError`` if one had to halve a chunk.
+    """
     workers = Workers()
+    stack.callback(workers.must_not_halve)
     for n in range(1, number + 1):
         place = home / f"worker-{n}"
         place.mkdir(parents=True, exist_ok=True)
@@ -121,7 +124,6 @@ def measure(
         last = mark(*wait(engine, work, before + work.count, workers, tell, before))
         settled = mark(_settle(engine, work, workers), before + work.count) if work.unsettled else None
         work.check(engine)
-        workers.must_not_halve()
         sizes = {"worker_mb": workers.peak / MB, "database_mb": _size(engine) / MB}
     return {**_rates(work, started, first, last, settled), **sizes}
 

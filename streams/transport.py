@@ -1,5 +1,5 @@
 """Faust's Kafka transport, in chunks: a chunk is the consecutive records of one partition, a message all chunks of a
-topic that one fetch brought. A message costs Faust a fifth of a millisecond, however much it carries.
+topic that one fetch brought: a message has its price in Faust, however much it carries.
 
 Decides where reading starts (the SQL cursors) and what position each chunk was read from. It decides
 nothing about records, and Kafka's committed offsets are only a mirror of the cursors, for lag tools.
@@ -316,7 +316,8 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         for together in by_topic.values():
             if self.should_stop or not self.flow_active or self.app.consumer_generation_id != generation:
                 return
-            yield TP(together[0].topic, together[0].partition), self._message(together, generation)
+            message = self._message(together, generation)
+            yield message.tp, message
 
     def _message(self, chunks: Sequence[Chunk], generation: int) -> ConsumerMessage:
         """For Faust this is a record of the first chunk's partition."""

@@ -64,13 +64,10 @@ def events(topic: Topic, carried: Sequence[Carried]) -> tuple[list[Event], list[
     if len(carried) < ENOUGH_EVENTS or not columns.readable(topic):
         return steps.decode_rows(carried)
     found = read(topic, carried)
-    names = columns.decode_columns(topic, [], []).columns
-    ids, digests, rows_ = (found.frame[name].to_list() for name in ("event_id", "digest", "row"))
-    records = found.frame.select(names).iter_rows()
-    made = zip(ids, digests, rows_, records, strict=True)
+    records = found.frame.drop("row", "partition", "offset", "digest").iter_rows(named=True)
+    made = zip(found.frame["row"].to_list(), found.frame["digest"].to_list(), records, strict=True)
     return [
-        Event(carried[row], UUID(event_id), UUID(digest), dict(zip(names, record, strict=True)))
-        for event_id, digest, row, record in made
+        Event(carried[row], UUID(record["event_id"]), UUID(digest), record) for row, digest, record in made
     ], found.refused
 
 

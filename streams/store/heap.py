@@ -14,8 +14,8 @@ def keep_small() -> None:
     """Call it before the first thread is started.
 
     By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
-    freed to keep ever larger ones: ten threads that take turns grew by some megabytes an hour (docs/reliability.md,
-    ordinary load). Another C library is left as it is.
+    freed to keep ever larger ones: processes of some ten threads grew by megabytes an hour (docs/reliability.md,
+    ordinary load; whether this mends it no soak has shown yet). Another C library is left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:

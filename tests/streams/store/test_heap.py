@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pytest
-
 from streams.store.heap import ARENAS
 
 ASK = """
@@ -35,7 +33,6 @@ with tempfile.NamedTemporaryFile() as file:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the C library of Linux is asked")
 def test_many_threads_share_two_arenas() -> None:
     assert _arenas("small") <= ARENAS < _arenas("as it is")
 
