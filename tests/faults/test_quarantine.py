@@ -98,6 +98,12 @@ def keep_running(fleet: Fleet, deaths: list[Death]) -> None:
         fleet.start(name)
 
 
+def last_words(fleet: Fleet, deaths: list[Death]) -> str:
+    """The ends of the logs of those that died."""
+    logs = {death.name: fleet.log(death.name).read_text(errors="replace")[-3_000:] for death in deaths}
+    return "\n".join(f"{death}\n{logs[death.name]}" for death in deaths)
+
+
 def settled(fleet: Fleet, store: sa.Engine, wanted: dict[str, int], seconds: float = 90) -> list[Death]:
     """Let the processes run until SQL holds what is wanted; how they ended meanwhile."""
     deaths: list[Death] = []
@@ -118,7 +124,7 @@ def test_a_record_that_kills_its_decoder_is_set_aside_and_its_neighbours_are_app
     send(district.kafka, RATING, [rating(n, KILLS if n == 1_200 else b"") for n in range(2_000)])
     send(district.kafka, ALERT, [alert(n, KILLS if n == 7 else b"") for n in range(20)])
     deaths = settled(fleet, store, {"tickets": 299, "ratings": 1_999, "alerts": 19, "kills_decoder": 3})
-    assert {death.code for death in deaths} == {-signal.SIGSEGV}
+    assert {death.code for death in deaths} == {-signal.SIGSEGV}, last_words(fleet, deaths)
     assert Counter(KINDS[death.name] for death in deaths)["consume"] == 1
     by_worker = Counter(death.name for death in deaths)
     assert max(by_worker[name] for name in WORKERS) <= 2, "a worker died twice of one record"
@@ -132,7 +138,7 @@ def test_a_record_that_kills_only_the_reading_by_column_is_read_by_row(
     more = [rating(n, KILLS_COLUMNS if n == 5_500 else b"") for n in range(5_000, 6_000)]
     send(district.kafka, RATING, more)
     deaths = settled(fleet, store, {**before, "ratings": before["ratings"] + len(more)})
-    assert {death.code for death in deaths} == {-signal.SIGSEGV}
+    assert {death.code for death in deaths} == {-signal.SIGSEGV}, last_words(fleet, deaths)
     assert len({death.name for death in deaths}) == len(deaths), "a worker died twice of one record"
 
 

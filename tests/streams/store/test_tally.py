@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas import codec, envelope
+from schemas import codec, codesets, envelope
 from schemas.topics import RATING
 from streams.store.applier import apply_batch, tick
 from streams.store.engine import connect
@@ -313,6 +313,17 @@ def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(t
     }
     settle(tally)
     assert len(said(tally, "rating.rollup.v1")) == 5
+
+
+def test_one_tick_speaks_about_a_date_for_all_departments(tally: sa.Engine) -> None:
+    departments = sorted(codesets.departments())
+    fold(tally, [rating(case_no=code, department=code) for code in departments])
+    assert tick(tally, TallyProjection(), 0, 0), "merged, nothing said yet"
+    assert not tick(tally, TallyProjection(), 0, 0), "something of the only date is left"
+    totals = {s: r["total"] for s, r in last_rollups(tally).items() if "///" in s}
+    assert totals == {f"430903/{code}///2020-09-21": 1 for code in departments} | {
+        "430903////2020-09-21": len(departments)
+    }
 
 
 def test_a_rating_that_moves_to_another_day_revises_both_days(tally: sa.Engine) -> None:
