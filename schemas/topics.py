@@ -44,7 +44,7 @@ class Topic:
         return AVRO / self.domain / f"{self.name}.avsc"
 
 
-ITEM = Topic("service.item.v1", 1001, "service", "item_code", ("item_code", "item_version", "event_type"), "in")
+ITEM = Topic("service.item.v1", 2001, "service", "item_code", ("item_code", "item_version", "event_type"), "in")
 CASE = Topic("service.case.v1", 1002, "service", "case_no", ("case_no", "event_type", "event_no"), "in")
 RATING = Topic(
     "service.rating.v1", 3, "service", "case_no", ("case_no", "service_no", "assess_no", "revision"), "in"

@@ -4,7 +4,7 @@ the package chinesecalendar, or those of a case or group in the database, by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from streams.rules.calendar import Calendar
     from streams.rules.clock import Deadline, Pauses
     from streams.rules.clocks import Line
+    from streams.rules.groups import Planned
     from streams.rules.limits import Limit
 
 UNITS = {"wd": "1", "d": "2", "h": "3", "min": "4", "mo": "5"}
@@ -56,17 +57,22 @@ def clock(
     ] = "handling",
     case: Annotated[str, typer.Option(help="Explain all clocks of this case, as it was applied.")] = "",
     group: Annotated[str, typer.Option(help="Explain this project or bundle: project/430903/CODE.")] = "",
+    plan: Annotated[str, typer.Option(help="What a joint application will consist of: 430903/BUNDLE_CODE.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON to standard output.")] = False,
 ) -> None:
     """Explain a deadline day by day: one that is given, or those of a case or group. 时限计算说明."""
     import json
 
-    if case or group:
+    if plan:
+        report = _planned(plan)
+    elif case or group:
         report = _applied(case, group)
     else:
         report = _given(kind, accepted, limit, unit, pause or [], extend, half_day)
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
+    elif plan:
+        _show_parts(report)
     elif case or group:
         _show_applied(report)
     else:
@@ -118,17 +124,45 @@ def _applied(case: str, group: str) -> dict[str, Any]:
         found = explain.case(tx, case) if case else explain.group(tx, group)
     engine.dispose()
     row = found.row
-    head = {"case_no": row["case_no"], "status": row["status"]} if case else _whole(row)
+    head = {"case_no": row["case_no"], "status": row["status"]} if case else _whole(row, found.planned)
     lines = [{**_line(line), **_report(found.calendar, line.deadline, line.pauses)} for line in found.lines]
     return {**head, "department": row["department"], "clocks": lines, "cards": [_card(c) for c in found.cards]}
 
 
-def _whole(row: Mapping[str, Any]) -> dict[str, Any]:
+def _planned(text: str) -> dict[str, Any]:
+    """The report on what a joint application will consist of, by the items in force today."""
+    from govbus.runtime import resolve
+    from govbus.settings import load
+    from schemas.clock import wall_clock
+    from schemas.errors import Fault, Rejected
+    from streams.rules.calendar import DAY_MINUTES, date_of, minute_of
+    from streams.store import explain
+    from streams.store.engine import connect
+
+    region, _, code = text.partition("/")
+    day = minute_of(wall_clock()) // DAY_MINUTES
+    engine = connect(resolve(load()).database_url)
+    with engine.connect() as tx:
+        found = explain.plan(tx, region, code, day)
+    engine.dispose()
+    if not found:
+        mend = "write <region>/<bundle_code>; departments name it in bundle_codes of service.item.v1"
+        raise Rejected(Fault("unknown_code", "plan", "no item in force is a part of it", mend))
+    return {"plan": text, "on": date_of(day).isoformat(), "planned": [_part_to_come(p) for p in found]}
+
+
+def _part_to_come(part: Planned) -> dict[str, Any]:
+    names = ("item_code", "name", "department")
+    return {**{n: getattr(part, n) for n in names}, "limit": part.promise.amount, "unit": part.promise.unit}
+
+
+def _whole(row: Mapping[str, Any], to_come: Sequence[Planned]) -> dict[str, Any]:
     names = ("case_no", "item_code", "department", "status", "accepted", "stopped")
     parts = [dict(zip(names, part, strict=True)) for part in row["parts"]]
     for part in parts:
         part["accepted"], part["stopped"] = _moment(part["accepted"]), _moment(part["stopped"])
-    return {"group": row["group_key"], "status": row["stage"], "limit_rule": row["limit_rule"], "parts": parts}
+    return {"group": row["group_key"], "status": row["stage"], "limit_rule": row["limit_rule"], "parts": parts,
+            "planned": [_part_to_come(p) for p in to_come]}  # fmt: skip
 
 
 def _line(line: Line) -> dict[str, Any]:
@@ -236,8 +270,7 @@ def _show_applied(report: dict[str, Any]) -> None:
 
     console = Console(highlight=False)
     console.print(f"{report.get('case_no') or report['group']} {report['status']} 责任部门 {report['department']}")
-    for part in report.get("parts", ()):
-        console.print(f"  {part['case_no']} {part['department']} {part['status']}")
+    _show_parts(report)
     for line in report["clocks"]:
         ended = {None: "进行中", True: "按时", False: "超时"}[line["on_time"]]
         console.print(f"\n[bold]{KINDS[line['clock']]} {line['step']}[/bold] {ended} {_short(line['stopped'] or '')}")
@@ -247,6 +280,18 @@ def _show_applied(report: dict[str, Any]) -> None:
     for card in report["cards"]:
         revoked = f"，{_short(card['revoked_at'])} 撤销（{card['revoked_reason']}）" if card["revoked_at"] else ""
         console.print(f"{card['colour']} {card['rule_id']} {_short(card['issued_at'])} 发出{revoked}")
+
+
+def _show_parts(report: dict[str, Any]) -> None:
+    """What a group consists of, and what is still to come."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for part in report.get("parts", ()):
+        console.print(f"  {part['case_no']} {part['department']} {part['status']}")
+    for part in report.get("planned", ()):
+        limit = f"{part['limit']:g} {UNIT_NAMES[part['unit']]}"
+        console.print(f"  未申请 {part['name']} {part['department']} 承诺 {limit}（{part['item_code']}）")
 
 
 def _short(text: str | None) -> str:

@@ -20,7 +20,7 @@ from streams.rules.cards import GROUP, Alert, Knowledge
 from streams.rules.clocks import Line
 from streams.rules.judge import About, Decision, References, Spoken, differences, remember, why
 from streams.rules.lifecycle import VAIN, VOID, CaseEvent, Course, course
-from streams.rules.limits import GroupRule, counting, group_rules, in_force, policy
+from streams.rules.limits import GroupRule, Limit, counting, group_rules, in_force, item_versions, policy
 
 PROJECT, BUNDLE = "project", "bundle"
 BEFORE, DURING, AFTER = "BEFORE", "DURING", "AFTER"
@@ -33,6 +33,32 @@ def keys(events: Iterable[CaseEvent]) -> tuple[str, ...]:
     """
     found = {f"{PROJECT}/{e.region[:6]}/{e.project}" for e in events if e.project}
     return tuple(sorted(found | {f"{BUNDLE}/{e.region[:6]}/{e.bundle}" for e in events if e.bundle}))
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An item that a joint application consists of, and the limit it promises."""
+
+    item_code: str
+    name: str
+    department: str
+    promise: Limit
+
+
+def plan(code: str, items: Mapping[str, Sequence[Mapping[str, Any]]], day: int) -> tuple[Planned, ...]:
+    """What a joint application consists of by the versions in force on ``day`` (local day number). ``code``: what cases
+    bear in bundle_code; ``items``: records of ``service.item.v1`` by item code.
+    """
+    found: list[Planned] = []
+    for item_code, records in sorted(items.items()):
+        version = in_force(item_versions(records), day)
+        if version is None:
+            continue
+        published = (r for r in records if r["event_type"] == "item.published")
+        record = next(r for r in published if r["item_version"] == version.version)
+        if code in record.get("bundle_codes", ()):
+            found.append(Planned(item_code, record["name"], record["department"], version.promise))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

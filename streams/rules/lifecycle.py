@@ -108,6 +108,7 @@ class CaseEvent(Struct, frozen=True, array_like=True, gc=False):
     verification: str = ""
     project: str = ""
     bundle: str = ""
+    bundle_code: str = ""
 
     @classmethod
     def of(cls, event_id: str, record: Mapping[str, Any]) -> CaseEvent:
@@ -139,6 +140,7 @@ class CaseEvent(Struct, frozen=True, array_like=True, gc=False):
             record["verification_code"],
             record["project_code"],
             record["bundle_no"],
+            record["bundle_code"],
         )
 
 

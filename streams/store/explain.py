@@ -1,4 +1,6 @@
-"""Reads what is needed to explain the clocks of one case or group. Writes nothing, decides nothing."""
+"""Reads what is needed to explain the clocks of one case or group, and what a joint application consists of. Writes
+nothing, decides nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ import sqlalchemy as sa
 
 from schemas.errors import Fault, Rejected
 from streams.rules import groups, redating
-from streams.rules.calendar import Calendar
+from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
 from streams.rules.clocks import Line
+from streams.rules.groups import Planned
 from streams.rules.judge import CaseState, References
 from streams.store import groups as stored
 from streams.store import references
@@ -22,12 +25,15 @@ FAR = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """One row of ``case_state`` or ``group_state``, its clocks, the calendar they count by, and its cards."""
+    """One row of ``case_state`` or ``group_state``, its clocks, the calendar they count by, and its cards; ``planned``:
+    what of a joint application was not applied for yet.
+    """
 
     row: Mapping[str, Any]
     lines: tuple[Line, ...]
     calendar: Calendar
     cards: tuple[Mapping[str, Any], ...]
+    planned: tuple[Planned, ...] = ()
 
 
 def case(tx: sa.Connection, case_no: str) -> Explained:
@@ -55,7 +61,32 @@ def group(tx: sa.Connection, key: str) -> Explained:
     found = groups.explained(key, members, known, FAR)
     calendar = known.calendars.known_at(FAR, row["region"])
     lines = () if found is None else (found[0],)
-    return Explained(dict(row), lines, calendar, _cards(tx, key))
+    return Explained(dict(row), lines, calendar, _cards(tx, key), _to_come(tx, row["region"], members))
+
+
+def plan(tx: sa.Connection, region: str, code: str, day: int) -> tuple[Planned, ...]:
+    """What a joint application of that ``bundle_code`` consists of in ``region`` (6 digits), by the items in force on
+    ``day`` (local day number); nothing if no item says that it is a part of one.
+    """
+    items: dict[str, list[Mapping[str, Any]]] = {}
+    for row in tx.execute(_ITEMS_OF, {"region": region, "code": code}):
+        items.setdefault(row.item_code, []).append(row.body)
+    return groups.plan(code, items, day)
+
+
+_ITEMS_OF = sa.text(
+    "SELECT item_code, body FROM item_event WHERE item_code IN (SELECT item_code FROM item_event WHERE "
+    "left(region, 6) = :region AND body @> jsonb_build_object('bundle_codes', jsonb_build_array(CAST(:code AS text))))"
+)
+
+
+def _to_come(tx: sa.Connection, region: str, members: groups.Members) -> tuple[Planned, ...]:
+    """The parts that no member is a case of, by the items in force when the first one was applied for."""
+    events = [e for member in members.values() for e in member]
+    begun = {e.item_code for e in events}
+    day = minute_of(min(e.occurred_at for e in events)) // DAY_MINUTES if events else 0
+    codes = sorted({e.bundle_code for e in events if e.bundle_code})
+    return tuple(p for code in codes for p in plan(tx, region, code, day) if p.item_code not in begun)
 
 
 def _references(tx: sa.Connection, item_codes: set[str]) -> References:

@@ -91,7 +91,7 @@ def registry() -> Iterator[Registry]:
         server.shutdown()
 
 
-EARLIER = {ITEM: (1,), CASE: (2,), HANDLING: (6,), ALERT: (10,)}
+EARLIER = {ITEM: (1, 1001), CASE: (2,), HANDLING: (6,), ALERT: (10,)}
 """Schema ids of versions before the present one."""
 
 

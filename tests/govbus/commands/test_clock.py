@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from connectors.intake.calendar import calendar_row
 from govbus.cli import build
 from schemas import codec, envelope
+from schemas.errors import Rejected
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
 from streams.store import applier
 from streams.store.define import DefineProjection
@@ -138,6 +139,45 @@ def test_clock_explains_the_clock_of_a_project_with_its_parts() -> None:
     )  # fmt: skip
     (line,) = report["clocks"]
     assert (line["due"], line["on_time"], line["limit"]) == (None, True, 40.0)  # nothing runs any more: nothing is due
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("applied")
+def test_the_parts_of_a_joint_application_are_known_before_and_while_they_are_applied_for(engine: sa.Engine) -> None:
+    def item(code: str, name: str, **more: Any) -> dict[str, Any]:
+        limit = {"promise_limit": 0.5, "promise_unit_code": "1", "effective_on": date(2004, 1, 1)}
+        return {"event_type": "item.published", "occurred_at": 2, "item_code": code, "item_version": 1, "name": name,
+                "bundle_codes": ["YJS-QYKB"], **limit, **more}  # fmt: skip
+
+    registration, seal = CODE[:-3] + "001", CODE[:-3] + "002"
+    other = item(CODE[:-3] + "003", "异地", region="430902")
+    told = [item(registration, "企业设立登记"), item(seal, "公章刻制", department="HS-GAFJ"), other]
+    put(engine, DefineProjection(), {**item(CODE, "许可"), "bundle_codes": []}, *told)  # the first: below the cursor
+
+    before = json.loads(run("--plan", "430903/YJS-QYKB", "--json")[1])
+    assert [(p["name"], p["department"], p["limit"]) for p in before["planned"]] == [
+        ("企业设立登记", "HS-ZRZYJ", 0.5), ("公章刻制", "HS-GAFJ", 0.5),
+    ]  # fmt: skip
+    assert "未申请 公章刻制 HS-GAFJ 承诺 0.5 个工作日" in run("--plan", "430903/YJS-QYKB")[1]
+
+    judge = JudgeProjection()
+    which = {"bundle_code": "YJS-QYKB", "bundle_no": "N-1", "project_code": ""}
+    part = case("accepted", 12, 9, case_no="C-9", **which, item_code=registration)
+    put(engine, judge, *[case("submitted", 1, 9, case_no=f"C-{n}") for n in range(4)], part)
+    while applier.tick(engine, judge, 0, part["occurred_at"]):
+        pass
+    during = json.loads(run("--group", "bundle/430903/N-1", "--json")[1])
+    assert (during["status"], [p["case_no"] for p in during["parts"]]) == ("DURING", ["C-9"])
+    assert [p["item_code"] for p in during["planned"]] == [seal]
+    assert "未申请 公章刻制" in run("--group", "bundle/430903/N-1")[1]
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("applied")
+def test_a_plan_that_no_item_knows_is_refused_with_its_mend() -> None:
+    refused = CliRunner().invoke(build(), ["clock", "--plan", "430903/YJS-NONE"]).exception
+    assert isinstance(refused, Rejected)
+    assert "bundle_codes" in refused.faults[0].mend
 
 
 @pytest.mark.stack

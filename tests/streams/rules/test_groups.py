@@ -118,6 +118,35 @@ def test_a_bundle_is_visible_before_during_and_after() -> None:
     assert [(s.due_at, s.alerts) for s in stages] == [(None, ())] * 3
 
 
+# --- what a joint application consists of before anything is applied for ----------------------------------------------
+
+
+def version(number: int, since: date, *bundles: str, until: date | None = None) -> dict[str, Any]:
+    return {"event_type": "item.published", "item_version": number, "occurred_at": 0, "promise_limit": number * 1.0,
+            "promise_unit_code": "1", "effective_on": since, "cancelled_on": until, "bundle_codes": list(bundles),
+            "name": f"第{number}版", "department": "HS-SCJGJ"}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("day", "parts"),
+    [
+        (date(2019, 12, 31), []),
+        (date(2020, 1, 1), [("seal", 1.0)]),
+        (date(2020, 6, 1), [("registration", 2.0), ("seal", 1.0)]),
+        (date(2020, 9, 1), [("registration", 2.0)]),
+    ],
+)
+def test_a_joint_application_consists_of_the_items_whose_version_in_force_says_so(
+    day: date, parts: list[tuple[str, float]]
+) -> None:
+    items = {
+        "seal": [version(1, date(2020, 1, 1), "KB", "other", until=date(2020, 9, 1))],
+        "registration": [version(1, date(2020, 1, 1)), version(2, date(2020, 6, 1), "KB")],
+        "invoice": [version(1, date(2020, 1, 1), "other")],
+    }
+    assert [(p.item_code, p.promise.amount) for p in groups.plan("KB", items, day_of(day))] == parts
+
+
 # --- R6: a construction project ---------------------------------------------------------------------------------------
 
 FIRST = event("land", "accepted", "2020-05-18 10:00")
