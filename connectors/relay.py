@@ -188,6 +188,8 @@ def _recorder(seq: int, landed: list[Landed], problems: list[str]) -> Callable[[
     def record(error: Any, message: Any) -> None:
         if error is not None:
             problems.append(f"{message.topic()}, outbox row {seq}: {error.str()}")
+        elif message.offset() is None:  # a batch that the broker had already, it says; where, it does not say
+            problems.append(f"{message.topic()}, outbox row {seq}: acknowledged without a place")
         else:
             landed.append(Landed(seq, message.partition(), message.offset()))
 

@@ -37,9 +37,11 @@ from streams.fault import die
 from streams.store import failpoints, inflight
 from streams.store.lot import Columns, gathered, size
 
-FETCH_WAIT_MS, FETCH_ENOUGH_BYTES = 10, 64 * 1024
-"""The broker answers a fetch when it has so much, or after so long: each answer costs over a millisecond here, whether
-it brings one record or a thousand, and one for each record would starve the thread that applies them."""
+BUSY, QUIET = (10, 64 * 1024), (200, 1)
+"""How long (ms) the broker may gather before it answers a fetch, and how many bytes are enough: after a fetch that
+brought something, and after one that did not. An answer costs over a millisecond here, whether it brings one record or
+a thousand: one for each record would starve the thread that applies them, and a hundred empty ones a second kept a
+fifth of a core busy on either side. While all is quiet, the first record is answered at once."""
 SATURATED_PAUSE_S = 0.005
 ASK_AGAIN_S = 2.0  # a chunk that was read again must have been applied by then
 REST_S, LONGEST_REST_S = 1.0, 30.0
@@ -167,7 +169,7 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         fetcher.PartitionRecords, fetcher.MemoryRecords = ChunkRecords, Batches  # there is no other place for it
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = FETCH_WAIT_MS, FETCH_ENOUGH_BYTES
+        consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = QUIET
         return consumer
 
     async def _fetch_records(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
@@ -178,6 +180,8 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             log.warning("a fetch failed; trying again", why=type(error).__name__)
             await asyncio.sleep(REST_S)
             return {}
+        asks = self._ensure_consumer()._fetcher
+        asks._fetch_max_wait_ms, asks._fetch_min_bytes = BUSY if fetched else QUIET
         return fetched
 
     async def keep_member(self) -> None:

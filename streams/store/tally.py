@@ -41,9 +41,9 @@ MERGED_AT_ONCE = 500_000
 """Changes that one transaction merges: so many take some seconds, and all of them a key's order."""
 FEW = 150
 """Ratings up to which one by one is quicker: a chunk by column takes twelve milliseconds however small it is."""
-DATES_PER_TICK = 2
-"""Dates that one tick speaks about, each for all departments that marked it: a date's district total is said once for
-all of them, and a tick costs a tenth of a second however little it says. Few, because folding goes first."""
+DAYS_PER_TICK, DAYS_PER_QUIET_TICK = 8, 64
+"""Departments' days that one tick speaks about: few while ratings come, for alerts wait behind them; many if none came
+since the last tick, for a tick costs a tenth of a second however little it says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ class TallyProjection:
     def __init__(self, upload: bool = True) -> None:
         self._upload = upload
         self._more_to_merge = False  # a hint: first all is merged, then every day is said once
+        self._quiet = True  # a hint: nothing was applied since the last tick
 
     def prepare(self, carried: Sequence[Carried]) -> Prepared | Few:
         """All that needs no database: decode, judge, fold and encode, as if nothing of it were known yet."""
@@ -111,6 +112,7 @@ class TallyProjection:
 
         A repeated event changes nothing; one with a known id and other bytes is buried (conflict).
         """
+        self._quiet = False
         if isinstance(prepared, Few):
             tally_few.apply(tx, prepared, self._upload)
             return
@@ -135,7 +137,9 @@ class TallyProjection:
         What changes meanwhile waits for the next time (``aside_s``): said at once, every rollup of a busy day would be
         said many times a second. Days belong to no partition; it is asked beside the applying.
         """
-        days = [] if self._more_to_merge else _take_days(tx)
+        limit = DAYS_PER_QUIET_TICK if self._quiet else DAYS_PER_TICK
+        self._quiet = True
+        days = [] if self._more_to_merge else _take_days(tx, limit)
         if days:
             _say_rollups(tx, days)
             more = _any_marked(tx)
@@ -374,17 +378,19 @@ def _masked_names(ratings: pl.DataFrame) -> pl.Series:
 # --- rollups --------------------------------------------------------------------------------------
 
 
-def _take_days(tx: sa.Connection) -> list[tuple[str, str, Any]]:
-    """The marked days of some dates, no longer marked; marks that another worker holds are left to it."""
+def _take_days(tx: sa.Connection, limit: int) -> list[tuple[str, str, Any]]:
+    """Some marked days, no longer marked, date by date: a date's total is then summed up for all its departments. Marks
+    that another worker holds are left to it.
+    """
     rows = tx.execute(
         sa.text(
-            "WITH dates AS (SELECT DISTINCT region, rated_on FROM "
-            "(SELECT * FROM rollup_dirty LIMIT :limit FOR UPDATE SKIP LOCKED) AS free), "
+            "WITH days AS (SELECT DISTINCT region, department, rated_on FROM "
+            "(SELECT * FROM rollup_dirty ORDER BY rated_on LIMIT :limit FOR UPDATE SKIP LOCKED) AS free), "
             "gone AS (DELETE FROM rollup_dirty WHERE ctid IN (SELECT d.ctid FROM rollup_dirty AS d "
-            "JOIN dates USING (region, rated_on) FOR UPDATE OF d SKIP LOCKED) RETURNING *) "
-            "SELECT DISTINCT region, department, rated_on FROM gone"
+            "JOIN days USING (region, department, rated_on) FOR UPDATE OF d SKIP LOCKED)) "
+            "SELECT region, department, rated_on FROM days"
         ),
-        {"limit": DATES_PER_TICK},
+        {"limit": limit},
     )
     return [(region, department, on) for region, department, on in rows]
 

@@ -155,7 +155,8 @@ def test_a_worker_killed_three_times_while_it_decodes_condemns_nobody(
             keep_running(fleet, deaths)
             return len(decoding(district)) > times
 
-        assert wait_until(decodes, 60), f"nobody decodes for the time {times + 1}"
+        found = wait_until(decodes, 60)
+        assert found, f"nobody decodes for the time {times + 1}: {numbers(store)}, {last_words(fleet, deaths)}"
         for name in set(decoding(district)):
             fleet.kill(name)
             fleet.lives[name].process.wait()

@@ -315,7 +315,7 @@ def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(t
     assert len(said(tally, "rating.rollup.v1")) == 5
 
 
-def test_one_tick_speaks_about_a_date_for_all_departments(tally: sa.Engine) -> None:
+def test_a_quiet_tick_speaks_about_a_date_for_all_departments(tally: sa.Engine) -> None:
     departments = sorted(codesets.departments())
     fold(tally, [rating(case_no=code, department=code) for code in departments])
     assert tick(tally, TallyProjection(), 0, 0), "merged, nothing said yet"
