@@ -18,6 +18,7 @@ SHOWN: Mapping[str, tuple[str, Sequence[str]]] = {
     "timers": ("cases a second", ("rate",)),
     "latency": ("milliseconds", tuple(f"{p}_ms_at_{load}" for load in LOADS for p in ("p50", "p99"))),
     "recovery": ("seconds", ("start_and_catch_up_s", "median_s", "worst_s")),
+    "idle": ("cores", ("cores", "worker_cores", "relay_cores", "consume_cores", "kafka_cores", "postgres_cores")),
     "growth": ("events a second", ("rate_small", "rate")),
     "workers": ("events a second", ("rate", "rate_two_workers")),
 }

@@ -35,6 +35,7 @@ BENCHES = (
     Bench("timers", "The sweep over open clocks", 1.0, 2),
     Bench("latency", "From Kafka's acknowledgement of a bad rating to its alert", 0.3, 3),
     Bench("recovery", "kill -9 of the worker until lag 0", 0.1, 3),
+    Bench("idle", "What a bus costs that has nothing to do", 1.0, 3),
     Bench("growth", "Ten times the events against a tenth of them", 10.0, 2),
     Bench("workers", "Two workers against one, and a plan for eight", 1.0),
 )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Sequence
-from types import FrameType
 
 import structlog
 
 from consumers.loop import Effect, Loop
 from streams.store import heap
 from streams.store.engine import connect
+from streams.store.signals import Told, on_signals
 
 log = structlog.get_logger(__name__)
 FAILED = 70
@@ -31,7 +30,7 @@ def run_all(database_url: str, kafka: str, effects: Sequence[Effect], extra: Seq
 
 def together(work: Sequence[Work]) -> int:
     """Run ``work`` in threads; when one fails all stop and the code is 70, 0 when told to stop."""
-    stop, failed = threading.Event(), threading.Event()
+    stop, failed, told = threading.Event(), threading.Event(), Told()
 
     def guarded(act: Work) -> None:
         try:
@@ -40,26 +39,15 @@ def together(work: Sequence[Work]) -> int:
             log.error("process.fails", error=type(error).__name__, exc_info=True)
             failed.set()
         finally:
-            stop.set()
+            told.tell()
 
-    _on_signals(stop)
     heap.keep_small()
     threads = [threading.Thread(target=guarded, args=(act,), daemon=True) for act in work]
-    for thread in threads:
-        thread.start()
-    while not stop.wait(0.5):
-        continue
-    for thread in threads:
-        thread.join(timeout=10)
-    return FAILED if failed.is_set() else 0
-
-
-def _on_signals(stop: threading.Event) -> None:
-    """Let SIGTERM and SIGINT set ``stop``, where this is the main thread."""
-
-    def told(_number: int, _frame: FrameType | None) -> None:
+    with on_signals(told):
+        for thread in threads:
+            thread.start()
+        told.wait()
         stop.set()
-
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, told)
-        signal.signal(signal.SIGINT, told)
+        for thread in threads:
+            thread.join(timeout=10)
+    return FAILED if failed.is_set() else 0

@@ -12,13 +12,14 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from connectors.local.process import die_with_parent, tail, wait_until
 from schemas.errors import Retryable
+from streams.store.signals import Told, on_signals
 
 MISCONFIGURED = 78
 """Exit code after which a restart cannot help (sysexits' EX_CONFIG)."""
@@ -158,8 +159,8 @@ class Supervisor:
         """Waits for SIGINT or SIGTERM (or ``seconds``), then stops the children; call from the main
         thread.
         """
-        asked = threading.Event()
-        with _on_signals(asked.set):
+        asked = Told()
+        with on_signals(asked):
             asked.wait(seconds)
         self.stop()
 
@@ -234,14 +235,3 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
     """Signals a child and whatever it started: it leads a process group of its own."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
-
-
-@contextlib.contextmanager
-def _on_signals(act: Callable[[], None]) -> Iterator[None]:
-    """Calls ``act`` at SIGINT or SIGTERM; the former handlers come back afterwards."""
-    former = {number: signal.signal(number, lambda *_: act()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)

@@ -161,3 +161,23 @@ def empty(kafka: str) -> None:
 def emptied() -> Callable[[str], None]:
     """``empty``, for the fixtures of other directories."""
     return empty
+
+
+@pytest.fixture
+def untimely() -> str:
+    """Lines for the head of a program: SIGTERM comes at every moment at which its main thread holds the lock of a
+    Condition (an Event has one), from when on it handles that signal.
+    """
+    return """
+import os, signal, threading
+
+real = threading.Condition.__enter__
+
+def enter(lock):
+    held = real(lock)
+    if threading.get_ident() == threading.main_thread().ident and callable(signal.getsignal(signal.SIGTERM)):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return held
+
+threading.Condition.__enter__ = enter
+"""

@@ -141,6 +141,23 @@ def test_no_child_outlives_its_supervisor(tmp_path: Path, number: signal.Signals
     assert wait_until(lambda: not inner.alive(), 60)
 
 
+def test_a_signal_that_comes_while_a_lock_is_held_ends_the_supervisor_too(
+    tmp_path: Path, untimely: str
+) -> None:
+    outer = subprocess.Popen(
+        [sys.executable, "-c", untimely + NESTED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert outer.stdout is not None
+    inner = Identity.of(int(outer.stdout.readline()))
+    assert wait_until(lambda: catches(outer.pid, signal.SIGTERM), 60)
+    outer.send_signal(signal.SIGTERM)
+    try:
+        assert outer.wait(60) == 0
+    finally:
+        outer.kill()
+    assert wait_until(lambda: not inner.alive(), 60)
+
+
 def test_a_grown_log_is_set_aside_at_the_next_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("govbus.supervisor.LOG_LIMIT", 10)
     (tmp_path / "worker.log").write_text("x" * 11)

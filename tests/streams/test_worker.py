@@ -192,9 +192,45 @@ def test_a_worker_that_can_fetch_no_more_ends_and_says_where(bus: Any, tmp_path:
         process.kill()
 
 
+COUNTING = """
+import runpy
+from aiokafka.consumer.fetcher import Fetcher
+
+real = Fetcher._proc_fetch_request
+
+async def call(self, *args):
+    print("asks the broker", flush=True)
+    return await real(self, *args)
+
+Fetcher._proc_fetch_request = call
+runpy.run_module("streams", run_name="__main__")
+"""
+
+
+@pytest.mark.stack
+def test_a_worker_without_work_asks_the_broker_seldom(bus: Any, store: sa.Engine, tmp_path: Path) -> None:
+    before = count(store, ticket_event)
+    process = launch(bus, tmp_path, ("-c", COUNTING))
+    try:
+        produce(bus.kafka, TICKET, [ticket(200_000)])
+        wait_until(lambda: count(store, ticket_event) == before + 1, 180, "the ticket")
+        time.sleep(1)
+        asked = times_said(tmp_path, "asks the broker")
+        time.sleep(4)
+        assert 0 < times_said(tmp_path, "asks the broker") - asked <= 4 * 10
+    finally:
+        process.kill()
+        process.wait()
+
+
 def said(home: Path, text: str, times: int = 1) -> bool:
     """Whether the worker's log has ``text`` that often."""
-    return (home / "log").read_text().count(text) >= times
+    return times_said(home, text) >= times
+
+
+def times_said(home: Path, text: str) -> int:
+    """How often the worker's log has ``text``."""
+    return (home / "log").read_text().count(text)
 
 
 def statuses(store: sa.Engine) -> list[str]:

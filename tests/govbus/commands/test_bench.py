@@ -69,7 +69,8 @@ def test_what_there_is_not_is_named_before_anything_is_started(arguments: list[s
 
 def test_all_benchmarks_and_peers_are_listed() -> None:
     listed = CliRunner().invoke(build(), ["bench", "--list"]).output
-    for name in ("ratings", "cases", "licences", "publishing", "replay", "timers", "latency", "recovery", "growth"):
+    benches = "ratings cases licences publishing replay timers latency recovery idle growth workers"
+    for name in benches.split():
         assert f"benchmark\t{name}\t" in listed
     for name in ("stock_faust", "kafka_streams_exactly_once", "quixstreams", "pathway"):
         assert f"peer\t{name}\t" in listed

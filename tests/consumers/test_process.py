@@ -1,0 +1,38 @@
+"""Threads that end together: at a signal, whenever it comes, and when one fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from consumers.process import FAILED
+
+ENDING = """
+import sys
+from consumers.process import together
+
+def waits(stop):
+    assert stop.wait(60)
+    print("told", flush=True)
+
+def ends(stop):
+    {}
+
+sys.exit(together([waits, ends]))
+"""
+
+
+def ended(program: str) -> tuple[int, str]:
+    done = subprocess.run([sys.executable, "-c", program], timeout=60, check=False, capture_output=True, text=True)
+    return done.returncode, done.stdout.splitlines()[-1]
+
+
+def test_a_signal_that_comes_while_a_lock_is_held_ends_them_too(untimely: str) -> None:
+    assert ended(untimely + ENDING.format("stop.wait()")) == (0, "told")
+
+
+@pytest.mark.parametrize(("last", "code"), [("raise ValueError", FAILED), ("return", 0)])
+def test_when_one_ends_all_do_and_the_code_says_whether_it_failed(last: str, code: int) -> None:
+    assert ended(ENDING.format(last)) == (code, "told")
