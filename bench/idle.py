@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from bench import ours
@@ -35,7 +33,8 @@ def _round(place: Stand, given: Given, number: int) -> Round:
         relaying = relay(place, url, home, stack)
         relaying.wait_leading(engine)
         workers = ours.start(place, url, home, stack)
-        consuming, log = stack.enter_context(_consumers(place, url, home))
+        log, env = home / "consume.log", environment(place, url, home)
+        consuming = stack.enter_context(running(python("govbus.cli", "consume"), log, env=env))
 
         def used() -> dict[str, float]:
             workers.must_live()
@@ -52,10 +51,3 @@ def _round(place: Stand, given: Given, number: int) -> Round:
         after, spent = used(), time.monotonic() - began
     cores = {name: (after[name] - before[name]) / spent for name in after}
     return Round({"cores": sum(cores.values()), **{f"{name}_cores": share for name, share in cores.items()}})
-
-
-@contextmanager
-def _consumers(place: Stand, url: str, home: Path) -> Iterator[tuple[Any, Path]]:
-    log = home / "consume.log"
-    with running(python("govbus.cli", "consume"), log, env=environment(place, url, home)) as child:
-        yield child, log

@@ -172,16 +172,15 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = QUIET
         return consumer
 
-    async def _fetch_records(self, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
+    async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
         """What was fetched; nothing if that failed: positions stand, and the next attempt reads the same."""
         try:
-            fetched: Mapping[Any, Any] = await super()._fetch_records(*args, **kwargs)
+            fetched: Mapping[Any, Any] = await super()._fetch_records(consumer, *args, **kwargs)
         except KafkaError as error:
             log.warning("a fetch failed; trying again", why=type(error).__name__)
             await asyncio.sleep(REST_S)
             return {}
-        asks = self._ensure_consumer()._fetcher
-        asks._fetch_max_wait_ms, asks._fetch_min_bytes = BUSY if fetched else QUIET
+        consumer._fetcher._fetch_max_wait_ms, consumer._fetcher._fetch_min_bytes = BUSY if fetched else QUIET
         return fetched
 
     async def keep_member(self) -> None:

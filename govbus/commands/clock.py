@@ -64,19 +64,15 @@ def clock(
     import json
 
     if plan:
-        report = _planned(plan)
+        report, show = _planned(plan), _show_parts
     elif case or group:
-        report = _applied(case, group)
+        report, show = _applied(case, group), _show_applied
     else:
-        report = _given(kind, accepted, limit, unit, pause or [], extend, half_day)
+        report, show = _given(kind, accepted, limit, unit, pause or [], extend, half_day), _show
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
-    elif plan:
-        _show_parts(report)
-    elif case or group:
-        _show_applied(report)
     else:
-        _show(report)
+        show(report)
 
 
 def _given(
@@ -152,8 +148,8 @@ def _planned(text: str) -> dict[str, Any]:
 
 
 def _part_to_come(part: Planned) -> dict[str, Any]:
-    names = ("item_code", "name", "department")
-    return {**{n: getattr(part, n) for n in names}, "limit": part.promise.amount, "unit": part.promise.unit}
+    about = {"item_code": part.item_code, "name": part.name, "department": part.department}
+    return {**about, "limit": part.promise.amount, "unit": part.promise.unit}
 
 
 def _whole(row: Mapping[str, Any], to_come: Sequence[Planned]) -> dict[str, Any]:

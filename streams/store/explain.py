@@ -84,7 +84,7 @@ def _to_come(tx: sa.Connection, region: str, members: groups.Members) -> tuple[P
     """The parts that no member is a case of, by the items in force when the first one was applied for."""
     events = [e for member in members.values() for e in member]
     begun = {e.item_code for e in events}
-    day = minute_of(min(e.occurred_at for e in events)) // DAY_MINUTES if events else 0
+    day = minute_of(min((e.occurred_at for e in events), default=0)) // DAY_MINUTES
     codes = sorted({e.bundle_code for e in events if e.bundle_code})
     return tuple(p for code in codes for p in plan(tx, region, code, day) if p.item_code not in begun)
 
