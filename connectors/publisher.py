@@ -70,7 +70,8 @@ class _Checked:
 class Publisher:
     """Publishes the events of one department of one region (GB/T 2260).
 
-    ``department`` is a code, name or alias of ``govbus.department``; raises ``Rejected`` if it is not known.
+    ``department`` is a code, name or alias of ``govbus.department``; raises ``Rejected`` if it or the region is not
+    known.
     ``now`` gives the receipt time in epoch ms UTC.
     """
 
@@ -78,7 +79,7 @@ class Publisher:
         self, engine: sa.Engine | None, department: str, region: str, now: Callable[[], int] = wall_clock
     ) -> None:
         self.department = _known_department(department)
-        self.region = region
+        self.region = _known_region(region)
         self._engine = engine
         self._now = now
 
@@ -199,6 +200,13 @@ def _known_department(text: str) -> str:
             "see govbus.department",
         )
     )
+
+
+def _known_region(text: str) -> str:
+    if validate.is_region(text):
+        return text
+    mend = "send 6 digits, or 9 with the township: --region, GOVBUS_REGION"
+    raise Rejected(Fault("unknown_code", "region", "is not a region code of gbt2260.region", mend))
 
 
 def _same_claim(row: Mapping[str, Any], event_id: uuid.UUID) -> None:

@@ -119,7 +119,10 @@ def _publish_row(engine: sa.Engine, dead: Any, now: Callable[[], int]) -> Redriv
 
 
 def _published(engine: sa.Engine, dead: Any, rows: Sequence[Row], now: Callable[[], int]) -> list[Redriven]:
-    publisher = Publisher(engine, dead.department, dead.region, now)
+    try:
+        publisher = Publisher(engine, dead.department, dead.region, now)
+    except Rejected as error:
+        return [Redriven(dead.dead_id, "refused", dead.event_id, error.faults)]
     results = publisher.publish(BY_NAME[dead.topic], rows)
     return [Redriven(dead.dead_id, r.outcome, r.event_id, r.faults) for r in results]
 

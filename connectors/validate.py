@@ -17,7 +17,7 @@ from typing import Any
 
 from connectors import identifiers, times
 from connectors.identifiers import Identifier
-from schemas import codec, codesets
+from schemas import bounds, codec, codesets
 from schemas.errors import Fault
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, Topic
 from streams.rules import calendar, define
@@ -476,6 +476,7 @@ class Validator:
                 finding.fault("missing_field", name, "is required")
         for rule in self._rules:
             rule(finding)
+        finding.faults.extend(bounds.faults(self.topic, record))
         self._envelope(row, finding, received_at)
         finding.record = {**self._defaults, **record, "received_at": received_at}
         sound = SOUND.get(self.topic)
@@ -582,14 +583,16 @@ def _department(value: Any) -> str:
     )
 
 
-def _region(value: Any) -> str:
-    """GB/T 2260 code of 6 digits, or 9 with the township's 3, which are not published as a list (DOMAIN
+def is_region(text: str) -> bool:
+    """Whether it is a GB/T 2260 code of 6 digits, or 9 with the township's 3, which are not published as a list (DOMAIN
     §1.2).
     """
-    text = _text(value)
-    if re.fullmatch(r"[0-9]{6}([0-9]{3})?", text) and (
-        text == NATION_WIDE or codesets.known("gbt2260.region", text[:6])
-    ):
+    listed = re.fullmatch(r"[0-9]{6}([0-9]{3})?", text) and codesets.known("gbt2260.region", text[:6])
+    return bool(listed) or text == NATION_WIDE
+
+
+def _region(value: Any) -> str:
+    if is_region(text := _text(value)):
         return text
     raise Wrong(
         "unknown_code", "is not a region code of gbt2260.region", "send 6 digits, or 9 with the township"

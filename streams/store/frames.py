@@ -21,7 +21,7 @@ import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from schemas import columns, columns_out, envelope
+from schemas import bounds, columns, columns_out, envelope
 from schemas.columns import ColumnsRefused
 from schemas.contracts import contract
 from schemas.topics import Topic
@@ -289,6 +289,9 @@ def _agreement(topic: Topic, frame: pl.DataFrame, lot: Lot, heads: _Heads) -> pl
         & pl.all_horizontal(
             pl.col(t).is_null() | pl.col(t).is_between(0, steps.MAX_MS)
             for t in ("occurred_at", "received_at", "entered_at")
+        )
+        & pl.all_horizontal(  # more bytes may be few characters: the rows count those
+            pl.col(name).str.len_bytes() <= bounds.MOST for name in bounds.bounded(topic)
         )
     )
     whole = (frame["event_id"].str.len_bytes() == columns_out.UUID_TEXT).all()  # else joining hides limits

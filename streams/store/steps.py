@@ -16,7 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 import structlog
 
-from schemas import codec, contracts, envelope
+from schemas import bounds, codec, contracts, envelope
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import DEADLETTER, Topic
 from streams.store import bulk, inflight, outbox
@@ -61,6 +61,8 @@ def decode_row(carried: Carried) -> Event:
     """One record as an event; raises ``Rejected`` with the reason for which it cannot be one."""
     record = codec.decode(carried.value, carried.topic)
     _check_times(record)
+    if faults := bounds.faults(carried.topic, record):
+        raise Rejected(*faults)
     event_id = envelope.event_id(carried.topic, record)
     _check_id(carried, record, event_id)
     _check_envelope(carried, record)

@@ -160,6 +160,23 @@ def test_a_publisher_of_an_unknown_department_is_not_made() -> None:
     assert caught.value.reason == "unknown_department"
 
 
+@pytest.mark.parametrize("region", ["4309O3", "430903 ", "999999", "", "/x"])
+def test_a_publisher_of_an_unknown_region_is_not_made(region: str) -> None:
+    """What it published could never be reconciled: nobody would know whose it is."""
+    with pytest.raises(Rejected) as caught:
+        Publisher(None, "HS-ZRZYJ", region)
+    assert (caught.value.reason, caught.value.faults[0].field) == ("unknown_code", "region")
+
+
+def test_a_name_that_no_index_takes_is_refused_and_its_neighbours_go(engine: sa.Engine) -> None:
+    """The database takes 2,704 bytes into an index: an error there would take all rows of the file with it."""
+    ragged = "".join(chr(0x4E00 + n * 7919 % 20_000) for n in range(1_500))  # nothing that could be compressed
+    results = publisher(engine).publish(RATING, [rating("C1"), rating(ragged), rating("C2")])
+    assert [r.outcome for r in results] == ["new", "refused", "new"]
+    assert [(f.reason, f.field) for f in results[1].faults] == [("too_large", "case_no")]
+    assert ragged not in str(results[1].faults)
+
+
 def test_each_row_is_received_when_it_is_taken(engine: sa.Engine) -> None:
     clock = itertools.count(RECEIVED)
     Publisher(engine, "HS-ZRZYJ", "430903", now=lambda: next(clock)).publish(

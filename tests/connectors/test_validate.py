@@ -112,6 +112,7 @@ def test_a_field_name_that_could_be_a_value_is_not_repeated_either() -> None:
         ({"case_no": None}, ("missing_field", "case_no")),
         ({"case_no": 7}, ("wrong_type", "case_no")),
         ({"case_no": "C\x001"}, ("bad_format", "case_no")),
+        ({"case_no": "办" * 161}, ("too_large", "case_no")),
         ({"service_no": True}, ("wrong_type", "service_no")),
         ({"service_no": 2**31}, ("wrong_type", "service_no")),
         ({"anonymous": 1}, ("wrong_type", "anonymous")),

@@ -69,6 +69,12 @@ def test_a_type_that_only_the_second_header_of_that_name_agrees_with_is_refused(
     assert told([replace(one, headers=(("ce_type", b"other"), *one.headers))]) == ([], [(10, "envelope_mismatch")])
 
 
+def test_a_name_of_as_many_characters_as_may_be_is_read_and_a_longer_one_refused() -> None:
+    carried = carry([rating("C1"), rating("办" * 160), rating("办" * 161), rating("C" * 161)])
+    assert told(carried) == (["C1", "办" * 160], [(12, "too_large"), (13, "too_large")])
+    assert [e.carried.offset for e in steps.decode_rows(carried)[0]] == [10, 11]
+
+
 def test_a_client_s_records_are_read_as_carried_ones_with_their_places() -> None:
     carried = carry([rating("C1"), rating("C2"), rating("C3")])
     raws = [SimpleNamespace(offset=c.offset, key=c.key, value=c.value, headers=list(c.headers)) for c in carried]

@@ -1,0 +1,39 @@
+"""How long a text may be that names something. PostgreSQL keeps such texts in indexes, an entry of which holds 2,704
+bytes at most; a longer one is always a column in the wrong place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from schemas.contracts import contract
+from schemas.errors import Fault
+from schemas.topics import Topic
+
+MOST = 160
+"""Characters. Four such texts of four bytes each still fit one entry."""
+NAMES = frozenset(
+    {"region", "department", "item_code", "case_no", "licence_no", "holder_id", "project_code", "bundle_no",
+     "bundle_code"}
+)  # fmt: skip
+"""Fields that name something beside a topic's key and identity."""
+
+
+@cache
+def bounded(topic: Topic) -> tuple[str, ...]:
+    """The fields of ``topic`` that may be so long at most; none where the bus itself makes the records."""
+    if topic.direction == "out":
+        return ()
+    names = {topic.key, *topic.identity} | NAMES
+    return tuple(f["name"] for f in contract(topic)["fields"] if f["type"] == "string" and f["name"] in names)
+
+
+def faults(topic: Topic, record: Mapping[str, Any]) -> list[Fault]:
+    """The fields of ``record`` that are too long to name anything."""
+    return [
+        Fault("too_large", name, f"names something in over {MOST} characters", "see whether the columns have moved")
+        for name in bounded(topic)
+        if len(record.get(name) or "") > MOST
+    ]
