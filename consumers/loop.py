@@ -127,7 +127,7 @@ def passes(error: BaseException) -> bool:
 
 def _nobodys(error: Exception) -> bool:
     """Whether no single event is at fault, so that another one would meet the same."""
-    return passes(error) or isinstance(error, unfit.NOT_THE_RECORDS)
+    return passes(error) or unfit.is_nobodys(error)
 
 
 _LOCKED = sa.text(

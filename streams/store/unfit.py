@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import psycopg
 import sqlalchemy as sa
 import structlog
 
@@ -23,17 +24,25 @@ from streams.store.projection import Carried, Projection, Refused
 from streams.store.steps import bury
 
 MOST = 20
-"""So many dead letters of this kind at most; with more of them it is the program that is at fault, not a record."""
-NOT_THE_RECORDS = (
-    Gap, Retryable, Misconfigured, ImportError, NameError, AttributeError, MemoryError,
-    sa.exc.ProgrammingError, sa.exc.InternalError, sa.exc.OperationalError, sa.exc.InterfaceError,
-)  # fmt: skip
+"""So many open dead letters of this kind at most; with more of them the program is at fault, not a record."""
+NOBODYS = (Gap, Retryable, Misconfigured, ImportError, NameError, AttributeError, MemoryError)
 """What another record would meet as well, and what callers know how to take."""
+A_RECORDS = (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.ProgramLimitExceeded)
+"""Of the database's errors, those that a value brings: all others (no such table, no permission) meet every record."""
 MEND = "report it; under a release that can take it: govbus rebuild, or for a consumer govbus dlq redrive"
-_BURIED = sa.text("SELECT count(*) FROM dead_letter WHERE origin = 'STREAM' AND reason = 'rule_failed' AND field = ''")
+_BURIED = sa.text("SELECT count(*) FROM dead_letter WHERE origin = 'STREAM' AND reason = 'rule_failed' AND field = '' "
+                  "AND redriven_at IS NULL")  # fmt: skip
 HALVED = "a chunk failed; applying its halves"
 """Said each time: where no single record fails, this is the only trace of a program that has become very slow."""
 log = structlog.get_logger(__name__)
+
+
+def is_nobodys(error: BaseException) -> bool:
+    """Whether no single record is at fault, so that another one would meet the same."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    if isinstance(cause, psycopg.Error):
+        return not isinstance(cause, A_RECORDS)
+    return isinstance(error, NOBODYS)
 
 
 def apply(
@@ -46,9 +55,9 @@ def apply(
     """As ``apply_batch``, but a record that the projection's rule cannot take is buried."""
     try:
         return apply_batch(engine, projection, carried, since, prepared)
-    except NOT_THE_RECORDS:
-        raise
     except Exception as error:
+        if is_nobodys(error):
+            raise
         return _apart(engine, projection, list(carried), since, error)
 
 

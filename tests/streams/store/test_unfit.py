@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 import structlog
@@ -96,6 +97,30 @@ def test_a_missing_table_is_no_records_fault(engine: sa.Engine, carrying: Any) -
     with pytest.raises(sa.exc.ProgrammingError):
         unfit.apply(engine, JudgeProjection(), log(carrying, ["C1"]), {})
     assert read(engine, dead_letter.c.reason) == []
+
+
+@pytest.mark.parametrize("mishap", ["DROP TABLE case_event", "ALTER TABLE case_event DROP COLUMN digest"])
+def test_what_a_bulk_write_finds_missing_is_no_records_fault(engine: sa.Engine, carrying: Any, mishap: str) -> None:
+    """Bulk writes meet psycopg's own errors: a release that came before its migration would bury good events."""
+    with engine.begin() as tx:
+        tx.execute(sa.text(mishap))
+    with pytest.raises(psycopg.errors.ProgrammingError):
+        unfit.apply(engine, JudgeProjection(), log(carrying, ["C1", "C2"]), {})
+    assert read(engine, dead_letter.c.reason) == []
+
+
+@pytest.mark.usefixtures("failing")
+def test_letters_that_were_mended_count_no_more(
+    engine: sa.Engine, carrying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfit, "MOST", 2)
+    carried = log(carrying, [f"BAD-{n}" for n in range(3)])
+    for one in carried[:2]:
+        unfit.apply(engine, JudgeProjection(), [one], {})
+    with engine.begin() as tx:
+        tx.execute(sa.update(dead_letter).values(redriven_at=1))
+    unfit.apply(engine, JudgeProjection(), carried[2:], {})
+    assert len(read(engine, dead_letter.c.reason)) == 3
 
 
 def test_a_case_at_which_the_rule_fails_when_it_is_due_holds_up_no_other(
