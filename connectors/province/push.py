@@ -7,14 +7,16 @@ with its reason.
 
 from __future__ import annotations
 
+import json
 import random
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC
 from email.utils import parsedate_to_datetime
+from itertools import accumulate
 from typing import Any
 
 import httpx
@@ -32,15 +34,18 @@ from streams.store.projection import Event
 from streams.store.tables import push_queue, receipt
 
 log = structlog.get_logger(__name__)
-BATCH = 500
+BATCH, BATCH_BYTES = 500, 4 * 1024 * 1024
+"""Records of a batch at most, and about how many bytes: a platform refuses a request that is larger than it takes."""
 IDLE_S = 0.5
 """How long records gather before the next batch: a transaction, a request and a signature for each would starve what
 cannot wait on the same server."""
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 60.0, 600.0
 TIMEOUT = httpx.Timeout(10.0, connect=3.0)
+ANSWER_S, ANSWER_BYTES = 60.0, 8 * 1024 * 1024
+"""How long an answer may take to arrive, and how large it may be: ``TIMEOUT`` bounds the wait for each piece alone."""
 LOCK = 430_903_001
 """PostgreSQL advisory lock of the one sender; a second one stands by."""
-LATER = frozenset({408, 409, 425, 429})
+LATER, TOO_LARGE = frozenset({408, 409, 425, 429}), 413
 
 
 class Queue:
@@ -87,10 +92,13 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not acknowledged; try the same batch again, ``after`` seconds if the province said so."""
+    """Not acknowledged; try the same batch again, ``after`` seconds if the province said so; ``too_large``: try its
+    records in smaller ones.
+    """
 
     why: str
     after: float | None = None
+    too_large: bool = False
 
 
 Outcome = Idle | Acknowledged | Again
@@ -98,7 +106,9 @@ Outcome = Idle | Acknowledged | Again
 
 @dataclass
 class Sender:
-    """Sends the queue in order, a batch at a time. ``address``: the province's URL and public key (hex)."""
+    """Sends the queue in order, a batch of at most ``most`` records at a time. ``address``: the province's URL and
+    public key (hex).
+    """
 
     engine: sa.Engine
     address: Callable[[], tuple[str, str]]
@@ -106,6 +116,7 @@ class Sender:
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=TIMEOUT, trust_env=False))
     clock: Callable[[], float] = time.time
     jitter: Callable[[], float] = random.random
+    most: int = BATCH
 
     def run(self, stop: threading.Event, tell: Callable[[Outcome], None] = lambda _: None) -> None:
         """Send until ``stop``, as the only sender on this database."""
@@ -157,7 +168,7 @@ class Sender:
     def step(self) -> Outcome:
         """Send the oldest unacknowledged batch, forming one if there is none."""
         with self.engine.begin() as tx:
-            rows = _open_batch(tx) or _form_batch(tx)
+            rows = _open_batch(tx) or _form_batch(tx, self.most)
         if not rows:
             return Idle()
         batch_id = rows[0]["batch_id"]
@@ -167,7 +178,7 @@ class Sender:
             answer = self._post(url, batch_id, rows)
             failpoints.reach("push.after_post")
             if isinstance(answer, Again):
-                return self._told(batch_id, answer)
+                return self._told(batch_id, answer, len(rows))
             body = receipts.check(answer, batch_id, {r["event_id"]: r["digest"] for r in rows}, public_key)
         except Retryable as error:
             return self._told(batch_id, Again(str(error)))
@@ -177,14 +188,20 @@ class Sender:
             done = _keep(tx, batch_id, body, str(answer["signature"]), int(self.clock() * 1000))
             failpoints.reach("push.before_keep_commit")
         failpoints.reach("push.after_keep")
+        self.most = BATCH
         return done
 
-    def _told(self, batch_id: uuid.UUID, again: Again) -> Again:
-        """Say why the batch goes again and count the attempt."""
+    def _told(self, batch_id: uuid.UUID, again: Again, records: int = 0) -> Again:
+        """Say why the batch goes again and count the attempt; one that is too large for the province is given up, and
+        its ``records`` form new ones of half the size.
+        """
         log.warning("push.waits", waits_for="the province", batch=str(batch_id), why=again.why)
         with self.engine.begin() as tx:
             mine = sa.update(push_queue).where(push_queue.c.batch_id == batch_id)
             tx.execute(mine.values(attempts=push_queue.c.attempts + 1))
+            if again.too_large and records > 1:
+                self.most = records // 2
+                tx.execute(mine.values(batch_id=None))
         return again
 
     def _post(
@@ -194,21 +211,26 @@ class Sender:
         content = receipts.canonical(format.batch(batch_id, self.region, rows))
         headers = {"Idempotency-Key": str(batch_id), "Content-Type": "application/json"}
         try:
-            response = self.client.post(f"{url.rstrip('/')}/v1/batches", content=content, headers=headers)
+            address = f"{url.rstrip('/')}/v1/batches"
+            with self.client.stream("POST", address, content=content, headers=headers) as response:
+                if not response.is_success:
+                    return self._unwilling(response)
+                text = _read(response)
         except httpx.HTTPError as error:
             return Again(f"no answer: {type(error).__name__}")
-        if not response.is_success:
-            kind = (
-                "asks to wait" if response.status_code in LATER or response.status_code >= 500 else "refuses"
-            )
-            return Again(f"the province {kind}: {response.status_code}", self._retry_after(response))
         try:
-            answer = response.json()
-        except ValueError:
+            answer = json.loads(text)
+        except (ValueError, RecursionError):
             raise receipts.NotAReceipt("the answer is not JSON") from None
         if not isinstance(answer, dict):
             raise receipts.NotAReceipt("the answer is not an object")
         return answer
+
+    def _unwilling(self, response: httpx.Response) -> Again:
+        """What a status says that is no success."""
+        status = response.status_code
+        kind = "asks to wait" if status in LATER or status >= 500 else "refuses"
+        return Again(f"the province {kind}: {status}", self._retry_after(response), status == TOO_LARGE)
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3: seconds or a date), or None."""
@@ -217,10 +239,22 @@ class Sender:
             return float(text)
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - datetime.fromtimestamp(self.clock(), UTC)).total_seconds())
+        return max(0.0, moment.timestamp() - self.clock())
+
+
+def _read(response: httpx.Response) -> bytes:
+    """The whole answer; raises ``httpx.ReadTimeout`` if it does not end, ``NotAReceipt`` if it is larger than any."""
+    until, content = time.monotonic() + ANSWER_S, bytearray()
+    for piece in response.iter_bytes():
+        content += piece
+        if len(content) > ANSWER_BYTES:
+            raise receipts.NotAReceipt(f"the answer is over {ANSWER_BYTES} bytes")
+        if time.monotonic() > until:
+            raise httpx.ReadTimeout("the answer does not end")
+    return bytes(content)
 
 
 _UNDONE = push_queue.c.refused_reason.is_(None)
@@ -236,18 +270,23 @@ def _open_batch(tx: sa.Connection) -> list[Mapping[str, Any]]:
     return [dict(r) for r in tx.execute(rows).mappings()]
 
 
-def _form_batch(tx: sa.Connection) -> list[Mapping[str, Any]]:
-    """The next rows of the queue as a new batch; its id is stored with them."""
+def _form_batch(tx: sa.Connection, most: int = BATCH) -> list[Mapping[str, Any]]:
+    """The next rows of the queue, ``most`` of them, as a new batch; its id is stored with them."""
     free = sa.select(push_queue).where(push_queue.c.batch_id.is_(None), _UNDONE)
-    rows = [
-        dict(r) for r in tx.execute(free.order_by(push_queue.c.seq).limit(BATCH).with_for_update()).mappings()
-    ]
+    found = tx.execute(free.order_by(push_queue.c.seq).limit(most).with_for_update()).mappings()
+    rows = _fitting([dict(r) for r in found])
     if not rows:
         return []
     ids = [r["event_id"] for r in rows]
     batch_id = format.batch_id(ids)
     tx.execute(sa.update(push_queue).where(push_queue.c.event_id.in_(ids)).values(batch_id=batch_id))
     return [{**r, "batch_id": batch_id} for r in rows]
+
+
+def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first rows that make a batch of ``BATCH_BYTES`` at most; one at least."""
+    sizes = accumulate(len(receipts.canonical(row["body"])) for row in rows)
+    return rows[: max(1, sum(size <= BATCH_BYTES for size in sizes))]
 
 
 def _keep(

@@ -60,7 +60,7 @@ async def _take(store: Store, content: bytes, key: str) -> Response[Any]:
 
     try:
         request = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Response({"error": "not JSON"}, status_code=400)
     try:
         return Response(await run_sync(store.accept, request, key))
@@ -70,12 +70,14 @@ async def _take(store: Store, content: bytes, key: str) -> Response[Any]:
         return Response({"error": str(error)}, status_code=409)
 
 
-def bind(port: int) -> socket.socket:
-    """A loopback socket on ``port``, or on a free one if it is in use (or 0)."""
+def bind(port: int, host: str = "127.0.0.1") -> socket.socket:
+    """A socket on ``port`` of ``host``, or on a free one if it is in use (or 0); raises ``OSError`` if ``host`` is none
+    of this machine.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        sock.bind(("127.0.0.1", port))
+        sock.bind((host, port))
     except OSError:
-        sock.bind(("127.0.0.1", 0))
+        sock.bind((host, 0))
     return sock

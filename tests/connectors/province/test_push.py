@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,9 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connectors.province import format
+from connectors.province import format, push
 from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Sender
+from consumers.province.app import LARGEST
 from consumers.province.keys import Signer
 from consumers.province.store import Store
 from schemas import receipts
@@ -36,6 +38,7 @@ class Province(ThreadingHTTPServer):
     def __init__(self, store: Store) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.store, self.script, self.keys = store, list[Play](), list[str]()
+        self.largest, self.drip_s = 0, 0.0
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
@@ -45,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.keys.append(self.headers["Idempotency-Key"])
+        self.server.largest = max(self.server.largest, len(content))
         honest = self.server.store.accept(json.loads(content), self.headers["Idempotency-Key"])
         play = self.server.script.pop(0) if self.server.script else lambda answer: (200, {}, answer)
         status, headers, answer = play(json.loads(json.dumps(honest)))
@@ -55,7 +59,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            for byte in body if self.server.drip_s else ():
+                self.wfile.write(bytes([byte]))
+                time.sleep(self.server.drip_s)
+            self.wfile.write(b"" if self.server.drip_s else body)
         except OSError:
             return
 
@@ -187,6 +194,72 @@ def test_a_lie_is_not_a_receipt_and_the_same_batch_goes_again(
     assert isinstance(sender.step(), Acknowledged)
     assert province.keys[0] == province.keys[1]
     assert count(province.store.engine, "province_record") == 3
+
+
+def test_an_answer_that_drips_is_no_answer(
+    engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each piece comes in time, so no timeout of a single read is ever reached."""
+    monkeypatch.setattr(push, "ANSWER_S", 0.3)
+    queue(engine, 1)
+    province.drip_s = 0.01
+    assert sender.step() == Again("no answer: ReadTimeout")
+    province.drip_s = 0.0
+    assert isinstance(sender.step(), Acknowledged)
+
+
+def test_an_answer_larger_than_any_receipt_is_none(
+    engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "ANSWER_BYTES", 1_000)
+    queue(engine, 1)
+    province.script = [lambda answer: (200, {}, {**answer, "more": "x" * 1_000})]
+    assert sender.step() == Again("not a receipt: the answer is over 1000 bytes")
+
+
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 2001 00:00:00 +99999999999999999", "Fri, 31 Dec 9999 23:59:59 -2359", "soon", "9" * 5000]
+)
+def test_whatever_time_a_province_names_the_push_goes_on(
+    engine: sa.Engine, sender: Sender, province: Province, date: str
+) -> None:
+    queue(engine, 1)
+    province.script = [lambda _: (503, {"Retry-After": date}, {})]
+    busy = sender.step()
+    assert 0 <= sender.wait(busy, 1) <= push.LONGEST_RETRY_AFTER_S
+    assert isinstance(sender.step(), Acknowledged)
+
+
+def test_long_records_leave_in_batches_that_a_platform_takes(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, BATCH, writingEvaluation="差" * 7_000)
+    while not isinstance(sender.step(), Idle):
+        assert province.largest < LARGEST
+    assert count(province.store.engine, "province_rating") == BATCH
+    assert len(province.keys) == len(set(province.keys)) > 1
+
+
+def test_a_batch_too_large_for_the_province_goes_in_halves_and_arrives_once(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    """The province of this test stores what it refuses as too large: it will know the records again."""
+    queue(engine, 5)
+    province.script = [lambda _: (413, {}, {}), lambda _: (413, {}, {})]
+    outcomes = [sender.step() for _ in range(5)]
+    assert [isinstance(o, Again) and o.too_large for o in outcomes] == [True, True, False, False, False]
+    assert [getattr(o, "records", None) for o in outcomes[2:]] == [1, 4, None]
+    assert (count(engine, "push_queue"), count(province.store.engine, "province_rating")) == (0, 5)
+
+
+def test_a_record_too_large_for_the_province_waits_and_is_never_given_up(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 1)
+    province.script = [lambda _: (413, {}, {})]
+    assert isinstance(sender.step(), Again)
+    assert isinstance(sender.step(), Acknowledged)
+    assert province.keys[0] == province.keys[1]
 
 
 def test_a_busy_province_is_waited_for_as_long_as_it_asks(
