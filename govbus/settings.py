@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
+from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from schemas.errors import Misconfigured
+
+
+def _tried_as_a_header(address: str) -> str:
+    """What the digest's header does not take would end the process that sends it, so the header is asked now."""
+    from email.message import EmailMessage
+    from email.policy import SMTP
+
+    mail = EmailMessage(policy=SMTP)
+    try:
+        mail["To"] = address
+        (found,) = mail["To"].addresses
+        sound = not mail["To"].defects and found.addr_spec.isascii()
+    except Exception:  # the library's parser fails in many ways
+        sound = False
+    if not sound:
+        raise ValueError("must be one mail address, name@host")
+    return address
+
+
+MailAddress = Annotated[str, AfterValidator(_tried_as_a_header)]
 
 
 class WebhookSettings(BaseModel):
@@ -27,6 +47,9 @@ class WebhookSettings(BaseModel):
     departments: tuple[str, ...] = ()
 
 
+DATABASE = r"postgresql\+psycopg://([^/@:]+(:[^/@:]*)?@)?(\[[0-9A-Fa-f:.]+\]|[^/@:?]*)(:\d{1,5})?/[^/?]+(\?.*)?"
+
+
 class Settings(BaseSettings):
     """Settings of one installation. Durations are in seconds unless the name says otherwise."""
 
@@ -38,7 +61,7 @@ class Settings(BaseSettings):
     """SQLAlchemy URL of PostgreSQL (``postgresql+psycopg://…``); empty: the local stack."""
     home: Path = Path(".govbus")
     """Where the local stack keeps its data, logs and state."""
-    region: str = "430903"
+    region: str = Field(default="430903", pattern=r"^\d{6}(\d{3})?$")
     """Region code (GB/T 2260) of the district that owns this bus."""
     clock: Literal["wall", "watermark"] = "wall"
     """What timers take for now: the wall clock, or the events' own ``received_at`` watermark (simulation)."""
@@ -69,9 +92,9 @@ class Settings(BaseSettings):
     """Where the daily digest is dropped as an .eml file; none: no file."""
     digest_at: str = Field(default="08:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")
     """When the digest is made, Asia/Shanghai."""
-    digest_to: tuple[str, ...] = ()
+    digest_to: tuple[MailAddress, ...] = ()
     """Who receives the digest, as a JSON list."""
-    digest_from: str = "govbus@localhost"
+    digest_from: MailAddress = "govbus@localhost"
     smtp: str = Field(default="", pattern=r"^$|^[A-Za-z0-9.-]+:\d{1,5}$")
     """``host:port`` of a mail server that takes the digest; empty: only the file."""
     quiet_from: str = Field(default="", pattern=r"^$|^([01]\d|2[0-3]):[0-5]\d$")
@@ -88,8 +111,9 @@ class Settings(BaseSettings):
     def _names_a_database(cls, url: str) -> str:
         """PostgreSQL alone, whose usual ``postgresql://`` is taken too. The value may hold a password: never told."""
         driven = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
-        if driven and not re.fullmatch(r"postgresql\+psycopg://[^/]+/[^/]+", driven):
-            raise ValueError("must be postgresql://user:password@host:port/database")
+        if driven and not re.fullmatch(DATABASE, driven):  # a second @ would show half of the password as a host
+            raise ValueError("must be postgresql://user:password@host:port/database; in a password write %40 for @, "
+                             "%2F for /, %3A for :")  # fmt: skip
         return driven
 
     @field_validator("kafka")
@@ -98,6 +122,13 @@ class Settings(BaseSettings):
         if servers and not all(re.fullmatch(r".+:\d{1,5}", server) for server in servers.split(",")):
             raise ValueError("must be host:port[,host:port…]")
         return servers
+
+    @field_validator("smtp")
+    @classmethod
+    def _can_be_called(cls, server: str) -> str:
+        if server and _split(f"smtp://{server}") is None:
+            raise ValueError("must be host:port, the port up to 65535, at most 63 characters between dots")
+        return server
 
 
 def load() -> Settings:
@@ -132,7 +163,9 @@ def _together(settings: Settings) -> list[str]:
 
 def _url_faults(url: str, settings: Settings) -> list[str]:
     """What is wrong with a webhook's address; never shows the address, which may hold a token."""
-    parts = urlsplit(url)
+    parts = _split(url)
+    if parts is None:
+        return ["is no address: look at brackets, port and host (at most 63 characters between dots)"]
     faults = []
     if parts.scheme != "https" and not (settings.webhook_loopback and parts.scheme == "http"):
         faults.append("must begin with https://")
@@ -140,4 +173,16 @@ def _url_faults(url: str, settings: Settings) -> list[str]:
         faults.append("its host is not in GOVBUS_WEBHOOK_HOSTS")
     if parts.username or parts.password or parts.fragment:
         faults.append("must hold no user, password or fragment")
+    if not re.fullmatch("[!-~]*", parts.path + parts.query):
+        faults.append("its path and query must be ASCII without spaces: percent-encode them")
     return faults
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address; None if nothing could be called there: no such port, or a host that IDNA refuses."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError:  # an error of encoding is one too
+        return None
+    return parts

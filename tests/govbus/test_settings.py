@@ -42,9 +42,89 @@ def test_faults_between_settings_are_told_together(monkeypatch: pytest.MonkeyPat
     assert "10.0.0.1" not in told
 
 
+LONG = f"{'a' * 64}.example"
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("https://desk.example/预警", "percent-encode"),
+        ("https://desk.example/x?name=预警", "percent-encode"),
+        ("https://desk.example/a b", "percent-encode"),
+        ("https://desk.example:99999/", "is no address"),
+        ("https://[::1/x", "is no address"),
+        (f"https://{LONG}/", "at most 63 characters"),
+    ],
+)
+def test_an_address_that_could_never_be_called_is_refused(
+    monkeypatch: pytest.MonkeyPatch, url: str, fault: str
+) -> None:
+    hosts = json.dumps(["desk.example", LONG])
+    told = faults(monkeypatch, WEBHOOKS=json.dumps([{**HOOK, "url": url}]), WEBHOOK_HOSTS=hosts)
+    assert told.startswith("- GOVBUS_WEBHOOKS.desk.url: ")
+    assert fault in told
+    assert url not in told
+
+
+@pytest.mark.parametrize(
+    "text", ["a@", "", "nobody", "desk@heshan\nBcc: all@heshan", "a@b, c@d", "预警@heshan", '"', "?:;'\""]
+)
+def test_a_mail_address_that_would_end_the_digest_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    told = faults(monkeypatch, DIGEST_TO=json.dumps(["leader@heshan", text]), DIGEST_FROM=text)
+    assert [line.removeprefix("- ").split(":")[0] for line in told.splitlines()] == [
+        "GOVBUS_DIGEST_TO.1", "GOVBUS_DIGEST_FROM"
+    ]  # fmt: skip
+
+
+def test_a_receiver_may_have_a_name_beside_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_DIGEST_TO", '["leader@heshan", "监察科 <desk@heshan>"]')
+    assert settings.load().digest_to == ("leader@heshan", "监察科 <desk@heshan>")
+
+
+@pytest.mark.parametrize("server", ["mail.heshan:99999", f"{LONG}:25", "mail..heshan:25"])
+def test_a_mail_server_that_could_never_be_called_is_refused(monkeypatch: pytest.MonkeyPatch, server: str) -> None:
+    assert "GOVBUS_SMTP" in faults(monkeypatch, SMTP=server)
+
+
 def test_a_webhook_with_everything_right_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOVBUS_WEBHOOKS", json.dumps([HOOK]))
     monkeypatch.setenv("GOVBUS_WEBHOOK_HOSTS", '["desk.example"]')
     (hook,) = settings.load().webhooks
     assert hook.secret.get_secret_value() == HOOK["secret"]
     assert HOOK["secret"] not in repr(settings.load())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://govbus:p@ssw0rd@db:5432/govbus", "postgresql://govbus:p@ss:w0rd@db/govbus",
+        "postgresql://govbus:w0rd@db:port/govbus", "postgresql://govbus:w0/rd@db/govbus", "mysql://db/govbus",
+        "postgresql://db",
+    ],
+)  # fmt: skip
+def test_a_database_url_that_could_show_its_password_is_refused_without_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    told = faults(monkeypatch, DATABASE_URL=url)
+    assert "GOVBUS_DATABASE_URL: " in told
+    assert "%40" in told
+    assert "w0" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://govbus:p%40ss@db:5432/govbus", "postgresql+psycopg://govbus@127.0.0.1:5432/govbus",
+        "postgres://db/govbus?sslmode=verify-full&sslrootcert=/etc/ca.pem", "postgresql://u:p@[::1]:5432/govbus",
+        "postgresql://govbus@/govbus?host=/run/postgresql",
+    ],
+)  # fmt: skip
+def test_the_usual_database_urls_are_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
+    assert settings.load().database_url.startswith("postgresql+psycopg://")
+
+
+def test_a_region_is_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "GOVBUS_REGION" in faults(monkeypatch, REGION="4309O3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import hashlib
@@ -9,10 +10,12 @@ import hmac
 import json
 import os
 import signal
+import socket
 import socketserver
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -135,13 +138,49 @@ def test_a_subscriber_that_speaks_no_tls_gets_nothing(receiver: Receiver) -> Non
     assert receiver.heard == []
 
 
+LONG = f"{'a' * 64}.example"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://desk.example/预警", "https://desk.example:99999/", f"https://{LONG}/", "https://[::1/x"]
+)
+def test_an_address_that_cannot_be_called_is_a_failed_attempt(receiver: Receiver, url: str) -> None:
+    with pytest.raises(Undelivered, match="no answer"):
+        post(receiver.hook(url=url, hosts=frozenset({"desk.example", LONG})), "key-1", {}, NOON)
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",
+                                   b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"])  # fmt: skip
+def test_an_answer_that_drips_is_cut_when_the_time_for_the_whole_call_is_over(receiver: Receiver, begun: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server, begun))
+        dripping.start()
+        began = time.monotonic()
+        with pytest.raises(Undelivered, match="TimeoutError"):
+            post(receiver.hook(url=f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=0.5), "key-1", {}, NOON)
+        assert time.monotonic() - began < 2.5
+        dripping.join()
+
+
+def drip(server: socket.socket, begun: bytes) -> None:
+    """Answer one call with ``begun``, then a byte every 0.1 s for 4 s, then the end of the header."""
+    with contextlib.suppress(OSError), server.accept()[0] as caller:
+        caller.sendall(begun)
+        for _ in range(40):
+            time.sleep(0.1)
+            caller.sendall(b"x")
+        caller.sendall(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     ("address", "yes"),
     [
         ("8.8.8.8", True), ("2606:4700::1111", True), ("127.0.0.1", False), ("::1", False), ("10.1.2.3", False),
         ("172.16.0.1", False), ("192.168.1.1", False), ("169.254.169.254", False), ("100.64.0.1", False),
         ("0.0.0.0", False), ("fd00::1", False), ("fe80::1%eth0", False), ("::ffff:10.0.0.1", False),
-        ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("224.0.0.1", False),
+        ("64:ff9b::a00:1", False), ("2002:a00:1::", False), ("224.0.0.1", False), ("64:ff9b:1::a00:1", False),
+        ("64:ff9b:1:ffff::1", False), ("fec0::1", False), ("feff::1", False), ("::10.0.0.1", False),
+        ("::8.8.8.8", False),
     ],
 )  # fmt: skip
 def test_only_public_addresses_are_called(address: str, yes: bool) -> None:
@@ -150,6 +189,7 @@ def test_only_public_addresses_are_called(address: str, yes: bool) -> None:
 
 def test_loopback_is_called_only_where_a_test_says_so() -> None:
     assert allowed("127.0.0.1", loopback=True)
+    assert allowed("::1", loopback=True)
     assert not allowed("10.0.0.1", loopback=True)
 
 
