@@ -14,10 +14,12 @@ import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from xml.etree.ElementTree import ParseError
 
 from schemas import codec
 from schemas.errors import Fault, Rejected
@@ -396,20 +398,38 @@ def _line_of(cells: list[str]) -> bytes:
 # --- XLSX ---------------------------------------------------------------------------------------------------
 
 
+NO_WORKBOOK = Fault(
+    "bad_format", "", "the file is not an XLSX workbook, is damaged, or is locked with a password", "save it as .xlsx"
+)
+BROKEN = (
+    ParseError, zlib.error, zipfile.BadZipFile, ValueError, LookupError, EOFError, OSError, RuntimeError, TypeError,
+    AttributeError,
+)  # fmt: skip
+"""What reading a damaged workbook may end with."""
+
+
 class Workbook:
     """The first sheet of an XLSX; its first row holds the field names."""
 
     def __init__(self, path: Path, topic: Topic) -> None:
         sheet = _first_sheet(path)
+        self._name = path.name
         self.total = sheet.max_row or 0
         self._at = 0
         self._cells = sheet.iter_rows(values_only=True)
-        header = list(next(self._cells, ()))
-        while header and header[-1] is None:
-            header.pop()
+        header = self._header()
         if not header:
             raise refuse(Fault("bad_row", "", "the first sheet is empty", "put the rows on the first sheet"))
         self._table = Table(topic, header)
+
+    def _header(self) -> list[Any]:
+        try:
+            header = list(next(self._cells, ()))
+        except BROKEN:
+            raise refuse(NO_WORKBOOK) from None
+        while header and header[-1] is None:
+            header.pop()
+        return header
 
     @property
     def done(self) -> int:
@@ -419,8 +439,11 @@ class Workbook:
     def rows(self) -> Iterator[Numbered]:
         """The rows, once."""
         width = len(self._table.names)
-        for number, cells in enumerate(self._cells, 2):
+        for number, cells in self._read():
             self._at = number
+            if isinstance(cells, Unreadable):
+                yield number, cells
+                continue
             if any(cell is not None for cell in cells[width:]):
                 fault = Fault(
                     "bad_row",
@@ -434,13 +457,24 @@ class Workbook:
             if (row := self._table.row(padded)) is not None:
                 yield number, row
 
+    def _read(self) -> Iterator[tuple[int, tuple[Any, ...] | Unreadable]]:
+        """Rows with their number. Where the sheet is broken the reading ends: what stood before is read already."""
+        number = 1
+        try:
+            for number, cells in enumerate(self._cells, 2):
+                yield number, cells
+        except BROKEN:
+            yield number + 1, self._broken_after(number)
+
+    def _broken_after(self, number: int) -> Unreadable:
+        text = f"the sheet is broken after row {number}; the rest of it is not read"
+        fault = Fault("bad_row", "", text, "save the workbook anew and publish it again")
+        return Unreadable(fault, f"{self._name}, after row {number}".encode(errors="replace"))
+
 
 def _first_sheet(path: Path) -> Any:
     import openpyxl
 
-    fault = Fault(
-        "bad_format", "", "the file is not an XLSX workbook, or is locked with a password", "save it as .xlsx"
-    )
     try:
         with zipfile.ZipFile(path) as packed:
             if sum(entry.file_size for entry in packed.infolist()) > UNPACKED_BYTES:
@@ -452,6 +486,9 @@ def _first_sheet(path: Path) -> Any:
                         "split it",
                     )
                 )
+            # a part's checksum is seen at its end only: by then rows with wrong cells would stand on the bus
+            if packed.testzip() is not None:
+                raise refuse(NO_WORKBOOK)
         return openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
-    except (zipfile.BadZipFile, KeyError, IndexError, ValueError, OSError):
-        raise refuse(fault) from None
+    except BROKEN:
+        raise refuse(NO_WORKBOOK) from None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
+import zipfile
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -174,3 +177,48 @@ def test_a_sheet_with_a_missing_column_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_that_only_claims_to_be_a_workbook_is_refused(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "a.xlsx", "case_no,event_type")) == [("bad_format", "")]
+
+
+def damaged(path: Path, damage: Callable[[bytes], bytes]) -> Path:
+    """The workbook with another text of its first sheet, packed anew: the archive itself is whole."""
+    whole = shutil.move(path, path.with_suffix(".whole"))
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            new.writestr(name, damage(old.read(name)) if name.endswith("sheet1.xml") else old.read(name))
+    return path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text.replace(b'<row r="900"', b'<row r="nine"'),
+        lambda text: text.replace(b'<c r="A900" t="s"><v>', b'<c r="A900" t="s"><v>9999'),
+    ],
+    ids=["cut off", "a row without a number", "a text that is not there"],
+)
+def test_a_sheet_that_is_broken_midway_gives_its_rows_and_one_that_says_after_which(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = damaged(sheet(tmp_path, COLUMNS.split(","), *[CELLS.split(",")] * 1999), damage)
+    *whole, (number, broken) = read(path)
+    assert whole == [(n, ROW) for n in range(2, number)]
+    assert 800 < number < 1200
+    assert broken.fault.reason == "bad_row"
+    assert f"broken after row {number - 1};" in broken.fault.text
+    assert broken.original == f"ratings.xlsx, after row {number - 1}".encode()
+
+
+def test_a_sheet_whose_first_row_is_broken_is_refused(tmp_path: Path) -> None:
+    path = damaged(sheet(tmp_path, COLUMNS.split(","), CELLS.split(",")), lambda text: text.partition(b"</row>")[0])
+    assert refusals(path) == [("bad_format", "")]
+
+
+def test_a_workbook_with_one_flipped_byte_is_refused_before_any_row_is_read(tmp_path: Path) -> None:
+    path = sheet(tmp_path, COLUMNS.split(","), *[CELLS.split(",")] * 1999)
+    with zipfile.ZipFile(path) as packed:
+        entry = packed.getinfo("xl/worksheets/sheet1.xml")
+    content = bytearray(path.read_bytes())
+    content[entry.header_offset + entry.compress_size // 2] ^= 1
+    path.write_bytes(content)
+    assert refusals(path) == [("bad_format", "")]
