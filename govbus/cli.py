@@ -9,10 +9,10 @@ import sys
 from typing import NoReturn
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from govbus import commands, outages
+from govbus.screen import console
 from schemas.errors import GovbusError, Misconfigured
 
 
@@ -43,7 +43,7 @@ def _end(error: GovbusError) -> NoReturn:
     """Say what is wrong and end with the code that tells scripts whether waiting helps."""
     wrong = isinstance(error, Misconfigured)
     title = Text("misconfigured\n" if wrong else f"{type(error).__name__} ", "red")
-    Console(stderr=True, soft_wrap=True).print(title, Text(str(error)), sep="")
+    console(stderr=True, soft_wrap=True).print(title, Text(str(error)), sep="")
     sys.exit(78 if wrong else 1)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from connectors.local.stack import Addresses, Stack
+from govbus.screen import console as screen
 from govbus.settings import Settings
 from schemas.errors import Retryable
 
@@ -19,8 +20,8 @@ PROVINCE_ADDRESS = Path("province") / "address.json"
 
 def local_stack(settings: Settings, console: Console | None = None) -> Stack:
     """The local stack of an installation, saying what it does on standard error."""
-    told = console or Console(stderr=True)
-    return Stack(settings.home, say=lambda text: told.print(f"[yellow]{text}[/yellow]"))
+    told = console or screen(stderr=True)
+    return Stack(settings.home, say=lambda text: told.print(text, style="yellow"))
 
 
 def start(settings: Settings, console: Console | None = None, upgrade: bool = False) -> Addresses:
@@ -31,7 +32,7 @@ def start(settings: Settings, console: Console | None = None, upgrade: bool = Fa
 
     from streams.store import migrate
 
-    told = console or Console(stderr=True)
+    told = console or screen(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=told, transient=True) as bar:
         task = bar.add_task("starting Kafka and PostgreSQL", total=None)
@@ -40,7 +41,7 @@ def start(settings: Settings, console: Console | None = None, upgrade: bool = Fa
             text = "fetching Kafka's jars" if done < total else "starting Kafka and PostgreSQL"
             bar.update(task, description=text, completed=done, total=total)
 
-        stack = Stack(settings.home, say=lambda text: told.print(f"[yellow]{text}[/yellow]"), progress=fetched)
+        stack = Stack(settings.home, say=lambda text: told.print(text, style="yellow"), progress=fetched)
         ready = migrate.upgrade if upgrade else lambda _: None
         return stack.up(not settings.kafka, not settings.database_url, ready)
 

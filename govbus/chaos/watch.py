@@ -13,8 +13,9 @@ import sqlalchemy as sa
 from confluent_kafka import KafkaException
 
 from connectors import intact
+from govbus.behind import processors
 from govbus.chaos.ground import Ground
-from govbus.district.bus import Settling, processors
+from govbus.district.bus import Settling
 from schemas.topics import INBOUND, TOPICS
 from streams.store.engine import connect
 

@@ -42,18 +42,16 @@ def watch(
     import itertools
     import json
 
-    from rich.console import Console
-
     from consumers.alerts.live import tail, until
     from govbus.runtime import resolve
+    from govbus.screen import console
     from govbus.settings import load
     from schemas.errors import Misconfigured
 
     if colour and colour.upper() not in COLOURS:
         raise Misconfigured(f"--colour knows {', '.join(COLOURS)}")
     start = since_ms(since)
-    console = Console(soft_wrap=True, highlight=False)
-    words = Console(stderr=True)
+    screen, words = console(soft_wrap=True, highlight=False), console(stderr=True)
     alerts = tail(
         resolve(load()).kafka, start, until(timeout or None), lambda: words.print("watching 正在监视", style="dim")
     )
@@ -63,7 +61,7 @@ def watch(
             if as_json:
                 print(json.dumps(alert, ensure_ascii=False), flush=True)
             else:
-                show(console, alert)
+                show(screen, alert)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
@@ -75,10 +73,9 @@ def list_open(
     """List the alerts that stand; exit code 1 if there is none. 列出未撤销的预警."""
     import json
 
-    from rich.console import Console
-
     from consumers.alerts.inbox import open_alerts
     from govbus.runtime import resolve
+    from govbus.screen import console
     from govbus.settings import load
     from streams.store.engine import connect
 
@@ -90,7 +87,7 @@ def list_open(
             print(json.dumps(row, ensure_ascii=False, default=str))
         else:
             names = {"kind_code": row["kind"], "colour_code": row["colour"], "event_type": "alert.issued"}
-            show(Console(soft_wrap=True, highlight=False), {**row, **names, "rule_id": "", "evidence": []})
+            show(console(soft_wrap=True, highlight=False), {**row, **names, "rule_id": "", "evidence": []})
     raise typer.Exit(0 if rows else 1)
 
 
@@ -101,20 +98,20 @@ def show_one(
     """Show an alert, its handling so far and what is due next. 查看一条预警的处置过程."""
     import json
 
-    from rich.console import Console
+    from govbus.screen import console
 
     row = _known(alert)[1]
     if as_json:
         print(json.dumps(row, ensure_ascii=False, default=str))
         return
-    console = Console(soft_wrap=True, highlight=False)
+    screen = console(soft_wrap=True, highlight=False)
     names = {"kind_code": row["kind"], "colour_code": row["colour"], "event_type": f"alert.{row['action'].lower()}"}
-    show(console, {**row, **names, "revoked_reason_code": row["reason"]})
+    show(screen, {**row, **names, "revoked_reason_code": row["reason"]})
     for timer, due in sorted((row["dues"] or {}).items(), key=lambda pair: pair[1] or 0):
-        console.print(f"  {_named('govbus.timer', timer)}期限 {local_time(due)}" if due else "", style="dim")
+        screen.print(f"  {_named('govbus.timer', timer)}期限 {local_time(due)}" if due else "", style="dim")
     for event_id, act, at, stage, fault in row["steps"] or ():
         what = f"{_named('govbus.event-type', f'handling.{act}')} → {_named('govbus.handling-stage', stage)}"
-        console.print(f"  {local_time(at)} {what}{_wrong(fault)} 依据 {event_id[:8]}", style="yellow" if fault else "")
+        screen.print(f"  {local_time(at)} {what}{_wrong(fault)} 依据 {event_id[:8]}", style="yellow" if fault else "")
 
 
 def handle(
@@ -138,9 +135,8 @@ def handle(
     import json
     from datetime import datetime
 
-    from rich.console import Console
-
     from connectors.publisher import Publisher
+    from govbus.screen import console
     from schemas.topics import HANDLING
 
     engine, found = _known(alert)
@@ -158,10 +154,10 @@ def handle(
         print(json.dumps({**told, "faults": faults}, ensure_ascii=False))
     elif result.accepted:
         done = _named("govbus.event-type", f"handling.{event}")
-        Console(highlight=False).print(f"已登记：{done}，回执 {result.receipt}")
+        console(highlight=False).print(f"已登记：{done}，回执 {result.receipt}")
     else:
         for fault in result.faults:
-            Console(highlight=False).print(f"未登记：{fault.field} {fault.text} {fault.mend}".rstrip(), style="red")
+            console(highlight=False).print(f"未登记：{fault.field} {fault.text} {fault.mend}".rstrip(), style="red")
     raise typer.Exit(0 if result.accepted else 1)
 
 
@@ -172,20 +168,19 @@ def deliveries(
     """List what subscribers have not taken yet; exit code 1 if anything was given up. 查看未送达的推送。"""
     import json
 
-    from rich.console import Console
-
     from consumers.alerts.deliver import waiting
+    from govbus.screen import console
 
     with _engine().connect() as tx:
         rows = [dict(r._mapping) for r in waiting(tx, dead)]
-    console = Console(soft_wrap=True, highlight=False)
+    screen = console(soft_wrap=True, highlight=False)
     for row in rows:
         if as_json:
             print(json.dumps(row, ensure_ascii=False, default=str))
             continue
         state = "已放弃" if row["dead_at"] else f"{local_time(row['not_before'])} 再试"
         why = f" 原因 {row['last_error']}" if row["last_error"] else ""
-        console.print(f"{row['channel']} 案件编号 {row['case_no']} 已试 {row['attempts']} 次 {state}{why}")
+        screen.print(f"{row['channel']} 案件编号 {row['case_no']} 已试 {row['attempts']} 次 {state}{why}")
     raise typer.Exit(1 if any(r["dead_at"] for r in rows) else 0)
 
 
@@ -260,7 +255,10 @@ def since_ms(text: str) -> int | None:
 
 
 def show(console: Console, alert: Mapping[str, Any]) -> None:
-    """One alert as a coloured line: time, what, department, item, rule, case, reason, evidence."""
+    """One alert as a coloured line: time, id, what, department, item, rule, case, reason, evidence.
+
+    The id stands so far to the left that no terminal breaks it in two: it has to be copied.
+    """
     from rich.text import Text
 
     from consumers.alerts.live import STYLES
@@ -270,7 +268,7 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
     title = kind_name(alert["kind_code"], colour)
     if alert["kind_code"] != "CARD":
         action = action.replace("撤牌", "撤销")
-    line = Text(f"{local_time(alert['issued_at'])} ")
+    line = Text(f"{local_time(alert['issued_at'])} {alert['alert_id']} ")
     line.append(f" {title} ", style=STYLES.get(colour, "bold magenta") if action == "发牌" else "dim strike")
     line.append(f" {action}" if action != "发牌" else "", style="bold")
     line.append(f" {department_name(alert['department'])}", style="bold")

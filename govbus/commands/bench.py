@@ -107,11 +107,12 @@ def _measured(bench: Bench, given: Given) -> dict[str, Any]:
     """Run with a progress bar on standard error."""
     from dataclasses import replace
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from govbus.screen import console
+
     parts = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*parts, console=Console(stderr=True)) as progress:
+    with Progress(*parts, console=console(stderr=True)) as progress:
         task = progress.add_task(f"{bench.name}: start Kafka, PostgreSQL", total=None)
 
         def tell(step: str, done: int, of: int) -> None:
@@ -131,20 +132,22 @@ def _tell(reports: Sequence[Mapping[str, Any]], as_json: bool, several: bool) ->
 
 
 def _show(report: Mapping[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from govbus.screen import console
 
     title = f"{report['name']}: {report['events']:,} events, {report['rounds']} rounds"
     table = Table("figure", "median", "least … greatest", "ours compared", title=title, title_justify="left")
     for row in _rows(report):
         table.add_row(*row)
-    console = Console()
-    console.print(table)
+    screen = console()
+    screen.print(table)
     for peer, why in report["not_run"].items():
-        console.print(f"[yellow]not run[/yellow] {peer}: {why}")
+        screen.print(Text("not run", "yellow"), f"{peer}: {why}")
     for text, met in report["targets"].items():
-        word = "[green]met[/green]   " if met else "[red]missed[/red]" if met is False else "[yellow]open[/yellow]  "
-        console.print(f"{word}  {text}")
+        word, colour = ("met", "green") if met else ("missed", "red") if met is False else ("open", "yellow")
+        screen.print(Text(f"{word:6}", colour), f" {text}")
 
 
 def _rows(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:

@@ -145,10 +145,11 @@ def _unchanged(version: str) -> Any:
 
 
 def _with_progress(blocks: Iterator[tuple[int, list[Redated]]], total: int) -> Iterator[list[Redated]]:
-    from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    from govbus.screen import console
+
+    with Progress(console=console(stderr=True), transient=True) as bar:
         task = bar.add_task("cases", total=total)
         for count, found in blocks:
             bar.advance(task, count)
@@ -168,41 +169,43 @@ def _card(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _show_days(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from govbus.screen import console
+
+    screen = console()
     table = Table("日期", "安排", "节日", title=f"{report['calendar_version']}（只列与周一至周五不同的日子）")
     for day in report["days"]:
         table.add_row(str(day["day"]), "班" if day["working"] else "休", day["name"])
-    console.print(table)
-    console.print(f"{report['outcome']}")
+    screen.print(table)
+    screen.print(f"{report['outcome']}")
     for fault in report["faults"]:
-        console.print(f"[red]{fault['reason']} {fault['field']} {fault['text']} {fault['mend']}[/red]")
+        screen.print(f"{fault['reason']} {fault['field']} {fault['text']} {fault['mend']}", style="red")
 
 
 def _show(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    console.print(f"日历 {report['version']}，{_short(report['received_at'])} 收到；查看办件 {report['looked_at']} 件")
+    from govbus.screen import console
+
+    screen = console()
+    screen.print(f"日历 {report['version']}，{_short(report['received_at'])} 收到；查看办件 {report['looked_at']} 件")
     clocks, cards = report["clocks"], report["cards"]
     table = Table("办件", "责任部门", "时钟", "原期限", "新期限", title=f"期限变动 {len(clocks)} 项")
     for c in clocks[:SHOWN]:
         name = f"{c['clock']} {c['subject']}".strip()
         table.add_row(c["case_no"], c["department"], name, _due(c, "before"), _due(c, "after"))
-    console.print(table)
+    screen.print(table)
     table = Table("办件", "责任部门", "牌", "发牌", "撤牌", "原因", title=f"牌的变动 {len(cards)} 张")
     for c in cards[:SHOWN]:
         reason = "日历修订" if c["revoked_at"] else "期限变动后到期"
         table.add_row(c["case_no"], c["department"], f"{c['colour']} {c['rule_id']}", _short(c["issued_at"]),
                       _short(c["revoked_at"]), reason)  # fmt: skip
-    console.print(table)
+    screen.print(table)
     if max(len(clocks), len(cards)) > SHOWN:
-        console.print(f"各列前 {SHOWN} 项；--json 列出全部")
+        screen.print(f"各列前 {SHOWN} 项；--json 列出全部")
     if report["pending"]:
-        console.print(f"[yellow]还有 {report['pending']} 件待重新计算，请稍后再看。[/yellow]")
+        screen.print(f"还有 {report['pending']} 件待重新计算，请稍后再看。", style="yellow")
 
 
 def _due(clock: dict[str, Any], when: str) -> str:

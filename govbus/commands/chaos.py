@@ -75,16 +75,16 @@ def _run(wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report:
     """The parts wanted, with a progress bar on standard error; each is kept in the report as soon as it is there."""
     import time
 
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     from govbus.chaos import report as page
     from govbus.chaos.rig import PARTS
+    from govbus.screen import console
 
     results: dict[str, Any] = {}
     told = {name: (part.text, part.target) for name, part in PARTS.items()}
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with Progress(*columns, console=console(stderr=True)) as progress:
         task = progress.add_task("starting", total=None)
 
         def tell(step: str, done: int, of: int) -> None:
@@ -107,14 +107,16 @@ def _run(wanted: Mapping[str, int], first: Mapping[str, int], seed: int, report:
 
 
 def _show(results: Mapping[str, Any]) -> None:
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console()
+    from govbus.screen import console
+
+    screen = console()
     for found in results.values():
-        colour, word = ("green", "clean") if found["clean"] else ("red", "not clean")
-        console.print(f"[{colour}]{word}[/{colour}]  {found['text']}  (target: {found['target']})")
+        word = Text("clean", "green") if found["clean"] else Text("not clean", "red")
+        screen.print(word, f" {found['text']}  (target: {found['target']})")
         for name, value in found.items():
             if isinstance(value, Mapping):
-                console.print(f"  {name}:", *(f"\n    {key}: {inner}" for key, inner in value.items()))
+                screen.print(f"  {name}:", *(f"\n    {key}: {inner}" for key, inner in value.items()))
             elif name not in ("text", "target", "clean"):
-                console.print(f"  {name}: {value}")
+                screen.print(f"  {name}: {value}")

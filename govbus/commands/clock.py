@@ -244,50 +244,55 @@ def _report(calendar: Calendar, line: Deadline, pauses: Pauses) -> dict[str, Any
 
 
 def _show(report: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from govbus.screen import console
+
+    screen = console(highlight=False)
     opened, minutes = _short(report["opened"]), report["counted_minutes"]
     amount = f"{report['limit']:g}{UNIT_NAMES[report['unit']]}"
-    console.print(f"时限：{amount}，自 {opened} 起算，共 {minutes} 分钟")
+    screen.print(f"时限：{amount}，自 {opened} 起算，共 {minutes} 分钟")
     due, yellow = _short(report["due"]), _short(report["yellow_at"])
-    console.print(f"应于 [bold]{due}[/bold] 前办结，黄牌预警 [yellow]{yellow}[/yellow]")
+    screen.print(Text.assemble("应于 ", (due, "bold"), " 前办结，黄牌预警 ", (yellow, "yellow")))
     if report["provisional"]:
-        console.print("[yellow]所涉年份的放假安排尚未公布，期限为暂定。[/yellow]")
+        screen.print("所涉年份的放假安排尚未公布，期限为暂定。", style="yellow")
     table = Table("日期", "计入分钟")
     for day in report["days"]:
         table.add_row(day["day"], str(day["minutes"]))
-    console.print(table)
+    screen.print(table)
 
 
 def _show_applied(report: dict[str, Any]) -> None:
-    from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False)
-    console.print(f"{report.get('case_no') or report['group']} {report['status']} 责任部门 {report['department']}")
+    from govbus.screen import console
+
+    screen = console(highlight=False)
+    screen.print(f"{report.get('case_no') or report['group']} {report['status']} 责任部门 {report['department']}")
     _show_parts(report)
     for line in report["clocks"]:
         ended = {None: "进行中", True: "按时", False: "超时"}[line["on_time"]]
-        console.print(f"\n[bold]{KINDS[line['clock']]} {line['step']}[/bold] {ended} {_short(line['stopped'] or '')}")
+        title = Text(f"\n{KINDS[line['clock']]} {line['step']}", "bold")
+        screen.print(title, f"{ended} {_short(line['stopped'] or '')}")
         for start, end in line["pauses"]:
-            console.print(f"  特别程序 {_short(start)} 至 {_short(end) if end else '今'}，不计入")
+            screen.print(f"  特别程序 {_short(start)} 至 {_short(end) if end else '今'}，不计入")
         _show(line)
     for card in report["cards"]:
         revoked = f"，{_short(card['revoked_at'])} 撤销（{card['revoked_reason']}）" if card["revoked_at"] else ""
-        console.print(f"{card['colour']} {card['rule_id']} {_short(card['issued_at'])} 发出{revoked}")
+        screen.print(f"{card['colour']} {card['rule_id']} {_short(card['issued_at'])} 发出{revoked}")
 
 
 def _show_parts(report: dict[str, Any]) -> None:
     """What a group consists of, and what is still to come."""
-    from rich.console import Console
+    from govbus.screen import console
 
-    console = Console(highlight=False)
+    screen = console(highlight=False)
     for part in report.get("parts", ()):
-        console.print(f"  {part['case_no']} {part['department']} {part['status']}")
+        screen.print(f"  {part['case_no']} {part['department']} {part['status']}")
     for part in report.get("planned", ()):
         limit = f"{part['limit']:g} {UNIT_NAMES[part['unit']]}"
-        console.print(f"  未申请 {part['name']} {part['department']} 承诺 {limit}（{part['item_code']}）")
+        screen.print(f"  未申请 {part['name']} {part['department']} 承诺 {limit}（{part['item_code']}）")
 
 
 def _short(text: str | None) -> str:

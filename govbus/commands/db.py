@@ -20,16 +20,15 @@ def upgrade(
     """Bring the database to the newest schema; safe to run again and from several machines at once."""
     import json
 
-    from rich.console import Console
-
     from govbus.runtime import resolve
+    from govbus.screen import console
     from govbus.settings import load
     from streams.store import migrate
 
-    console = Console(stderr=True)
-    with console.status("waiting for the database, then migrating"):
+    screen = console(stderr=True)
+    with screen.status("waiting for the database, then migrating"):
         revision = migrate.upgrade(resolve(load(), prepare=False).database_url)
     if as_json:
         typer.echo(json.dumps({"revision": revision}))
     else:
-        console.print(f"database is at the newest schema, {revision}")
+        screen.print(f"database is at the newest schema, {revision}")

@@ -66,18 +66,17 @@ def demo(
     report: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
 ) -> None:
     """Run everything with a simulated district; the code is 0 only if all is proved equal."""
-    from rich.console import Console
-
+    from govbus.screen import console
     from schemas.errors import Misconfigured
 
     factor = _factor(speed)
     if factor is not None and factor <= 0:
         raise Misconfigured("--speed is a number above 0, or max")
-    console = Console()
+    screen = console()
     try:
-        true = _Show(console, cases, seed, factor).run(report, leave)
+        true = _Show(screen, cases, seed, factor).run(report, leave)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing is lost; the same command goes on where this one stopped")
+        screen.print("interrupted: nothing is lost; the same command goes on where this one stopped")
         raise typer.Exit(130) from None
     raise typer.Exit(0 if true else 1)
 
@@ -148,7 +147,7 @@ class _Show:
         return bool(outcome["ok"])
 
     def _tell(self, ended: object) -> None:
-        self.console.print(f"[yellow]{ended}[/yellow]")
+        self.console.print(str(ended), style="yellow")
 
     # feeding
 
@@ -161,7 +160,7 @@ class _Show:
             self.console.print("this home already holds this district: every row will answer 'same'")
         with self._live() as live:
             self._year(engine, made, departments, live)
-            _poison_once(settings, made, self.console.print)
+            _poison_once(settings, made, self._tell)
             self._settle(engine, live, "before the live phase")
             self._pace(engine, settings, made, departments)
             self._settle(engine, live, "after the live phase")
@@ -194,7 +193,7 @@ class _Show:
             if time.monotonic() - told > SAY_EVERY_S:
                 told = time.monotonic()
                 places = f"PostgreSQL at {engine.url.host}:{engine.url.port} or Kafka at {self.kafka}"
-                self.console.print(f"[yellow]waiting for {places} ({why}); nothing is lost[/yellow]")
+                self._tell(f"waiting for {places} ({why}); nothing is lost")
             attempt = again or act
             time.sleep(1.0)
 
@@ -393,7 +392,7 @@ def _poison_once(settings: Settings, made: Made, say: Callable[[str], None]) -> 
     for raw in raws(made.district.poison):
         producer.produce(raw.topic.name, raw.value, raw.key, headers=list(raw.headers))
     while left := producer.flush(10):
-        say(f"[yellow]waiting for Kafka at {settings.kafka} to take {left} records[/yellow]")
+        say(f"waiting for Kafka at {settings.kafka} to take {left} records")
     _mark(settings, {**known, "poisoned": True})
 
 
@@ -422,6 +421,7 @@ def _receipts(engine: sa.Engine) -> dict[str, int]:
 
 def _summary(console: Console, outcome: dict[str, Any]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("what", "figure", title="the simulated district")
     for colour, n in outcome["cards"].items():
@@ -434,10 +434,10 @@ def _summary(console: Console, outcome: dict[str, Any]) -> None:
     for reason in sorted(outcome["faults"].keys() | outcome["faults_expected"].keys()):
         found, wanted = outcome["faults"].get(reason, 0), outcome["faults_expected"].get(reason, 0)
         colour = "green" if found == wanted else "red"
-        table.add_row(f"dead letters {reason}", f"[{colour}]{found} of {wanted} expected[/{colour}]")
+        table.add_row(f"dead letters {reason}", Text(f"{found} of {wanted} expected", colour))
     table.add_row("seconds", f"{outcome['seconds']}")
     console.print(table)
     for text in outcome["oracle_differences"][:20]:
-        console.print(f"[red]{text}[/red]")
-    word = "[green]all is as it must be[/green]" if outcome["ok"] else "[red]NOT as it must be[/red]"
-    console.print(f"{word}: reconcile, faults and the simulator's own knowledge")
+        console.print(text, style="red")
+    word = Text("all is as it must be", "green") if outcome["ok"] else Text("NOT as it must be", "red")
+    console.print(word + ": reconcile, faults and the simulator's own knowledge")

@@ -53,10 +53,11 @@ def plain(hit: Hit) -> dict[str, Any]:
 
 def show(hits: list[Hit]) -> None:
     """The hits as a table."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from govbus.commands.alerts import department_name
+    from govbus.screen import console
     from schemas import codesets
 
     types = codesets.load("govbus.share-type").values
@@ -64,9 +65,9 @@ def show(hits: list[Hit]) -> None:
     for name in ("资源代码", "名称", "提供部门", "共享类型", "共享条件", "更新"):
         table.add_column(name, overflow="fold")
     for hit in hits:
-        entry, colour = hit.entry, FRESHNESS[hit.freshness]
-        state = f"[{colour}]{NAMES[hit.freshness]}[/]" + (" 有异议" if entry["disputed"] else "")
+        entry = hit.entry
+        state = Text.assemble((NAMES[hit.freshness], FRESHNESS[hit.freshness]), " 有异议" if entry["disputed"] else "")
         share = types.get(entry["share_type_code"], entry["share_type_code"])
         title, department = entry["title"], department_name(entry["department"])
         table.add_row(entry["resource_code"], title, department, share, entry["share_condition"], state)
-    Console().print(table)
+    console().print(table)

@@ -108,13 +108,13 @@ def redrive(
 
 
 def _each(engine: sa.Engine, wanted: Wanted) -> list[Redriven]:
-    from rich.console import Console
     from rich.progress import track
 
     from connectors import redrive as dead
+    from govbus.screen import console
 
     letters = dead.find(engine, wanted)
-    bar = track(letters, "redriving", console=Console(stderr=True), transient=True)
+    bar = track(letters, "redriving", console=console(stderr=True), transient=True)
     return [dead.redrive(engine, letter) for letter in bar]
 
 

@@ -86,11 +86,10 @@ def recount(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-
     from govbus.recount import recount as count_again
+    from govbus.screen import console
 
-    words = Console(stderr=True)
+    words = console(stderr=True)
     with _snapshot() as tx, words.status("复核 recounting") as status:
         found = count_again(tx, lambda n: status.update(f"复核 recounting: {n:,} events read"))
     if as_json:
@@ -159,12 +158,12 @@ def _figure(figure: Figure) -> dict[str, Any]:
 
 
 def _print(found: Report, public: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from govbus.screen import console
     from streams.rules import indicators
 
-    console = Console()
+    screen = console()
     for key, figures in found.groups.items():
         title = " ".join(_named(b, k) for b, k in zip(found.chosen.by, key, strict=True)) or "全部"
         table = Table("指标", title=title, title_justify="left")
@@ -174,10 +173,10 @@ def _print(found: Report, public: bool) -> None:
         for name, figure in _shown(figures, public).items():
             known = indicators.indicators()[name]
             table.add_row(known.name, *_texts(name, figure, known.target), known.formula)
-        console.print(table)
-    console.print(f"查询号 {found.query_id} · 截至 {local_iso(found.as_of)} · 口径版本 {indicators.version()}")
+        screen.print(table)
+    screen.print(f"查询号 {found.query_id} · 截至 {local_iso(found.as_of)} · 口径版本 {indicators.version()}")
     if found.excluded:
-        console.print(f"提速率未计入 {len(found.excluded)} 个事项（--json 列出名单与原因）", style="dim")
+        screen.print(f"提速率未计入 {len(found.excluded)} 个事项（--json 列出名单与原因）", style="dim")
 
 
 def _texts(name: str, figure: Figure, target: float | None) -> tuple[str, str]:
@@ -200,23 +199,23 @@ def _named(key: str, value: str) -> str:
 
 
 def _print_recount(found: Any) -> None:
-    from rich.console import Console
+    from govbus.screen import console
 
-    console = Console()
+    screen = console()
     for what, count in found.checked.items():
-        console.print(f"{what}：复核 {count} 项")
+        screen.print(f"{what}：复核 {count} 项")
     for why, count in found.left_out.items():
-        console.print(f"未复核：{count} 件（{why}）", style="dim")
-    _differences(console, found.differences)
+        screen.print(f"未复核：{count} 件（{why}）", style="dim")
+    _differences(screen, found.differences)
 
 
-def _differences(console: Any, differences: Sequence[Any]) -> None:
+def _differences(screen: Any, differences: Sequence[Any]) -> None:
     from rich.table import Table
 
     if not differences:
-        console.print("一致：两种算法结果相同", style="green")
+        screen.print("一致：两种算法结果相同", style="green")
         return
     table = Table("项目", "编号", "推算结果", "复核结果", title=f"不一致 {len(differences)} 处", style="red")
     for d in differences:
         table.add_row(d.what, d.key, d.derived, d.recounted)
-    console.print(table)
+    screen.print(table)

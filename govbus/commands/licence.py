@@ -59,9 +59,9 @@ def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from govbus.screen import console
     from schemas import codesets
 
     table = Table(title=f"{len(rows)} 件")
@@ -74,4 +74,4 @@ def _table(rows: list[dict[str, Any]]) -> None:
         holder, standing = (r["holder_name"], r["holder_id"]), names.get(r["standing"], r["standing"])
         origin = origins.get(r["origin"], r["origin"]) + (" 有异议" if r["disputed"] else "")
         table.add_row(r["licence_id"], r["type_name"], str(r["licence_version"]), *holder, standing, ends, origin)
-    Console().print(table)
+    console().print(table)

@@ -15,17 +15,19 @@ def register(app: typer.Typer) -> None:
 
 
 def province(
-    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; another one if it is in use.")] = PORT,
+    port: Annotated[int, typer.Option(help="Port; another one if it is in use.")] = PORT,
+    host: Annotated[str, typer.Option(help="Address of this machine that it listens on, without TLS.")] = "127.0.0.1",
     database_url: Annotated[str, typer.Option(help="Its own database; from the settings if empty.")] = "",
 ) -> None:
     """Run the province's platform: verifies, stores once, acknowledges, sums up several districts."""
     import uvicorn
-    from rich.console import Console
 
     from consumers.province import app, keys
     from consumers.province.store import Store
     from govbus.runtime import resolve
+    from govbus.screen import console
     from govbus.settings import load
+    from schemas.errors import Misconfigured
     from streams.store import failpoints
     from streams.store.engine import connect
 
@@ -36,12 +38,16 @@ def province(
     signer = keys.load(home)
     store = Store(connect(url), signer)
     store.create()
-    sock = app.bind(port)
+    try:
+        sock = app.bind(port, host)
+    except OSError as error:
+        raise Misconfigured(f"--host {host}: {error.strerror}; name an address of this machine") from None
     listening = sock.getsockname()[1]
-    console = Console(stderr=True)
+    screen = console(stderr=True)
     if listening != port:
-        console.print(f"[yellow]port {port} is in use; the province listens on {listening}[/yellow]")
-    keys.publish(home, f"http://127.0.0.1:{listening}", signer.public_key)
-    console.print(f"province on http://127.0.0.1:{listening}")
+        screen.print(f"port {port} is in use; the province listens on {listening}", style="yellow")
+    address = f"http://{host}:{listening}"
+    keys.publish(home, address, signer.public_key)
+    screen.print(f"province on {address}")
     config = uvicorn.Config(app.build(store), log_level="warning", access_log=False, lifespan="off")
     uvicorn.Server(config).run(sockets=[sock])

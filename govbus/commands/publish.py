@@ -41,12 +41,11 @@ def publish(
     wait: Annotated[float, typer.Option(help="Seconds to wait for a database that is away.")] = 600,
 ) -> None:
     """Publish FILE to TOPIC. Exit code 0 only if every row stands on the bus; sending a file again is safe."""
-    from rich.console import Console
-
+    from govbus.screen import console
     from schemas.errors import Rejected
 
     report = Report(topic, dept, dry_run, as_json)
-    job = Job(topic, file, dept, region, encoding, dry_run, wait, Console(stderr=True))
+    job = Job(topic, file, dept, region, encoding, dry_run, wait, console(stderr=True))
     try:
         for result in _results(job):
             report.add(result)
@@ -134,7 +133,7 @@ def patiently(work: Callable[[], list[RowResult]], seconds: float, errors: Conso
             if time.monotonic() + pause > until:
                 why = f"{error}; gave up after {seconds:.0f} s; publish the same file again later"
                 raise Retryable(why) from error
-            errors.print(f"[yellow]waiting: {error}; trying again in {pause:.1f} s[/yellow]")
+            errors.print(f"waiting: {error}; trying again in {pause:.1f} s", style="yellow")
             time.sleep(pause)
             pause = min(pause * 2, 10.0)
 
@@ -199,21 +198,22 @@ class Report:
         }
 
     def _print(self) -> None:
-        from rich.console import Console
-        from rich.markup import escape
+        from rich.text import Text
 
-        console = Console()
+        from govbus.screen import console
+
+        screen = console()
         for fault in self._file_faults:
-            console.print(f"[red]{fault['reason']}[/red] {escape(_line(fault))}", soft_wrap=True)
+            screen.print(Text(fault["reason"], "red"), _line(fault), soft_wrap=True)
         bad = self._outcomes["refused"] + self._outcomes["conflict"]
         for result in self._results:
-            console.print(f"[red]row {result.row}: {result.outcome}[/red]")
+            screen.print(f"row {result.row}: {result.outcome}", style="red")
             for fault in map(_fault, result.faults):
-                console.print(f"  {fault['reason']} {escape(_line(fault))}", soft_wrap=True)
+                screen.print(f"  {fault['reason']} {_line(fault)}", soft_wrap=True)
         if bad > SHOWN:
-            console.print(f"… and {bad - SHOWN} more; --json lists every row")
+            screen.print(f"… and {bad - SHOWN} more; --json lists every row")
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self._outcomes.items()))
-        console.print(f"{self._outcomes.total()} rows: {counts or 'nothing published'}")
+        screen.print(f"{self._outcomes.total()} rows: {counts or 'nothing published'}")
 
 
 def as_json(result: RowResult) -> dict[str, Any]:

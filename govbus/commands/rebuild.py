@@ -27,9 +27,8 @@ def rebuild(
 
     Exit code 0 only if the cursors reached the end of the log; needs a running worker.
     """
-    from rich.console import Console
-
     from govbus.runtime import resolve
+    from govbus.screen import console
     from govbus.settings import load
     from streams.agents import projections
     from streams.store import rebuild as store
@@ -41,14 +40,14 @@ def rebuild(
     names = [projection.name for projection in projections()]
     engine = connect(settings.database_url)
     store.forget(engine, names)
-    told = Console(stderr=True)
+    told = console(stderr=True)
     told.print("derived tables are empty; the workers read the log again")
     begun = time.monotonic()
     caught_up = _follow(settings.kafka, engine, names, timeout, told) if timeout else None
     if as_json:
         typer.echo(json.dumps({"caught_up": caught_up, "seconds": round(time.monotonic() - begun, 1)}))
     if caught_up is False:
-        told.print("[red]not at the end of the log yet; is a worker running? (govbus worker)[/red]")
+        told.print("not at the end of the log yet; is a worker running? (govbus worker)", style="red")
         raise typer.Exit(1)
 
 

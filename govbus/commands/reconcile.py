@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from consumers.reconcile import Progress, Report
     from govbus.settings import Settings
 
@@ -75,49 +77,49 @@ def until_equal(look: Callable[[], Report], seconds: float) -> Report:
 @contextlib.contextmanager
 def bar(quiet: bool) -> Iterator[Progress]:
     """A progress bar on standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
+    from govbus.screen import console
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True, disable=quiet) as bar:
+    with Bar(*columns, console=console(stderr=True), transient=True, disable=quiet) as bar:
         tasks = {name: bar.add_task(name, total=None) for name in ("Kafka", "receipts", "comparing")}
         yield lambda name, done, total: bar.update(tasks[name], completed=done, total=total)
 
 
 def show(report: Report) -> None:
     """The report as tables for people."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from govbus.screen import console
+
+    screen = console()
     table = Table("topic", *PLACES, title="published = carried = applied = acknowledged")
     for topic, counts in report.topics.items():
         if counts:
             table.add_row(topic, *(f"{counts[p]:,}" if p in counts else "-" for p in PLACES))
-    console.print(table)
-    console.print(
+    screen.print(table)
+    screen.print(
         f"{report.cells:,} cells (department x topic x hour) compared; "
         f"{report.duplicates:,} repeated deliveries; "
         f"{report.superseded:,} compacted away; {report.expired:,} past retention"
     )
-    _show_differences(console, report)
-    console.print("[green]equal[/green]" if report.equal else "[red]NOT equal[/red]")
+    _show_differences(screen, report)
+    screen.print("equal" if report.equal else "NOT equal", style="green" if report.equal else "red")
 
 
-def _show_differences(console: object, report: Report) -> None:
-    from rich.console import Console
+def _show_differences(screen: Console, report: Report) -> None:
     from rich.table import Table
 
-    assert isinstance(console, Console)
     for batch in report.forged:
-        console.print(f"[red]receipt of batch {batch} is not signed by the province[/red]")
+        screen.print(f"receipt of batch {batch} is not signed by the province", style="red")
     if not report.differences:
         return
     table = Table("event id", "department", "topic", "difference", "reason", title="differences")
     for d in report.differences[:SHOWN]:
         table.add_row(d.event_id, d.department, d.topic, f"{d.kind} {d.place}", d.reason)
-    console.print(table)
+    screen.print(table)
     more = len(report.differences) + report.unnamed - SHOWN
     if more > 0:
-        console.print(f"and {more:,} more; --json names them")
+        screen.print(f"and {more:,} more; --json names them")

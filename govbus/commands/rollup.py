@@ -63,8 +63,9 @@ TITLES = {"day": "日期", "department": "部门", "item": "事项", "channel": 
 
 
 def _table(keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from govbus.screen import console
 
     table = Table(*(TITLES[k] for k in keys), title="好差评汇总")
     for title in (
@@ -84,7 +85,7 @@ def _table(keys: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
         table.add_row(
             *(_named(k, row[k]) for k in keys), *counts, *(_share(row[c]) for c in ("good_rate", "bad_rate"))
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _named(key: str, value: Any) -> str:

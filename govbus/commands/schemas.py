@@ -6,8 +6,9 @@ import json
 from dataclasses import asdict
 
 import typer
-from rich.console import Console
 from rich.table import Table
+
+from govbus.screen import console
 
 app = typer.Typer(no_args_is_help=True, help="Contracts: check them, freeze a version, register them.")
 
@@ -66,9 +67,9 @@ def register_all(
 
 def _show(found: list) -> None:  # type: ignore[type-arg]
     if not found:
-        Console().print("contracts are sound and compatible with every frozen version")
+        console().print("contracts are sound and compatible with every frozen version")
         return
     table = Table("topic", "field", "rule", "what", "mend")
     for f in found:
         table.add_row(f.topic, f.field, f.rule, f.text, f.mend)
-    Console().print(table)
+    console().print(table)

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from govbus import settings as settings_module
+from govbus.screen import console
 from govbus.settings import Settings
 from schemas.errors import Misconfigured
 
+WAITING = {
+    "unsent": "events wait for Kafka (govbus relay)",
+    "unacknowledged": "records wait for the province (govbus push)",
+    "refused": "records were refused by the province (govbus reconcile)",
+    "undelivered": "alerts wait for their subscribers (govbus alerts deliveries)",
+    "given_up": "alerts could not be delivered (govbus alerts deliveries --dead)",
+    "dead_letters": "dead letters are open (govbus dlq list)",
+}
 JSON = typer.Option(False, "--json", help="Print JSON to standard output.")
 
 
@@ -45,15 +55,40 @@ def down(as_json: bool = JSON) -> None:
     if as_json:
         typer.echo(json.dumps({"stopped": stopped}))
     else:
-        Console().print("stopped " + ", ".join(stopped) if stopped else "nothing was running")
+        console().print("stopped " + ", ".join(stopped) if stopped else "nothing was running")
 
 
 def status(as_json: bool = JSON) -> None:
-    """Show every part, its address and whether it answers; exit code 1 if one does not."""
-    report = _report(settings_module.load())
-    _show(report, as_json, [])
-    if not all(part["running"] for part in report):
+    """Show every part, its address and whether it answers, and what waits on its way; exit code 1 if a part does not
+    answer.
+    """
+    settings = settings_module.load()
+    report = _report(settings)
+    whole = all(part["running"] for part in report)
+    _show(report, as_json, [], _behind(settings) if whole else None)
+    if not whole:
         raise typer.Exit(1)
+
+
+def _behind(settings: Settings) -> dict[str, Any] | None:
+    """``govbus.behind``; None where tables or topics are not there yet, or an address has just gone."""
+    import sqlalchemy as sa
+    from kafka.errors import KafkaError
+
+    from govbus import runtime
+    from govbus.behind import behind
+    from schemas.errors import Retryable
+    from streams.store.engine import connect
+
+    found = runtime.resolve(settings, prepare=False)
+    engine = connect(found.database_url)
+    try:
+        with engine.connect() as tx:
+            return behind(tx, found.kafka)
+    except (Retryable, KafkaError, sa.exc.DBAPIError):
+        return None
+    finally:
+        engine.dispose()
 
 
 def _report(settings: Settings) -> list[dict[str, Any]]:
@@ -73,7 +108,8 @@ def _configured(settings: Settings) -> list[dict[str, Any]]:
     if settings.kafka:
         from connectors.local.broker import serves
 
-        parts.append({"name": "kafka", "running": serves(settings.kafka), "address": settings.kafka})
+        answers = any(map(serves, settings.kafka.split(",")))  # of three brokers, two carry everything
+        parts.append({"name": "kafka", "running": answers, "address": settings.kafka})
     if settings.database_url:
         address, answers = _database(settings.database_url)
         parts.append({"name": "postgres", "running": answers, "address": address})
@@ -92,15 +128,27 @@ def _database(url: str) -> tuple[str, bool]:
         return f"{parsed.host}:{parsed.port or 5432}/{parsed.database}", False
 
 
-def _show(report: list[dict[str, Any]], as_json: bool, changed: list[str]) -> None:
+def _show(
+    report: list[dict[str, Any]], as_json: bool, changed: list[str], behind: dict[str, Any] | None = None
+) -> None:
     if as_json:
-        typer.echo(json.dumps({"parts": report, "changed": changed}, ensure_ascii=False))
+        typer.echo(json.dumps({"parts": report, "changed": changed, "behind": behind}, ensure_ascii=False))
         return
     table = Table("part", "state", "address", "pid", "log")
     for part in report:
-        state = "[green]running[/green]" if part["running"] else "[red]stopped[/red]"
+        state = Text("running", "green") if part["running"] else Text("stopped", "red")
         table.add_row(part["name"], state, part["address"], str(part["pid"] or ""), part["log"])
-    console = Console()
-    console.print(table)
-    for line in changed:
-        console.print(f"  {line}")
+    screen = console()
+    screen.print(table)
+    for line in [*changed, *_waiting(behind or {})]:
+        screen.print(f"  {line}")
+
+
+def _waiting(behind: Mapping[str, Any]) -> Iterator[str]:
+    """What waits, in words; nothing that does not."""
+    for name, words in WAITING.items():
+        if behind.get(name):
+            since = f", the oldest for {behind['unsent_ms'] / 1000:,.1f} s" if name == "unsent" else ""
+            yield f"{behind[name]:,} {words}{since}"
+    for name, records in behind.get("lag", {}).items():
+        yield f"{name}: {records:,} records behind"

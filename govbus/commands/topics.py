@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import typer
-from rich.console import Console
+
+from govbus.screen import console
 
 JSON = typer.Option(False, "--json", help="Print JSON to standard output.")
 
@@ -44,6 +45,6 @@ def _say(report: dict[str, object], as_json: bool, lines: list[str]) -> None:
     if as_json:
         typer.echo(json.dumps(report, ensure_ascii=False))
         return
-    console = Console()
+    screen = console()
     for line in lines:
-        console.print(line)
+        screen.print(line)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from consumers.loop import partitions, reader
+from consumers.loop import reader
+from govbus.behind import lag
 from govbus.district.generator import SPAN
-from schemas.topics import Topic
 
-VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
 PUBLISHED_SQL = "SELECT topic, count(*), count(*) FILTER (WHERE sent_at IS NULL) FROM outbox GROUP BY topic"
 CARDS_SQL = """SELECT colour || CASE WHEN revoked_at IS NULL THEN '' ELSE ' revoked' END, count(*)
                FROM card WHERE kind = 'CARD' GROUP BY 1 ORDER BY 1"""
@@ -53,26 +51,12 @@ def look(engine: sa.Engine) -> Look:
 # --- settled? ---
 
 
-def processors() -> Iterator[tuple[str, Topic]]:
-    """Everything that keeps a cursor: name and topic."""
-    from connectors.province.push import Queue
-    from consumers.alerts.inbox import Inbox
-    from consumers.directory.view import View
-
-    for verb in VERBS:
-        for projection in importlib.import_module(f"streams.agents.{verb}").projections():
-            yield projection.name, projection.topic
-    for effect in (Inbox(), View(), Queue()):
-        yield from ((effect.name, topic) for topic in effect.topics)
-
-
 class Settling:
     """Names what is not settled yet. Holds one Kafka consumer; use as a context manager."""
 
     def __init__(self, engine: sa.Engine, bootstrap: str) -> None:
         self._engine = engine
         self._consumer = reader(bootstrap)
-        self._processors = list(processors())
 
     def __enter__(self) -> Settling:
         return self
@@ -81,17 +65,9 @@ class Settling:
         self._consumer.close()
 
     def lag(self) -> dict[str, int]:
-        """Records between each processor's cursors and the ends of its topic; only those above 0."""
+        """As ``behind.lag``."""
         with self._engine.connect() as tx:
-            rows = tx.execute(sa.text('SELECT processor, topic, "partition", next_offset FROM cursor')).all()
-        at = {(name, topic, partition): offset for name, topic, partition, offset in rows}
-        behind: dict[str, int] = {}
-        for name, topic in self._processors:
-            ends = self._consumer.end_offsets(partitions(self._consumer, [topic]))
-            missing = sum(end - at.get((name, topic.name, tp.partition), 0) for tp, end in ends.items())
-            if missing:
-                behind[f"{name} on {topic.name}"] = missing
-        return behind
+            return lag(tx, self._consumer)
 
     def unsettled(self) -> list[str]:
         """What is still under way, in words; empty: all is settled."""

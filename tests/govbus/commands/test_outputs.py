@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from govbus.cli import build
 from govbus.commands.alerts import show
-from streams.store.tables import alert_inbox, alert_life, licence
+from streams.store.tables import alert_inbox, alert_life, delivery, licence
 
 LICENCE: dict[str, Any] = {
     "family": "T/I/HS202000000000000340",
@@ -35,6 +35,7 @@ LICENCE: dict[str, Any] = {
     "disputed": False,
     "effective_at": 1_420_070_400_000,
 }
+STANDS = uuid.UUID("0c5b0f0e-6f0a-5c6e-9a51-4d3f2f1f7a10")
 ALERT: dict[str, Any] = {
     "alert_seq": 1,
     "region": "430903",
@@ -53,12 +54,12 @@ def govbus(engine: sa.Engine, database: str, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("GOVBUS_DATABASE_URL", database)
     monkeypatch.setenv("COLUMNS", "200")
-    rows = [("case-1", "ISSUED"), ("case-2", "REVOKED")]
+    rows = [(STANDS, "case-1", "ISSUED"), (uuid.uuid4(), "case-2", "REVOKED")]
     with engine.begin() as tx:
         tx.execute(sa.insert(licence), LICENCE)
         tx.execute(
             sa.insert(alert_inbox),
-            [{**ALERT, "alert_id": uuid.uuid4(), "case_no": case, "action": action} for case, action in rows],
+            [{**ALERT, "alert_id": alert, "case_no": case, "action": action} for alert, case, action in rows],
         )
     return CliRunner()
 
@@ -85,9 +86,22 @@ def test_a_holders_licences_are_found_and_shown_whole_only_when_asked(govbus: Cl
 def test_only_alerts_that_stand_are_listed_and_one_case_can_be_asked_for(govbus: CliRunner) -> None:
     listed = govbus.invoke(build(), ["alerts", "list"])
     assert listed.exit_code == 0
-    assert "2021-03-01 10:15:00  差评  区住建局 案件编号 case-1 差评：请联系核实" in listed.stdout
-    assert "case-2" not in listed.stdout
+    assert listed.stdout == f"2021-03-01 10:15:00 {STANDS}  差评  区住建局 案件编号 case-1 差评：请联系核实\n"
     assert govbus.invoke(build(), ["alerts", "list", "--case", "case-2"]).exit_code == 1
+
+
+@pytest.mark.stack
+def test_what_waits_for_a_subscriber_is_listed_with_its_case_as_it_is_written(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    row = {"channel": "desk", "event_id": uuid.uuid4(), "case_no": "案[/旧]的[draft] :dog:", "body": {}, "attempts": 2,
+           "queued_at": 1, "not_before": 1_614_564_900_000, "last_error": "no answer"}  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(sa.insert(delivery), row)
+    listed = govbus.invoke(build(), ["alerts", "deliveries"])
+    assert listed.stdout == (
+        "desk 案件编号 案[/旧]的[draft] :dog: 已试 2 次 2021-03-01 10:15:00 再试 原因 no answer\n"
+    )
 
 
 @pytest.mark.stack
@@ -103,12 +117,25 @@ def test_an_upgrade_names_the_revision_it_ends_at(govbus: CliRunner) -> None:
     assert (told.exit_code, len(json.loads(told.stdout)["revision"])) == (0, 4)
 
 
+def test_the_id_of_an_alert_stands_whole_within_eighty_columns_whatever_it_is_called() -> None:
+    for kind, colour in (("CARD", "RED_STATUTORY"), ("HANDLING", "NONE")):
+        screen = io.StringIO()
+        alert = {
+            **ALERT, "alert_id": str(STANDS), "event_type": "alert.retracted", "kind_code": kind, "colour_code": colour,
+            "case_no": "11430903MBDEM011134000117024000202103010001", "rule_id": "HS-1", "evidence": [],
+        }  # fmt: skip
+        show(Console(file=screen, soft_wrap=True, width=80), alert)
+        first, *more = screen.getvalue().splitlines()
+        assert str(STANDS) in first[:80]
+        assert more == []
+
+
 def test_a_finding_taken_back_says_why_and_is_no_card() -> None:
     screen = io.StringIO()
     alert = {
-        "event_type": "alert.revoked", "kind_code": "FINDING", "colour_code": "NONE", "case_no": "case-1",
-        "department": "HS-ZJJ", "issued_at": 1_614_564_900_000, "item_code": "", "rule_id": "HS-1",
-        "summary": "缺少前置环节", "evidence": [], "revoked_reason_code": "NO_SUCH_CODE",
+        "alert_id": str(STANDS), "event_type": "alert.revoked", "kind_code": "FINDING", "colour_code": "NONE",
+        "case_no": "case-1", "department": "HS-ZJJ", "issued_at": 1_614_564_900_000, "item_code": "",
+        "rule_id": "HS-1", "summary": "缺少前置环节", "evidence": [], "revoked_reason_code": "NO_SUCH_CODE",
     }  # fmt: skip
     show(Console(file=screen, soft_wrap=True), alert)
     assert "督查  撤销 区住建局 规则 HS-1 案件编号 case-1 缺少前置环节 原因 NO_SUCH_CODE" in screen.getvalue()

@@ -1,0 +1,66 @@
+"""What waits on its way through the bus. Only reads."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import sqlalchemy as sa
+
+from consumers.loop import partitions, reader
+from schemas.topics import Topic
+
+VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
+
+
+def processors() -> Iterator[tuple[str, Topic]]:
+    """Everything that keeps a cursor: name and topic."""
+    from connectors.province.push import Queue
+    from consumers.alerts.inbox import Inbox
+    from consumers.directory.view import View
+
+    for verb in VERBS:
+        for projection in importlib.import_module(f"streams.agents.{verb}").projections():
+            yield projection.name, projection.topic
+    for effect in (Inbox(), View(), Queue()):
+        yield from ((effect.name, topic) for topic in effect.topics)
+
+
+def lag(tx: sa.Connection, consumer: Any) -> dict[str, int]:
+    """Records between each processor's cursors and the ends of its topic; only those above 0."""
+    rows = tx.execute(sa.text('SELECT processor, topic, "partition", next_offset FROM cursor')).all()
+    at = {(name, topic, partition): offset for name, topic, partition, offset in rows}
+    behind: dict[str, int] = {}
+    for name, topic in processors():
+        ends = consumer.end_offsets(partitions(consumer, [topic]))
+        missing = sum(end - at.get((name, topic.name, tp.partition), 0) for tp, end in ends.items())
+        if missing:
+            behind[f"{name} on {topic.name}"] = missing
+    return behind
+
+
+def behind(tx: sa.Connection, kafka: str) -> dict[str, Any]:
+    """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` by processor and topic,
+    records for the province (``unacknowledged``, ``refused``), alerts for subscribers (``undelivered``,
+    ``given_up``), open ``dead_letters``.
+
+    Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
+    """
+    found = dict(tx.execute(_WAITING).mappings().one())
+    consumer = reader(kafka)
+    try:
+        return {**found, "lag": lag(tx, consumer)}
+    finally:
+        consumer.close()
+
+
+_WAITING = sa.text("""
+SELECT count(*) AS unsent,
+       coalesce((extract(epoch FROM clock_timestamp()) * 1000)::bigint - min(queued_at), 0) AS unsent_ms,
+       (SELECT count(*) FROM push_queue WHERE refused_reason IS NULL) AS unacknowledged,
+       (SELECT count(*) FROM push_queue WHERE refused_reason IS NOT NULL) AS refused,
+       (SELECT count(*) FROM delivery WHERE done_at IS NULL AND dead_at IS NULL) AS undelivered,
+       (SELECT count(*) FROM delivery WHERE dead_at IS NOT NULL) AS given_up,
+       (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL) AS dead_letters
+FROM outbox WHERE sent_at IS NULL""")
