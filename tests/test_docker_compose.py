@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,14 +12,20 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from typer.testing import CliRunner
 
 from connectors.local.jars import locked_jars
+from connectors.validate import filled_by_the_bus
 from govbus.cli import build
+from govbus.settings import Settings
+from schemas import examples
+from schemas.contracts import contract
+from schemas.topics import RATING
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "docker-compose.yml"
 KAFKAS = ("kafka-1", "kafka-2", "kafka-3")
-GOVBUS = ("worker", "relay", "alerts", "desk", "directory", "push", "province")
+GOVBUS = ("worker", "relay", "alerts", "desk", "directory", "delivery", "push", "province")
 
 
 @pytest.fixture(scope="module")
@@ -98,11 +105,37 @@ def test_data_lives_in_named_volumes(services: dict[str, Any]) -> None:
 
 def test_nothing_is_published_on_the_host_and_no_password_is_written_down(services: dict[str, Any]) -> None:
     assert not any("ports" in service for service in services.values())
-    urls = [
-        services["worker"]["environment"]["GOVBUS_DATABASE_URL"],
+    passwords = [
+        services["worker"]["environment"]["PGPASSWORD"],
         services["postgres"]["environment"]["POSTGRES_PASSWORD"],
     ]
-    assert all("${GOVBUS_DB_PASSWORD:?" in url for url in urls)
+    assert all(password.startswith("${GOVBUS_DB_PASSWORD:?") for password in passwords)
+
+
+def test_a_password_may_hold_any_character(services: dict[str, Any]) -> None:
+    """In a URL an @ of the password would begin the host, which is shown."""
+    urls = [v for s in services.values() for k, v in s.get("environment", {}).items() if k.endswith("DATABASE_URL")]
+    assert len(urls) > 5
+    assert not any("$" in url for url in urls)
+
+
+def test_what_the_containers_are_told_are_settings(services: dict[str, Any]) -> None:
+    told = {name for s in services.values() for name in s.get("environment", {}) if name.startswith("GOVBUS_")}
+    assert told > {"GOVBUS_KAFKA", "GOVBUS_WEBHOOKS", "GOVBUS_PROVINCE_PUBLIC_KEY"}
+    assert {name.removeprefix("GOVBUS_").lower() for name in told} <= set(Settings.model_fields)
+
+
+@pytest.mark.parametrize("line", [line for line in COMPOSE.read_text().splitlines() if " publish " in line])
+def test_the_example_of_the_head_publishes(line: str, tmp_path: Path) -> None:
+    words = shlex.split(line.removeprefix("#"))
+    told = words[words.index("relay") + 1 :]
+    assert f"$PWD:{Path(told[2]).parent}:ro" in words
+    required = {f["name"] for f in contract(RATING)["fields"] if "default" not in f} - filled_by_the_bus(RATING)
+    whole = next(iter(examples.load(RATING).values()))
+    rating = {name: str(value) for name, value in whole.items() if name in required}
+    (tmp_path / "ratings.csv").write_text(",".join(rating) + "\n" + ",".join(rating.values()) + "\n")
+    done = CliRunner().invoke(build(), [*told[:2], str(tmp_path / "ratings.csv"), *told[3:], "--json"])
+    assert done.exit_code == 0, done.output
 
 
 def test_everything_that_the_image_copies_exists() -> None:
