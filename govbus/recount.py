@@ -54,6 +54,8 @@ class Recount:
     checked: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     differences: list[Difference] = field(default_factory=list)
+    void: list[str] = field(default_factory=list)
+    """Cases that never were; a rating of one counts nowhere (DOMAIN §5.8)."""
 
     def compare(self, what: str, key: str, derived: object, recounted: object) -> None:
         """Note one comparison."""
@@ -67,7 +69,7 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
     found = Recount()
     _cases(tx, found, said)
     _cards(tx, found)
-    _one_by_one(tx, found, "差评", _BAD_RAW, _BAD_DERIVED)
+    _one_by_one(tx, found, "差评", _BAD_RAW, _BAD_DERIVED, {"void": found.void})
     _one_by_one(tx, found, "在用事项", _ITEMS_RAW, None)
     return found
 
@@ -87,19 +89,22 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
     for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED))):
         records = raw.get(row["case_no"], [])
         standing = _corrected(records)
+        told = tuple(_told(r) for r in _clocked(standing))
+        state = oracle.course(told, row["horizon"], open_in(row["region"])) if told else oracle.Course()
+        if state.status == "VOID":
+            found.void.append(row["case_no"])
         why = _unfit(standing, row, versions) if len(records) == row["events"] else "原始事件不在发布箱中"
         if not why:
-            why = _case(row, standing, versions.get(row["item_code"], ()), open_in(row["region"]), found)
+            why = _case(row, told, state, versions.get(row["item_code"], ()), open_in(row["region"]), found)
         if why:
             found.left_out[why] += 1
 
 
 def _case(
-    row: Mapping[str, Any], records: Sequence[Record], versions: tuple[Item, ...], open_in: Offices, found: Recount
-) -> str:
+    row: Mapping[str, Any], told: tuple[Told, ...], state: oracle.Course, versions: tuple[Item, ...], open_in: Offices,
+    found: Recount,
+) -> str:  # fmt: skip
     """Compare one case; why it could not be, "" if it was."""
-    told = tuple(_told(r) for r in _clocked(records))
-    state = oracle.course(told, row["horizon"], open_in)
     line = Deadlines(None, None)
     day = None if state.accepted is None else clock.day_of(state.accepted)
     bound = tuple(_bounded(i, day) for i in versions if day is not None and i.in_force(day))
@@ -136,7 +141,7 @@ def _pauses(record: Record) -> bool:
 
 def _ambiguous(specials: Sequence[Record]) -> bool:
     """Whether it is not plain which start an end belongs to: a number told twice, two starts of one procedure or one
-    start of two, or an end that could be another's.
+    start of two, an end that could be another's, or an end told with its start and apart.
     """
     starts = _open_starts(specials)
     ends = [r for r in specials if r["event_type"] == "case.special_ended"]
@@ -147,7 +152,10 @@ def _ambiguous(specials: Sequence[Record]) -> bool:
     waiting = [start for number, start in starts.items() if number not in closed]
     plain = len(named) == len({number for number, _ in named}) == len({start for _, start in named})
     lost = any(start <= end for start in waiting for end in strays)
-    return max(told.values(), default=0) > 1 or not plain or lost
+    twice = {r["event_no"] for r in specials if r not in ends and r["special_ended_at"] is not None} & {
+        r["event_no"] for r in ends
+    }
+    return max(told.values(), default=0) > 1 or not plain or lost or bool(twice)
 
 
 def _open_starts(specials: Iterable[Record]) -> dict[int, int]:
@@ -318,9 +326,11 @@ def _cards(tx: sa.Connection, found: Recount) -> None:
 # --- bad ratings and items, in SQL -------------------------------------------------------------------
 
 
-def _one_by_one(tx: sa.Connection, found: Recount, what: str, raw: str, derived: str | None) -> None:
-    """Compare two queries of (key, value), or with the rule's own count of items."""
-    counted = {str(k): str(v) for k, v in tx.execute(sa.text(raw))}
+def _one_by_one(
+    tx: sa.Connection, found: Recount, what: str, raw: str, derived: str | None, asked: Mapping[str, Any] | None = None
+) -> None:
+    """Compare two queries of (key, value), or with the rule's own count of items; ``asked``: the first one's values."""
+    counted = {str(k): str(v) for k, v in tx.execute(sa.text(raw), asked or {})}
     expected = {str(k): str(v) for k, v in tx.execute(sa.text(derived))} if derived else _by_rule(tx)
     for key in sorted(counted.keys() | expected.keys()):
         found.compare(what, key, expected.get(key), counted.get(key))
@@ -336,6 +346,7 @@ def _by_rule(tx: sa.Connection) -> dict[str, str]:
 _BAD_RAW = """
 WITH bad AS (
     SELECT b.event_id FROM rating_event b WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D'
+    AND b.case_no <> ALL(CAST(:void AS text[]))
     AND NOT EXISTS (SELECT FROM rating_event l WHERE l.case_no = b.case_no AND l.region = b.region
         AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
         AND NOT l.is_default AND l.revision > b.revision)),
@@ -352,7 +363,8 @@ SELECT i.alert_id, coalesce((a.contacted <= a.verified AND a.verified <= a.recti
 FROM bad b JOIN alert_inbox i ON i.kind = 'BAD_RATING' AND i.evidence->>0 = b.event_id::text
 LEFT JOIN acts a ON a.alert_id = i.alert_id::text WHERE NOT coalesce(a.appealed <= a.out, false)"""
 _BAD_DERIVED = """
-SELECT alert_id, rectified_at IS NOT NULL FROM alert_life WHERE kind = 'BAD_RATING' AND out_at IS NULL"""
+SELECT alert_id, rectified_at IS NOT NULL FROM alert_life l WHERE kind = 'BAD_RATING' AND out_at IS NULL
+AND NOT EXISTS (SELECT FROM case_state c WHERE c.case_no = l.case_no AND c.status = 'VOID')"""
 _ITEMS_RAW = """
 WITH today AS (
     SELECT (timestamp 'epoch' + (coalesce(max(watermark), 0) + 28800000) * interval '1 millisecond')::date AS d

@@ -10,14 +10,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import sqlalchemy as sa
 
 from govbus.district import ratings
 from govbus.district.cases import in_force
-from govbus.district.clock import BEFORE_REVISION, MINUTE, REVISED, Deadlines, Offices
+from govbus.district.clock import (
+    BEFORE_REVISION,
+    HOUR,
+    MINUTE,
+    MINUTES,
+    MONTH,
+    MONTH_DAYS,
+    NATURAL_DAY,
+    REVISED,
+    Deadlines,
+    Offices,
+    Span,
+)
 from govbus.district.generator import REVISION_HEARD, Made
 from govbus.district.model import Item, Row, Story, Told
 from govbus.district.ratings import Opinion
@@ -43,9 +55,12 @@ DECISIONS = {
     (OLDER, "1"): "RETURNED", (OLDER, "2"): "VOID", (OLDER, "3"): "VOID", (OLDER, "4"): "TRANSFERRED",
     (OLDER, "5"): "RETURNED",
     (NEWER, "1"): "DENIED", (NEWER, "2"): "VOID", (NEWER, "3"): "VOID", (NEWER, "4"): "TRANSFERRED",
-    (NEWER, "5"): "RETURNED", (NEWER, "6"): "DENIED",
+    (NEWER, "5"): "RETURNED", (NEWER, "6"): "REFUSED",
 }  # fmt: skip
 """What a decision with such a result is (DOMAIN §3.4); all others grant."""
+
+UNACCEPTED = {"RETURNED": "RETURNED", "VOID": "VOID", "TRANSFERRED": "TRANSFERRED", "REFUSED": "NOT_ACCEPTED"}
+"""The decisions that need no acceptance, and what they make of a case without one."""
 
 Expected = dict[str, Any]
 
@@ -61,7 +76,7 @@ class Course:
     waiting_since: int | None = None
     accepted: int | None = None
     stopped: int | None = None
-    extensions: list[tuple[int, float]] = field(default_factory=list)
+    extensions: list[tuple[int, float, str]] = field(default_factory=list)
     pauses: list[tuple[int, int]] = field(default_factory=list)
     parked: list[Told] = field(default_factory=list)
     granted: int | None = None
@@ -145,8 +160,14 @@ def _before(state: Course, told: Told) -> None:
         _go_on(state)
     elif verb == "accepted":
         _accept(state, at)
+    elif verb == "decided" and state.status and (ended := UNACCEPTED.get(_decided(told))):
+        _stop(state, ended, at)
     elif verb != "prechecked":
         state.parked.append(told)
+
+
+def _decided(told: Told) -> str:
+    return DECISIONS.get((told.fields.get("result_set", ""), told.fields["result_code"]), "GRANTED")
 
 
 def _handle(state: Course, told: Told) -> None:
@@ -155,9 +176,10 @@ def _handle(state: Course, told: Told) -> None:
     if verb == "step_completed":
         state.status = "IN_PROCESS"
     elif verb == "extended":
-        state.extensions.append((at, float(told.fields["extension_limit"])))
+        if (amount := told.fields["extension_limit"]) is not None:
+            state.extensions.append((at, float(amount), told.fields.get("extension_unit_code", "")))
     elif verb == "decided":
-        status = DECISIONS.get((told.fields.get("result_set", ""), told.fields["result_code"]), "GRANTED")
+        status = _decided(told).replace("REFUSED", "DENIED")
         state.granted = at if status == "GRANTED" else None
         _stop(state, status, at)
     elif verb in ("certified", "delivered"):
@@ -201,11 +223,30 @@ def limits(story: Story, state: Course, offices: Offices = REVISED) -> tuple[Dea
     promise = offices.deadlines(state.accepted, item.promise, pauses, item.unit)
     extra = _extra(state, promise.due)
     if extra:
-        promise = offices.deadlines(state.accepted, item.promise + extra, pauses, item.unit)
+        promise = _longer(offices, state.accepted, item.promise, item.unit, pauses, extra)
     if item.statutory is None:
         return promise, None
-    legal = offices.deadlines(state.accepted, item.statutory + extra, pauses, item.statutory_unit)
+    legal = _longer(offices, state.accepted, item.statutory, item.statutory_unit, pauses, extra or (0.0, ""))
     return promise, legal.due
+
+
+def _longer(
+    offices: Offices, accepted: int, amount: float, unit: str, pauses: Sequence[Span], extra: tuple[float, str]
+) -> Deadlines:
+    """The deadlines with an extension, in its own unit: of days and months, hours and minutes one is made, any other
+    follows the limit that it extends (§2.5).
+    """
+    more, other = extra
+    if other in ("", unit) or not more:
+        return offices.deadlines(accepted, amount + more, pauses, unit)
+    for small, sizes in ((NATURAL_DAY, {NATURAL_DAY: 1, MONTH: MONTH_DAYS}), (MINUTES, {HOUR: 60, MINUTES: 1})):
+        if unit in sizes and other in sizes:
+            return offices.deadlines(accepted, amount * sizes[unit] + more * sizes[other], pauses, small)
+    first = offices.deadlines(accepted, amount, pauses, unit)
+    if first.due is None:
+        return first
+    then = offices.deadlines(first.due, more, pauses, other)
+    return replace(then, provisional=first.provisional or then.provisional)
 
 
 def _until_stop(state: Course) -> list[tuple[int, int]]:
@@ -214,10 +255,9 @@ def _until_stop(state: Course) -> list[tuple[int, int]]:
     return [(start, min(end, stop)) for start, end in state.pauses if start < min(end, stop)]
 
 
-def _extra(state: Course, due: int | None) -> float:
-    """Days of the one extension that counts: the first told before the limit passed (§3.5)."""
-    told = (days for at, days in state.extensions if due is None or at < due + MINUTE)
-    return next(told, 0.0)
+def _extra(state: Course, due: int | None) -> tuple[float, str] | None:
+    """Amount and unit of the one extension that counts: the first told before the limit passed (§3.5)."""
+    return next(((more, unit) for at, more, unit in state.extensions if due is None or at < due + MINUTE), None)
 
 
 def grounds(story: Story, state: Course, offices: Offices) -> dict[str, int]:

@@ -6,7 +6,6 @@ Thresholds are data (cards.toml). Pure: the same points of knowledge give the sa
 from __future__ import annotations
 
 import tomllib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -193,7 +192,7 @@ class _Desk:
         self._case_no = case_no
         self._active: dict[tuple[str, str, str], Alert] = {}
         self._closed: list[Alert] = []
-        self._times = Counter[tuple[str, str, str]]()
+        self._times: dict[tuple[str, str, str], int] = {}
 
     def revoke(self, knowledge: Knowledge) -> None:
         if not self._active:
@@ -201,7 +200,7 @@ class _Desk:
         held = {g.key for g in knowledge.grounds if g.since <= knowledge.at}
         for key in [k for k in self._active if k not in held]:
             alert = self._active.pop(key)
-            self._times[key] += 1
+            self._times[key] = alert.ordinal
             self._closed.append(structs.replace(alert, revoked_at=knowledge.at, revoked_reason=knowledge.why))
 
     def issue(self, knowledge: Knowledge, until: int) -> int | None:
@@ -228,7 +227,7 @@ class _Desk:
         )
 
     def _alert(self, ground: Ground, moment: int) -> Alert:
-        ordinal = 1 + self._times[ground.key]
+        ordinal = 1 + self._times.get(ground.key, 0)
         alert_id = str(derived_id("alert", self._case_no, ground.rule_id, ground.colour, ground.subject, ordinal))
         return Alert(
             alert_id,

@@ -95,6 +95,24 @@ def deadline(
     return structs.replace(of_the_day, accepted=accepted)
 
 
+def prolonged(
+    calendar: Calendar, line: Deadline, more: Limit, counting: Counting, pauses: Pauses, warning: Warning = USUAL
+) -> Deadline:
+    """``line`` and ``more`` after its due minute, where that is a limit in a unit not comparable with its own."""
+    if line.due is None:
+        return line
+    added = deadline(calendar, line.due, more, counting, pauses, 0.0, warning)
+    seen = line.due if added.due is None else added.due
+    whole = structs.replace(
+        line,
+        due=added.due,
+        yellow=added.yellow,
+        provisional=calendar.provisional(line.accepted, seen),
+        version=calendar.version(line.accepted, seen),
+    )
+    return structs.replace(whole, budget=consumed(calendar, whole, seen, pauses))
+
+
 def _opens_later(limit: Limit) -> bool:
     """Whether a clock opens on a day after the acceptance, so that only the day of that matters (rules 1 and 6)."""
     return limit.unit in (NATURAL_DAY, MONTH) or (limit.unit == WORKING_DAY and limit.amount >= 1)

@@ -12,9 +12,9 @@ from msgspec import Struct, structs
 from streams.rules import cards, clock
 from streams.rules.calendar import DAY_MINUTES, Calendar, epoch_ms, minute_of
 from streams.rules.cards import CARD, DELIVERY, HANDLING, STATUTORY, STEP, CardRule, Ground
-from streams.rules.clock import Deadline, Pauses
+from streams.rules.clock import Deadline, Pauses, Warning
 from streams.rules.lifecycle import CaseEvent, Course, Finding
-from streams.rules.limits import ItemVersion, Limit, Step, capped, counting, delivery, in_force
+from streams.rules.limits import UNITS, ItemVersion, Limit, Step, capped, comparable, counting, delivery, in_force
 
 
 class Line(Struct, frozen=True):
@@ -67,9 +67,8 @@ def _handling(
     extension: CaseEvent | None = None
     if seen.extensions:
         seen, extension = _extension(seen, promise)
-    added = _added(extension)
-    if added:
-        promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, added, warning)
+    if extension is not None:
+        promise = _extended(calendar, accepted, limit, extension, seen.pauses, warning)
     told_by = (seen.accepted_by, *sorted(seen.paused_by), "" if extension is None else extension.event_id)
     evidence = tuple(e for e in told_by if e)
     stop = seen.stopped_by if seen.stopped_at is not None else ""
@@ -79,8 +78,16 @@ def _handling(
     return seen, line, extension
 
 
-def _added(extension: CaseEvent | None) -> float:
-    return 0.0 if extension is None else extension.extension or 0.0
+def _extended(
+    calendar: Calendar, accepted: int, limit: Limit, by: CaseEvent, pauses: Pauses, warning: Warning = clock.USUAL
+) -> Deadline:
+    """``limit`` with an extension, which has a unit of its own (DOMAIN 2.5)."""
+    more = Limit(by.extension or 0.0, by.extension_unit if by.extension_unit in UNITS else limit.unit)
+    (unit, one), (other, amount) = comparable(Limit(1.0, limit.unit)), comparable(more)
+    if unit == other:
+        return clock.deadline(calendar, accepted, limit, counting(), pauses, amount / one, warning)
+    line = clock.deadline(calendar, accepted, limit, counting(), pauses, 0.0, warning)
+    return clock.prolonged(calendar, line, more, counting(), pauses, warning)
 
 
 def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | None]:
@@ -103,7 +110,10 @@ def _statutory(handling: Line, item: ItemVersion, calendar: Calendar, extension:
     if item.statutory is None:
         return
     accepted = handling.deadline.accepted
-    legal = clock.deadline(calendar, accepted, item.statutory, counting(), handling.pauses, _added(extension))
+    if extension is None:
+        legal = clock.deadline(calendar, accepted, item.statutory, counting(), handling.pauses)
+    else:
+        legal = _extended(calendar, accepted, item.statutory, extension, handling.pauses)
     yield structs.replace(handling, clock=STATUTORY, deadline=legal, limit=item.statutory)
 
 

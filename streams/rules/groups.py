@@ -31,8 +31,13 @@ def keys(events: Iterable[CaseEvent]) -> tuple[str, ...]:
     """The groups that a case with these events belongs to, as ``project/430903/<investment project code>`` or
     ``bundle/430903/<bundle_no>``.
     """
-    found = {f"{PROJECT}/{e.region[:6]}/{e.project}" for e in events if e.project}
-    return tuple(sorted(found | {f"{BUNDLE}/{e.region[:6]}/{e.bundle}" for e in events if e.bundle}))
+    found = {f"{PROJECT}/{e.region[:6]}/{e.project}" for e in events if _names(e.project)}
+    return tuple(sorted(found | {f"{BUNDLE}/{e.region[:6]}/{e.bundle}" for e in events if _names(e.bundle)}))
+
+
+def _names(code: str) -> bool:
+    """Whether it can be the number of anything: 无, 0 or / stand in the field of cases that have nothing in common."""
+    return any(digit in code for digit in "123456789")
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +202,10 @@ def _judged(
     key: str, lives: Sequence[_Life], references: References, horizon: int, ahead: Iterable[int]
 ) -> GroupState:
     moments = sorted({at for life in lives for at in life.moments})
+    codes = {life.events[0].item_code for life in lives}
+    clocked = any(version.rule in policy() for code in codes for version in references.items.get(code, ()))
     history: list[Knowledge] = []
-    for at in moments:
+    for at in moments if clocked else moments[-1:]:  # without a clock there never is a card
         view = _view(key, lives, references, at)
         found = () if view.line is None else tuple(clocks.grounds(view.line))
         pauses = () if view.line is None else clocks.in_ms(view.line.pauses)
@@ -216,13 +223,13 @@ def _why(lives: Sequence[_Life], at: int) -> str:
 
 def _view(key: str, lives: Sequence[_Life], references: References, at: int) -> _View:
     known = [(life, seen) for life in lives if (seen := life.at(at)) is not None]
-    begun = [(life, seen) for life, seen in known if seen.accepted_at is not None]  # a void one never was
+    begun = [(life, seen) for life, seen in known if seen.accepted_at is not None and seen.status != VOID]
     named = _rule(key, begun, references) if begun else None
     if named is None:
         return _View(known)
     rule, limit_rule = named
     calendar = references.calendars.known_at(at, key.split("/")[1])
-    return _View(known, limit_rule, rule.lead, _line(rule, limit_rule, begun, calendar), calendar)
+    return _View(known, limit_rule, rule.lead, _line(rule, limit_rule, begun, known, calendar), calendar)
 
 
 def _rule(key: str, begun: Known, references: References) -> tuple[GroupRule, str] | None:
@@ -240,7 +247,7 @@ def _rule(key: str, begun: Known, references: References) -> tuple[GroupRule, st
     return None
 
 
-def _line(rule: GroupRule, limit_rule: str, begun: Known, calendar: Calendar) -> Line:
+def _line(rule: GroupRule, limit_rule: str, begun: Known, known: Known, calendar: Calendar) -> Line:
     """The group's clock: from the first acceptance on, while a member runs (DOMAIN 4.1)."""
     first = min(seen.accepted_at or 0 for _, seen in begun)
     accepted = minute_of(first)
@@ -249,18 +256,23 @@ def _line(rule: GroupRule, limit_rule: str, begun: Known, calendar: Calendar) ->
     limit = policy()[limit_rule].limit
     deadline = clock.deadline(calendar, accepted, limit, counting(), pauses, 0.0, warning)
     evidence = sorted({seen.accepted_by for _, seen in begun} | {e for _, seen in begun for e in seen.paused_by})
-    ended_at, ended_by = _end(rule, begun)
+    ended_at, ended_by = _end(rule, begun, known)
     return Line(GROUP, deadline, limit, tuple(evidence), pauses, ended_at, ended_by)
 
 
-def _end(rule: GroupRule, begun: Known) -> tuple[int | None, str]:
-    """When the last member ended, and by which event, once all parts have or one has come to nothing."""
-    items = {life.events[0].item_code for life, _ in begun}
+def _end(rule: GroupRule, begun: Known, known: Known) -> tuple[int | None, str]:
+    """When the last member ended, and by which event, once all parts have or one has come to nothing, be it before it
+    was accepted.
+    """
     if any(seen.stopped_at is None for _, seen in begun):
         return None, ""
-    if len(items) < rule.parts and not any(seen.status in VAIN for _, seen in begun):
-        return None, ""
-    return max((seen.stopped_at or 0, seen.stopped_by) for _, seen in begun)
+    ends = [seen for _, seen in begun]
+    if len({life.events[0].item_code for life, _ in begun}) < rule.parts:
+        vain = [seen for _, seen in known if seen.status in VAIN]
+        if not vain:
+            return None, ""
+        ends += vain
+    return max((seen.stopped_at or 0, seen.stopped_by) for seen in ends)
 
 
 def _pauses(rule: GroupRule, begun: Known, accepted: int) -> clock.Pauses:

@@ -224,7 +224,7 @@ def _derive(case_no: str, events: tuple[CaseEvent, ...], references: References,
         changes = tuple(sorted({*changes, *(c.at for c in claims)}))
     first, last = bisect_right(changes, events[0].known_at), bisect_right(changes, horizon)
     history: list[Knowledge] = []
-    for at, count in _loud(_moments(events, changes[first:last]), quiet):
+    for at, count in _moments(events, changes[first:last], quiet):
         view = _view(events[:count], references.calendars.known_at(at, region), references)
         if claims:
             view = _contradicted(view, standing(claims, at))
@@ -235,17 +235,16 @@ def _derive(case_no: str, events: tuple[CaseEvent, ...], references: References,
     return _state(case_no, events, view, alerts, nearest, horizon)
 
 
-def _moments(events: Sequence[CaseEvent], changes: Sequence[int]) -> list[tuple[int, int]]:
-    """(moment, events known then) for every moment at which knowledge grew, rising."""
+def _moments(events: Sequence[CaseEvent], changes: Sequence[int], quiet: int) -> list[tuple[int, int]]:
+    """(moment, events known then) for every moment at which knowledge grew, rising; without those whose time is over
+    before ``quiet``.
+    """
+    newest = max((events[-1].known_at, *changes[-1:]))
+    if newest <= quiet:
+        return [(newest, len(events))]
     known = {e.known_at: number for number, e in enumerate(events, 1)}
-    if not changes:
-        return list(known.items())
     times = [e.known_at for e in events]
-    return sorted({**{c: bisect_right(times, c) for c in changes}, **known}.items())
-
-
-def _loud(moments: list[tuple[int, int]], quiet: int) -> list[tuple[int, int]]:
-    """The moments without those whose time is over before ``quiet``."""
+    moments = sorted({**{c: bisect_right(times, c) for c in changes}, **known}.items())
     begin = bisect_right(moments, (quiet, 1 << 62)) - 1
     return moments[begin:] if begin > 0 else moments
 

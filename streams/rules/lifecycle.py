@@ -37,6 +37,8 @@ OPEN = (NONE, SUBMITTED, WAIT, ACCEPTED, IN_PROCESS)
 RUNNING = (ACCEPTED, IN_PROCESS)
 ENDED = (NOT_ACCEPTED, GRANTED, DENIED, CERTIFIED, DELIVERED, WITHDRAWN, RETURNED, TRANSFERRED, VOID)
 DECIDED = (GRANTED, DENIED, CERTIFIED, DELIVERED)
+UNACCEPTED = (NOT_ACCEPTED, RETURNED, TRANSFERRED, VOID)
+"""What a decision can make of a case that was not accepted (DOMAIN 3.4, 3.5)."""
 VAIN = (NOT_ACCEPTED, DENIED, WITHDRAWN, RETURNED, TRANSFERRED)
 
 # Order among events of one moment (DOMAIN 3.5: 即办件 share a timestamp).
@@ -265,6 +267,7 @@ class _Walk:
     stopped_at: int | None = None
     stopped_by: str = ""
     specials: list[CaseEvent] = field(default_factory=list)
+    running: set[int] = field(default_factory=set)  # numbers of the special procedures that do not pause
     extensions: list[CaseEvent] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     parked: list[CaseEvent] = field(default_factory=list)
@@ -398,19 +401,36 @@ class _Walk:
     def special(self, event: CaseEvent) -> None:
         if self.stopped_at is not None and _start(event) >= self.stopped_at and event.type == "special_started":
             self.find("event_after_terminal", event)
-        elif event.special not in self.practice.running_specials:
+        elif event.special in self.practice.running_specials:
+            self.running.add(event.event_no)
+        elif event.special or event.type == "special_started" or event.event_no not in self.running:
             self.specials.append(event)
 
     def extend(self, event: CaseEvent) -> None:
-        self.extensions.append(event)
+        if event.extension is None:
+            self.find("extension_without_amount", event)
+        else:
+            self.extensions.append(event)
 
     # ends
 
     def decide(self, event: CaseEvent) -> None:
         status = self.practice.results.get((event.result_set, event.result), GRANTED)
+        if status == NOT_ACCEPTED:  # of a case that was: its request is refused
+            status = DENIED
         if status in (DENIED, RETURNED) and not event.reasoned:
             self.find("refusal_without_reason", event)
         self.granted = event if status == GRANTED else None
+        self._stop(event, status)
+
+    def decide_early(self, event: CaseEvent) -> None:
+        """Before the acceptance only a result that needs none ends the case; any other waits for it."""
+        status = self.practice.results.get((event.result_set, event.result), GRANTED)
+        if status not in UNACCEPTED:
+            self.park(event)
+            return
+        if status in (RETURNED, NOT_ACCEPTED) and not event.reasoned:
+            self.find("refusal_without_reason", event)
         self._stop(event, status)
 
     def withdraw(self, event: CaseEvent) -> None:
@@ -513,11 +533,11 @@ def _start(event: CaseEvent) -> int:
 
 def _pair(specials: Sequence[CaseEvent]) -> tuple[list[Interval], list[CaseEvent]]:
     """The special procedures, and ends that found no start. An end takes the open start of its number, else
-    of its kind.
+    of its kind; a start may tell its own end.
     """
-    starts = [e for e in specials if e.type == "special_started" and e.ended_at is None]
-    whole = [e for e in specials if e.started_at is not None and e.ended_at is not None]
+    starts = [e for e in specials if e.type == "special_started"]
     ends = [e for e in specials if e.type == "special_ended"]
+    whole = [e for e in ends if e.started_at is not None and e.ended_at is not None]
     intervals = [Interval(_start(e), e.ended_at, e.event_id) for e in whole]
     orphans = []
     for end in sorted(ends, key=lambda e: (_end(e), e.event_id)):
@@ -529,7 +549,7 @@ def _pair(specials: Sequence[CaseEvent]) -> tuple[list[Interval], list[CaseEvent
             intervals.append(Interval(end.started_at, _end(end), end.event_id))
         else:
             orphans.append(end)
-    return intervals + [Interval(_start(e), None, e.event_id) for e in starts], orphans
+    return intervals + [Interval(_start(e), e.ended_at, e.event_id) for e in starts], orphans
 
 
 def _end(event: CaseEvent) -> int:
@@ -537,7 +557,12 @@ def _end(event: CaseEvent) -> int:
 
 
 def _match(end: CaseEvent, starts: Sequence[CaseEvent]) -> CaseEvent | None:
-    fitting = [s for s in starts if _start(s) <= _end(end) and (end.started_at is None or s.event_no == end.event_no)]
+    named = end.started_at is not None
+    fitting = [
+        s
+        for s in starts
+        if _start(s) <= _end(end) and (s.event_no == end.event_no or not (named or s.ended_at is not None))
+    ]
     return min(
         fitting,
         key=lambda s: (s.event_no != end.event_no, s.special != end.special, _start(s), s.event_id),
@@ -576,6 +601,7 @@ def _actions() -> dict[tuple[str, str], Action]:
     )
     on((NONE, SUBMITTED, WAIT), **dict.fromkeys(waiting, _Walk.park))
     on((NONE,), submitted=_Walk.submit)
+    on((SUBMITTED, WAIT), decided=_Walk.decide_early)
     on((WAIT,), correction_received=_Walk.receive)
     on(
         RUNNING,

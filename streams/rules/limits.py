@@ -18,7 +18,7 @@ from streams.rules.calendar import day_of, minute_of
 
 MOST = 10_000.0
 """The largest amount that is taken for a time limit; beyond it is a data error."""
-WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
+UNITS = WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
 HalfDayMode = Literal["BUSINESS_MINUTES", "FIXED_4H", "SESSION"]
 
 

@@ -199,7 +199,8 @@ _CARDS = f"""WITH {LEVELS}, facts AS (
  count(*) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
 _RATED = f"""WITH {LEVELS}, facts AS (
     SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level
-    FROM alert_life l LEFT JOIN levels v USING (item_code) WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL)
+    FROM alert_life l LEFT JOIN levels v USING (item_code) WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL
+    AND NOT EXISTS (SELECT FROM case_state c WHERE c.case_no = l.case_no AND c.status = 'VOID'))
 -- sums
 """
 _BAD = f"""{_RATED}

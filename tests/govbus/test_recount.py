@@ -91,7 +91,8 @@ def record(event: CaseEvent) -> dict[str, Any]:
         "event_id": event.event_id, "event_type": f"case.{event.type}", "occurred_at": event.occurred_at,
         "received_at": event.known_at, "event_no": event.event_no, "special_kind_code": event.special,
         "special_started_at": event.started_at, "special_ended_at": event.ended_at,
-        "extension_limit": event.extension, "result_set": event.result_set, "result_code": event.result,
+        "extension_limit": event.extension, "extension_unit_code": event.extension_unit,
+        "result_set": event.result_set, "result_code": event.result,
         "corrects_event_id": event.corrects, "corrected_at": event.corrected_at,
     }  # fmt: skip
 
@@ -140,7 +141,9 @@ def read(log: list[CaseEvent], told: list[dict[str, Any]]) -> tuple[str, recount
     standing, found = recount._corrected([record(e) for e in log]), recount.Recount()
     versions = recount.items([stored(t) for t in told])
     why = recount._unfit(standing, derived, versions)
-    return why or recount._case(derived, standing, versions["I"], OFFICES, found), found
+    told_of = tuple(recount._told(r) for r in recount._clocked(standing))
+    course = recount.oracle.course(told_of, end, OFFICES) if told_of else recount.oracle.Course()
+    return why or recount._case(derived, told_of, course, versions["I"], OFFICES, found), found
 
 
 @settings(max_examples=400, deadline=None)

@@ -169,8 +169,10 @@ def test_bad_ratings_count_when_rectified_in_time_and_excluded_ones_do_not(
         life("B3", "3", "BAD_RATING", named=True),
         life("B4", "4", "BAD_RATING", out_at=ms("2020-09-20 09:00"), named=True),
         life("B5", "5", "BAD_RATING", dues={"rectify": ms("2020-12-30 17:00")}),
+        life("K1", "6", "BAD_RATING", named=True),  # of a case that was void (DOMAIN 5.8)
     ]
     with engine.begin() as tx:
+        tx.execute(sa.text("UPDATE case_state SET status = 'VOID' WHERE case_no = 'K1'"))
         tx.execute(sa.insert(alert_life), rows)
     found = figures(govbus)["HS-ZJJ"]
     assert (found["rectified_rate"], found["called_back_rate"]) == ((2, 4), (1, 4))

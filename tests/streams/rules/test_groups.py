@@ -107,6 +107,56 @@ def test_a_start_up_whose_applicant_withdraws_one_step_has_ended() -> None:
     assert cards(told(BUNDLE, members, START_UP, "2020-10-28 09:00")) == []
 
 
+@pytest.mark.parametrize("ended", ["withdrawn", "not_accepted", "returned"])
+def test_a_start_up_of_which_a_step_came_to_nothing_before_it_was_accepted_has_ended(ended: str) -> None:
+    members = {
+        "A": [event("registration", kind, f"2020-10-12 {at}:00") for kind, at in (("accepted", 10), ("decided", 10))],
+        "B": [event("seal", "submitted", "2020-10-12 10:00"), event("seal", ended, "2020-10-12 10:20")],
+    }
+    state = told(BUNDLE, members, START_UP, "2020-10-28 09:00")
+    assert (judge.local_text(state.ended_at), state.on_time, cards(state)) == ("2020-10-12 10:20", True, [])
+
+
+def test_a_project_does_not_end_with_an_application_that_was_never_accepted() -> None:
+    members = {
+        "A": [event("permit", "accepted", "2020-05-18 10:00"), event("permit", "decided", "2020-06-18 10:00")],
+        "B": [
+            event("lift", "submitted", "2020-05-18 10:00"),
+            event("lift", "correction_requested", "2020-05-19 10:00"),
+            event("lift", "withdrawn", "2020-12-18 10:00"),
+        ],
+    }
+    state = told(PROJECT, members, known(permit="R6-5", lift="R6-5"), "2020-12-28 09:00")
+    assert (judge.local_text(state.ended_at), state.on_time) == ("2020-06-18 10:00", True)
+
+
+@pytest.mark.parametrize(
+    "end", [{"kind": "voided"}, {"kind": "decided", "result_set": "province.result-older", "result": "3"}]
+)
+def test_a_step_that_was_deleted_by_its_result_never_was_as_one_that_was_voided(end: dict[str, str]) -> None:
+    kind, more = end["kind"], {name: value for name, value in end.items() if name != "kind"}
+    deleted = [event("registration", "accepted", "2020-10-12 09:00")]
+    deleted += [event("registration", kind, "2020-10-12 10:00", **more)]
+    again = [
+        [event(step, "accepted", f"2020-10-14 {at}:00"), event(step, "decided", f"2020-10-14 {at}:30")]
+        for step, at in (("registration", "09"), ("seal", "10"), ("invoice", "11"))
+    ]
+    state = told(BUNDLE, {"0": deleted, **dict(zip("ABC", again, strict=True))}, START_UP, "2020-10-28 09:00")
+    assert (judge.local_text(state.accepted_at), state.on_time, cards(state)) == ("2020-10-14 09:00", True, [])
+
+
+@pytest.mark.parametrize("code", ["无", "0", "/", "——", "000000", " "])
+def test_what_names_nothing_makes_no_group(code: str) -> None:
+    """Thousands of cases may have it in the field, and nothing else in common."""
+    assert groups.keys([event("permit", "accepted", "2020-05-18 10:00", project=code, bundle=code)]) == ()
+
+
+def test_a_bundle_without_a_clock_is_seen_once_however_many_moments_it_has() -> None:
+    members = {f"C{n}": [event("seal", "accepted", "2020-05-18 10:00", f"2020-05-18 10:{n:02}")] for n in range(60)}
+    state = told(BUNDLE, members, known(seal=""), "2020-05-19 10:00")
+    assert (state.stage, len(state.parts), state.alerts) == ("DURING", 60, ())
+
+
 def test_a_bundle_is_visible_before_during_and_after() -> None:
     papers = [event("seal", "submitted", "2020-09-25 16:00"), event("seal", "accepted", "2020-09-25 16:30")]
     members = {"A": [*papers, event("seal", "decided", "2020-09-25 16:40")]}

@@ -271,6 +271,103 @@ def test_14_an_extension_on_day_18_moves_due_and_a_second_one_is_only_told() -> 
     assert cards(state)[0] == ("YELLOW", "2025-03-25 17:00", "2025-03-27 10:00", "late_extension")
 
 
+@pytest.mark.parametrize(
+    ("limits", "unit", "amount", "promised", "legal"),
+    [
+        ((16, "3", None, "1"), "1", 2.0, "2025-03-07 17:00", None),  # two days after 2025-03-05 11:30
+        ((5, "1", None, "1"), "2", 15.0, "2025-03-25 17:00", None),  # fifteen natural days after 2025-03-10 17:00
+        ((10, "1", 2, "5"), "1", 10.0, "2025-03-31 17:00", "2025-05-20 17:00"),  # after 2025-05-06
+        ((15, "2", 2, "5"), "2", 10.0, "2025-03-28 17:00", "2025-05-12 17:00"),  # 2 × 30 + 10 days
+        ((120, "4", None, "1"), "3", 1.0, "2025-03-03 13:30", None),
+        ((5, "1", None, "1"), "", 2.0, "2025-03-12 17:00", None),
+    ],
+)
+def test_an_extension_counts_in_its_own_unit(
+    limits: tuple[float, str, float | None, str], unit: str, amount: float, promised: str, legal: str | None
+) -> None:
+    promise, own, statutory, other = limits
+    version = item(promise, statutory, promise_unit_code=own, statutory_unit_code=other)
+    longer = event("extended", "2025-03-03 10:00", extension=amount, extension_unit=unit)
+    state, _ = told([event("accepted", "2025-03-03 09:30"), longer], references(version), "2025-03-03 10:30")
+    assert (due(state), findings(state)) == (promised, [])
+    assert (None if legal is None else judge.local_text(state.statutory_due_at)) == legal
+
+
+def test_an_extension_that_follows_the_limit_pauses_with_it_and_warns_before_its_own_end() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("extended", "2025-03-04 10:00", extension=20.0, extension_unit="2"),
+        event("special_started", "2025-03-12 00:00", special="TEST"),
+        event("special_ended", "2025-03-15 00:00", special="TEST"),
+    ]
+    state, _ = told(events, references(item(5)), "2025-03-31 09:00")
+    assert (due(state), judge.local_text(state.yellow_at)) == ("2025-04-02 17:00", "2025-03-29 18:24")
+    assert state.used_minutes is None
+
+
+def test_an_extension_without_an_amount_is_told_and_leaves_the_right_to_one() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("extended", "2025-03-04 10:00"),
+        event("extended", "2025-03-05 10:00", extension=10.0, event_no=2),
+    ]
+    state, _ = told(events, references(item(5)), "2025-03-10 17:00")
+    assert (due(state), findings(state)) == ("2025-03-24 17:00", ["extension_without_amount"])
+
+
+def test_a_special_procedure_told_once_with_its_end_pauses_from_when_it_was_told() -> None:
+    """A source that sends the start when it happens, and with it the end that is planned (DOMAIN 3.3)."""
+    ended = {"special": "HEARING", "ended_at": ms("2025-03-20 15:00")}
+    events = [event("accepted", "2025-03-03 09:30"), event("special_started", "2025-03-05 09:00", **ended)]
+    state, _ = told(events, references(item(5)), "2025-03-21 09:00")
+    assert (state.status, due(state), cards(state), findings(state)) == ("IN_PROCESS", "2025-03-26 15:00", [], [])
+
+
+def test_the_end_of_a_special_procedure_told_apart_holds_against_the_planned_one() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-05 09:00", special="TEST", ended_at=ms("2025-03-20 15:00")),
+        event("special_ended", "2025-03-07 09:00", special="TEST"),
+    ]
+    state, _ = told(events, references(item(5)), "2025-03-10 17:00")
+    assert (due(state), findings(state)) == ("2025-03-12 17:00", [])
+
+
+def test_the_end_of_a_special_procedure_that_pauses_nothing_need_not_repeat_its_kind() -> None:
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-04 09:00", special="SITE"),
+        event("special_ended", "2025-03-05 09:00"),
+    ]
+    state, _ = told(events, references(item(5)), "2025-03-10 17:00")
+    assert (due(state), findings(state)) == ("2025-03-10 17:00", [])
+    assert state.alerts[0].evidence == (events[0].event_id,)
+
+
+@pytest.mark.parametrize(
+    ("result", "status"), [("5", "RETURNED"), ("3", "VOID"), ("4", "TRANSFERRED"), ("6", "NOT_ACCEPTED")]
+)
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_result_that_needs_no_acceptance_ends_a_case_that_was_not_accepted(
+    result: str, status: str, asked: bool
+) -> None:
+    """A department that sends result rows has no other event to say it with (DOMAIN 3.4)."""
+    papers = [event("submitted", "2025-03-03 09:30")]
+    papers += [event("correction_requested", "2025-03-04 09:30")] if asked else []
+    ended = event("decided", "2025-03-05 10:00", result_set="province.result-newer", result=result)
+    state, _ = told([*papers, ended], references(item(5)), "2025-05-20 09:00")
+    assert (state.status, findings(state), state.next_check_at) == (status, [], None)
+
+
+def test_a_grant_before_the_acceptance_still_waits_for_it_and_a_refusal_after_it_is_a_denial() -> None:
+    newer = {"result_set": "province.result-newer"}
+    papers = [event("submitted", "2025-03-03 09:30"), event("decided", "2025-03-05 10:00", result="0", **newer)]
+    state, _ = told(papers, references(item(5)), "2025-03-07 09:00")
+    assert (state.status, findings(state)) == ("SUBMITTED", ["missing_predecessor"])
+    papers = [event("accepted", "2025-03-03 09:30"), event("decided", "2025-03-05 10:00", result="6", **newer)]
+    assert told(papers, references(item(5)), "2025-03-07 09:00")[0].status == "DENIED"
+
+
 def test_14_an_extension_after_the_due_time_does_not_count() -> None:
     events = [event("accepted", "2025-03-03 09:30"), event("extended", "2025-04-01 10:00", extension=10.0)]
     state, _ = told(events, references(item(20)), "2025-04-15 17:00")
@@ -583,8 +680,9 @@ def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseE
         kind = draw(st.sampled_from(("", "TEST", "SITE")))
         one = structs.replace(one, special=kind, event_no=draw(st.integers(1, 2)))
         started_at = one.occurred_at - draw(st.integers(1, 60)) * HOUR
-        told = {"started_at": started_at, "ended_at": one.occurred_at} if draw(st.booleans()) else {}
-        return structs.replace(one, **told)
+        ended_at = one.occurred_at + draw(st.integers(0, 60)) * HOUR
+        whole = {"started_at": started_at, "ended_at": one.occurred_at}
+        return structs.replace(one, **draw(st.sampled_from(({}, whole, {"ended_at": ended_at}))))
     if one.type == "decided":
         result_set, result = draw(st.sampled_from(RESULTS))
         return structs.replace(one, result_set=result_set, result=result, reasoned=draw(st.booleans()))
@@ -596,7 +694,10 @@ def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseE
         return structs.replace(one, step=draw(st.sampled_from(("", "审查", "决定"))))
     if one.type == "verified":
         return structs.replace(one, verification=draw(st.sampled_from(("KEPT", "BROKEN"))))
-    return structs.replace(one, extension=3.0) if one.type == "extended" else one
+    if one.type == "extended":
+        amount, unit = draw(st.sampled_from(((3.0, ""), (3.0, "1"), (10.0, "2"), (None, "1"), (4.0, "3"), (1.0, "5"))))
+        return structs.replace(one, extension=amount, extension_unit=unit)
+    return one
 
 
 @st.composite
