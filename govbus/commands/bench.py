@@ -1,4 +1,4 @@
-"""``govbus bench``: benchmarks, each against peers and limits measured in the same run."""
+"""``govbus bench``: benchmarks, beside peers and limits measured in the same run."""
 
 from __future__ import annotations
 

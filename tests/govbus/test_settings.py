@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,9 @@ def test_the_usual_database_urls_are_taken(monkeypatch: pytest.MonkeyPatch, url:
 
 def test_a_region_is_digits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "GOVBUS_REGION" in faults(monkeypatch, REGION="4309O3")
+
+
+def test_the_operator_s_table_names_every_setting_and_no_other() -> None:
+    told = (Path(__file__).parents[2] / "docs" / "operate.md").read_text().partition("## Settings")[2]
+    named = {word.strip("`,").removeprefix("GOVBUS_").lower() for word in told.split() if word.startswith("`GOVBUS_")}
+    assert named == set(settings.Settings.model_fields)
