@@ -6,6 +6,7 @@ Thresholds are data (cards.toml). Pure: the same points of knowledge give the sa
 from __future__ import annotations
 
 import tomllib
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -65,19 +66,37 @@ def _rules() -> tuple[CardRule, ...]:
 
 
 @cache
+def _versions(clock: str) -> tuple[tuple[int, ...], tuple[tuple[tuple[CardRule, ...], Warning], ...]]:
+    """The days from which another set of ``clock``'s rules is in force, and these sets with their warnings."""
+    ours = [r for r in _rules() if r.clock == clock]
+    days = tuple(sorted({r.effective for r in ours}))
+    return days, tuple(_in_force(ours, day) for day in days)
+
+
+def _in_force(ours: Sequence[CardRule], day: int) -> tuple[tuple[CardRule, ...], Warning]:
+    colours = {r.colour: [v for v in ours if v.colour == r.colour] for r in reversed(ours)}
+    found = tuple(next((v for v in versions if v.effective <= day), versions[-1]) for versions in colours.values())
+    return found, next((r.warning for r in found if r.at_warning), AT_ITS_END)
+
+
+AT_ITS_END = Warning(100, 0)
+
+
+def _on(clock: str, day: int) -> tuple[tuple[CardRule, ...], Warning]:
+    days, sets = _versions(clock)
+    return sets[max(bisect_right(days, day) - 1, 0)] if sets else ((), AT_ITS_END)
+
+
 def rules(clock: str, day: int) -> tuple[CardRule, ...]:
     """The rules of ``clock`` for one that begins on day ``day``, one a colour; before a rule's first version,
     the first.
     """
-    ours = [r for r in _rules() if r.clock == clock]
-    colours = {r.colour: [v for v in ours if v.colour == r.colour] for r in reversed(ours)}
-    return tuple(next((v for v in versions if v.effective <= day), versions[-1]) for versions in colours.values())
+    return _on(clock, day)[0]
 
 
-@cache
 def warning(clock: str, day: int) -> Warning:
     """When ``clock`` warns if it begins on day ``day``; at its end if no rule asks for a warning."""
-    return next((r.warning for r in rules(clock, day) if r.at_warning), Warning(100, 0))
+    return _on(clock, day)[1]
 
 
 @cache
