@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tracemalloc
 import zipfile
@@ -207,6 +208,17 @@ def test_a_sheet_that_is_broken_midway_gives_its_rows_and_one_that_says_after_wh
     assert broken.fault.reason == "bad_row"
     assert f"broken after row {number - 1};" in broken.fault.text
     assert broken.original == f"ratings.xlsx, after row {number - 1}".encode()
+
+
+@pytest.mark.parametrize("size", [b"A1:B2", b"A1:H2"], ids=["columns too", "rows"])
+def test_rows_and_cells_beyond_the_size_that_a_sheet_says_it_has_are_read(tmp_path: Path, size: bytes) -> None:
+    cells = CELLS.split(",")
+    whole = sheet(tmp_path, COLUMNS.split(","), cells, [None] * 8, cells[:-1], [*cells, None, "stray"], cells, [""] * 8)
+    path = damaged(whole, lambda text: re.sub(b'<dimension ref="[^"]*"', b'<dimension ref="' + size + b'"', text))
+    first, short, (number, stray), last = read(path)
+    assert (first, last) == ((2, ROW), (6, ROW))
+    assert short == (4, {name: value for name, value in ROW.items() if name != "channel_code"})
+    assert (number, stray.fault.reason) == (5, "bad_row")
 
 
 def test_a_sheet_whose_first_row_is_broken_is_refused(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from schemas.topics import RATING
 from streams.store.engine import connect
 
 pytestmark = pytest.mark.stack
+TALLY = "tally on service.rating.v1"
 
 
 @pytest.fixture
@@ -40,7 +41,8 @@ def rating(case_no: str) -> dict[str, Any]:
 
 def test_what_waits_is_counted_by_what_it_waits_for(status: Callable[..., Result], shared_bus: Any) -> None:
     before = json.loads(status("--json").stdout)["behind"]
-    assert (before["unsent"], before["unsent_ms"], before["lag"]) == (0, 0, {})
+    assert (before["unsent"], before["unsent_ms"]) == (0, 0)
+    lag = before["lag"].get(TALLY, 0) + 7  # the log is shared with other tests
     engine = connect(shared_bus.database_url)
     Publisher(engine, "HS-ZRZYJ", "430903").publish(RATING, [rating(f"C{n}") for n in range(3)])
     with engine.begin() as tx:
@@ -48,11 +50,11 @@ def test_what_waits_is_counted_by_what_it_waits_for(status: Callable[..., Result
                            "VALUES ('tally', 'service.rating.v1', 0, -7)"))  # fmt: skip
     engine.dispose()
     after = json.loads(status("--json").stdout)["behind"]
-    assert (after["unsent"], after["lag"]) == (3, {"tally on service.rating.v1": 7})
+    assert (after["unsent"], after["lag"][TALLY]) == (3, lag)
     assert after["unsent_ms"] > 0
     told = status().stdout
     assert "3 events wait for Kafka (govbus relay), the oldest for " in told
-    assert "tally on service.rating.v1: 7 records behind" in told
+    assert f"{TALLY}: {lag} records behind" in told
 
 
 def test_a_broker_that_is_away_stops_nothing_while_another_answers(

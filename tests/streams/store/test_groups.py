@@ -139,12 +139,12 @@ def test_a_group_says_what_its_table_holds_and_says_it_once(engine: sa.Engine) -
 
 def test_a_group_at_which_the_rule_fails_holds_up_no_other(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     log, judge = prepared(engine)
-    put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, project_code="BAD"))
+    put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, project_code="BAD-1"))
 
     rightly = groups.groups.derive
 
     def derive(key: str, *rest: Any) -> Any:
-        if key.endswith("BAD"):
+        if key.endswith("BAD-1"):
             raise KeyError(key)
         return rightly(key, *rest)
 
@@ -180,7 +180,7 @@ def histories(rng: random.Random) -> list[dict[str, Any]]:
     events = []
     for number in range(8):
         at = ACCEPTED + rng.randrange(0, 300) * HOUR
-        more = {"item_code": rng.choice((LAND, PLAN)), "project_code": f"P-{number % 3}"}
+        more = {"item_code": rng.choice((LAND, PLAN)), "project_code": f"P-{1 + number % 3}"}
         more_kinds = rng.choices(KINDS, k=rng.randrange(4)) if number else []  # the first one is left lying
         for place, kind in enumerate(("submitted", "accepted", *more_kinds)):
             at += rng.randrange(0, 300) * HOUR

@@ -1,0 +1,38 @@
+"""What of the indicators may be published; expectations typed by hand from DOMAIN §9 (suppress cells below 5)."""
+
+from __future__ import annotations
+
+import pytest
+
+from streams.rules import indicators
+from streams.rules.indicators import Figure
+
+
+@pytest.mark.parametrize(
+    ("key", "numerator", "denominator", "told"),
+    [
+        ("overdue_rate", 1, 50, False),  # one case is a cell, whatever it is a part of
+        ("on_time_rate", 49, 50, False),  # and so is the one that is left
+        ("on_time_rate", 45, 50, True),
+        ("at_once_rate", 0, 50, True),
+        ("at_once_rate", 50, 50, True),
+        ("rectified_rate", 4, 9, False),
+        ("called_back_rate", 5, 9, False),
+        ("named_called_back_rate", 0, 4, False),
+        ("rectified_in_time_rate", 5, 10, True),
+        ("early_rate", 0, 0, True),  # nothing is no cell
+        ("average_minutes", 3, 50, True),  # minutes are no cells
+        ("average_minutes", 50, 51, True),
+        ("average_minutes", 900, 4, False),
+        ("depth_share", 1, 50, True),  # items are no persons
+        ("platform_coverage", 49, 50, True),
+        ("platform_coverage", 3, 4, False),
+        ("late_service", 4, None, False),
+        ("red_cards", 5, None, True),
+    ],
+)
+def test_a_figure_is_published_unless_it_tells_of_one_to_four(
+    key: str, numerator: float, denominator: float | None, told: bool
+) -> None:
+    figure = Figure(numerator, denominator)
+    assert indicators.published({key: figure}) == {key: figure if told else Figure(0, None, suppressed=True)}
