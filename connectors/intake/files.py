@@ -415,6 +415,7 @@ class Workbook:
         sheet = _first_sheet(path)
         self._name = path.name
         self.total = sheet.max_row or 0
+        sheet.reset_dimensions()  # a sheet may say that it is smaller than it is: what lies beyond would not be read
         self._at = 0
         self._cells = sheet.iter_rows(values_only=True)
         header = self._header()

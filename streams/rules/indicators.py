@@ -97,21 +97,29 @@ def exempt() -> frozenset[str]:
 
 
 def published(figures: Mapping[str, Figure]) -> dict[str, Figure]:
-    """The figures as the public may see them: what rests on fewer cells than may be told is suppressed (DOMAIN 9)."""
-    return {key: _published(figure) for key, figure in figures.items()}
+    """The figures as the public may see them: one with a cell too small to be told is suppressed (DOMAIN 9)."""
+    below = _raw()["suppression"]["below"]
+    return {
+        key: Figure(0, None, True) if any(0 < cell < below for cell in _cells(key, figure)) else figure
+        for key, figure in figures.items()
+    }
 
 
-def _published(figure: Figure) -> Figure:
-    counted = figure.numerator if figure.denominator is None else figure.denominator
-    return Figure(0, None, True) if 0 < counted < _raw()["suppression"]["below"] else figure
+def _cells(key: str, figure: Figure) -> tuple[float, ...]:
+    """How many cases, cards, ratings or items a reader learns of; a part and its rest say how large the whole is."""
+    if figure.denominator is None:
+        return (figure.numerator,)
+    if key in _raw()["suppression"]["parts"]:
+        return figure.numerator, figure.denominator - figure.numerator
+    return (figure.denominator,)
 
 
 # --- items ----------------------------------------------------------------------------------------
 
 
 def in_force(records: Iterable[Record], day: date) -> list[Record]:
-    """Of each item (records of ``service.item.v1``) the version in force on ``day``: the latest effective one that is
-    neither cancelled nor withdrawn by then.
+    """Of each item (records of ``service.item.v1``, as they were received; of two of one version the last holds) the
+    version in force on ``day``: the latest effective one that is neither cancelled nor withdrawn by then.
     """
     versions: dict[tuple[str, int], Record] = {}
     gone: dict[tuple[str, int], date] = {}

@@ -176,8 +176,8 @@ def comparable(limit: Limit) -> tuple[str, float]:
 
 
 def item_versions(records: Iterable[Mapping[str, Any]]) -> tuple[ItemVersion, ...]:
-    """The sound versions of one item from its ``service.item.v1`` records, in any order; withdrawals close
-    theirs.
+    """The sound versions of one item from its ``service.item.v1`` records, as they were received; of two of one
+    version the last holds. Withdrawals close theirs.
     """
     published: dict[int, ItemVersion] = {}
     withdrawn: dict[int, int] = {}

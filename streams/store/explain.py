@@ -76,7 +76,8 @@ def plan(tx: sa.Connection, region: str, code: str, day: int) -> tuple[Planned, 
 
 _ITEMS_OF = sa.text(
     "SELECT item_code, body FROM item_event WHERE item_code IN (SELECT item_code FROM item_event WHERE "
-    "left(region, 6) = :region AND body @> jsonb_build_object('bundle_codes', jsonb_build_array(CAST(:code AS text))))"
+    "left(region, 6) = :region AND body @> jsonb_build_object('bundle_codes', jsonb_build_array(CAST(:code AS text)))) "
+    "ORDER BY received_at, event_id"
 )
 
 

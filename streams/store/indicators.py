@@ -151,7 +151,8 @@ def _values(chosen: Chosen, as_of: int) -> dict[str, Any]:
 LEVELS = """levels AS (
     SELECT DISTINCT ON (item_code) item_code, coalesce(body->>'body_level_code', '') AS body_level,
         body->>'promise_unit_code' IN ('1', '3', '4') AS working FROM item_event
-    WHERE event_type = 'item.published' ORDER BY item_code, item_version DESC)"""
+    WHERE event_type = 'item.published'
+    ORDER BY item_code, item_version DESC, received_at DESC, event_id DESC)"""
 """The level of each item (gbt39046.level: 4 区, 5 乡镇, 6 村), and whether its limit is working time."""
 LATE = """stops AS (
     SELECT DISTINCT ON (c.case_no) c.case_no, e.entered_at, e.received_at
@@ -262,9 +263,12 @@ def _item_key(count: ItemCount, by: Sequence[str]) -> Key:
 
 
 def _item_records(tx: sa.Connection) -> Iterable[dict[str, Any]]:
-    query = "SELECT item_code, item_version, event_type, department, region, occurred_at, body FROM item_event"
-    for row in tx.execute(sa.text(query)).mappings():
+    for row in tx.execute(_ITEMS).mappings():
         yield {**row["body"], **{name: row[name] for name in row if name != "body"}}
 
 
+_ITEMS = sa.text(
+    "SELECT item_code, item_version, event_type, department, region, occurred_at, body FROM item_event "
+    "ORDER BY received_at, event_id"
+)
 _HANDLED = sa.text("SELECT item_code, min(department) AS department, min(region) AS region FROM case_state GROUP BY 1")

@@ -155,5 +155,6 @@ def _items(tx: sa.Connection, codes: list[str]) -> dict[str, tuple[ItemVersion, 
 
 
 _ITEMS = sa.text(
-    "SELECT item_code, item_version, event_type, occurred_at, body FROM item_event WHERE item_code = ANY(:codes)"
+    "SELECT item_code, item_version, event_type, occurred_at, body FROM item_event WHERE item_code = ANY(:codes) "
+    "ORDER BY received_at, event_id"
 )

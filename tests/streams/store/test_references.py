@@ -1,4 +1,4 @@
-"""Two departments publish one version of an item: which one holds does not depend on where PostgreSQL keeps the rows."""
+"""Two departments publish one version of an item: which one holds does not depend on where the rows lie."""
 
 from __future__ import annotations
 
