@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, partial
+from itertools import filterfalse
 from typing import Any
 
 import sqlalchemy as sa
@@ -227,8 +228,10 @@ def _began(record: Record) -> int:
 
 
 def items(told: Sequence[Any]) -> dict[str, tuple[Item, ...]]:
-    """Item versions as the second reading knows them, of rows of ``item_event``."""
-    versions: dict[str, list[Item]] = defaultdict(list)
+    """Item versions as the second reading knows them, of rows of ``item_event`` as they were received: of two of one
+    version the last holds.
+    """
+    versions: dict[str, dict[int, Item]] = defaultdict(dict)
     withdrawn = {(r.item_code, r.item_version): _withdrawn(r) for r in told if r.event_type == WITHDRAWN}
     for row in told:
         body = row.body
@@ -239,9 +242,11 @@ def items(told: Sequence[Any]) -> dict[str, tuple[Item, ...]]:
                     body["statutory_limit"], date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1,
                     body["limit_rule"], body["promise_unit_code"], body["statutory_unit_code"] or "1",
                     min((day for day in ends if day is not None), default=None))  # fmt: skip
-        if not _contradicts_itself(item):
-            versions[row.item_code].append(item)
-    return {code: tuple(sorted(v, key=lambda i: (i.effective_on, i.version))) for code, v in versions.items()}
+        versions[row.item_code][row.item_version] = item
+    return {
+        code: tuple(sorted(filterfalse(_contradicts_itself, v.values()), key=lambda i: (i.effective_on, i.version)))
+        for code, v in versions.items()
+    }
 
 
 def _withdrawn(told: Any) -> date:
@@ -303,7 +308,8 @@ _DERIVED = """SELECT c.case_no, c.region, c.item_code, c.on_time, c.due_at, c.ac
     coalesce((SELECT max(watermark) FROM cursor WHERE processor = 'judge'), 0) AS horizon
 FROM case_state c JOIN (SELECT case_no, count(*) AS events FROM case_event GROUP BY 1) n USING (case_no) ORDER BY 1"""
 _ITEM_EVENTS = (
-    "SELECT item_code, item_version, region, department, event_type, occurred_at, body FROM item_event ORDER BY 1, 2"
+    "SELECT item_code, item_version, region, department, event_type, occurred_at, body FROM item_event "
+    "ORDER BY 1, 2, received_at, event_id"
 )
 
 
@@ -377,7 +383,7 @@ standing AS (
     AND NOT EXISTS (SELECT FROM item_event w, today WHERE w.event_type = 'item.withdrawn' AND w.item_code = i.item_code
         AND w.item_version = i.item_version AND coalesce((w.body->>'cancelled_on')::date, (timestamp 'epoch'
             + (w.occurred_at + 28800000) * interval '1 millisecond')::date) <= d)
-    ORDER BY item_code, (body->>'effective_on')::date DESC, item_version DESC),
+    ORDER BY item_code, (body->>'effective_on')::date DESC, item_version DESC, received_at DESC, event_id DESC),
 limits AS (
     SELECT item_code, body, body->>'promise_unit_code' AS pu,
         coalesce(nullif(body->>'statutory_unit_code', ''), '1') AS su,

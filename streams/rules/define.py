@@ -54,7 +54,7 @@ def _differing(events: Sequence[Record]) -> tuple[Ground, ...]:
     live = [e for e in events if e["event_type"] == "item.published" and e["item_version"] not in gone]
     if not live:
         return ()
-    newest = max(live, key=lambda e: (e["item_version"], e["event_id"]))
+    newest = max(live, key=lambda e: (e["item_version"], e["received_at"], e["event_id"]))
     copies: dict[str, set[str]] = {}
     for element in newest.get("elements", ()):
         copies.setdefault(element["element"], set()).add(element["digest"])

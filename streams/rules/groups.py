@@ -59,7 +59,7 @@ def plan(code: str, items: Mapping[str, Sequence[Mapping[str, Any]]], day: int) 
         version = in_force(item_versions(records), day)
         if version is None:
             continue
-        published = (r for r in records if r["event_type"] == "item.published")
+        published = (r for r in reversed(records) if r["event_type"] == "item.published")
         record = next(r for r in published if r["item_version"] == version.version)
         if code in record.get("bundle_codes", ()):
             found.append(Planned(item_code, record["name"], record["department"], version.promise))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 DATA = Path(__file__).with_name("mask.toml")
-_SEPARATOR = "[ -]?"
 # Full-width digits, Latin letters, @ . - + hide a number from a pattern; they are folded before scanning.
 _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))} | {
     ord("＠"): ord("@"),
@@ -21,6 +20,8 @@ _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B),
     ord("－"): ord("-"),
     ord("＋"): ord("+"),
 }
+Replacement = str | Callable[[re.Match[str]], str]
+"""A token, or what makes one of a hit of which something stays."""
 
 
 def version() -> str:
@@ -82,13 +83,22 @@ def _data() -> Mapping[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
-    names = _data()["names"]
-    surname = f"(?:{'|'.join(names['compound'].split())}|[{names['single']}])"
-    return tuple(
-        (
-            f"【{t['name']}】",
-            re.compile(t["pattern"].replace("{sep}", _SEPARATOR).replace("{surname}", surname)),
-        )
-        for t in _data()["token"]
-    )
+def _patterns() -> tuple[tuple[Replacement, re.Pattern[str]], ...]:
+    parts = {**_data()["part"], "surname": _surname(**_data()["names"])}
+    return tuple(_pattern(token["name"], token["pattern"], parts) for token in _data()["token"])
+
+
+def _pattern(kind: str, pattern: str, parts: Mapping[str, str]) -> tuple[Replacement, re.Pattern[str]]:
+    """What a hit is replaced by, and the pattern, its parts filled in."""
+    for part, text in parts.items():
+        pattern = pattern.replace(f"{{{part}}}", text)
+    token, found = f"【{kind}】", re.compile(pattern)
+    return (lambda hit: hit["keep"] + token) if "keep" in found.groupindex else token, found
+
+
+def _surname(compound: str, single: str, starts: str, ends: str) -> str:
+    """Any surname that is no part of an ordinary word."""
+    words, before, after = ("|".join(text.split()) for text in (compound, starts, ends))
+    one, first = ("".join(text.split()) for text in (single, compound + single))
+    # the first look is for speed only: most characters begin no surname
+    return f"(?=[{first}])(?:{words}|(?!{before})[{one}](?<!{after}))"
