@@ -97,6 +97,13 @@ def test_every_lasting_service_has_a_health_check_and_comes_back(services: dict[
     assert all(service["restart"] == "unless-stopped" for service in lasting.values())
 
 
+def test_the_health_check_of_the_processes_is_a_command_that_exists(services: dict[str, Any]) -> None:
+    _, program, name, *options = services["worker"]["healthcheck"]["test"]
+    known = typer.main.get_command(build()).commands[name]  # type: ignore[attr-defined]
+    assert (program, options) == ("govbus", ["--alive"])
+    assert {option for parameter in known.params for option in parameter.opts} >= set(options)
+
+
 def test_data_lives_in_named_volumes(services: dict[str, Any]) -> None:
     named = set(yaml.safe_load(COMPOSE.read_text())["volumes"])
     keepers = (*KAFKAS, "postgres", "province-postgres", "province")

@@ -58,14 +58,17 @@ def down(as_json: bool = JSON) -> None:
         console().print("stopped " + ", ".join(stopped) if stopped else "nothing was running")
 
 
-def status(as_json: bool = JSON) -> None:
+def status(
+    as_json: bool = JSON,
+    alive: bool = typer.Option(False, "--alive", help="Only whether the parts answer: for a health check."),
+) -> None:
     """Show every part, its address and whether it answers, and what waits on its way; exit code 1 if a part does not
     answer.
     """
     settings = settings_module.load()
     report = _report(settings)
     whole = all(part["running"] for part in report)
-    _show(report, as_json, [], _behind(settings) if whole else None)
+    _show(report, as_json, [], _behind(settings) if whole and not alive else None)
     if not whole:
         raise typer.Exit(1)
 

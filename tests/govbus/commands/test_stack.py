@@ -62,6 +62,7 @@ def test_a_broker_that_is_away_stops_nothing_while_another_answers(
 ) -> None:
     one_of_two = status("--json", kafka=f"127.0.0.1:9,{shared_bus.kafka}")
     assert one_of_two.exit_code == 0, one_of_two.output
+    assert json.loads(status("--json", "--alive").stdout)["behind"] is None
     none = status("--json", kafka="127.0.0.1:9")
     parts = {part["name"]: part["running"] for part in json.loads(none.stdout)["parts"]}
     assert (none.exit_code, parts, json.loads(none.stdout)["behind"]) == (1, {"kafka": False, "postgres": True}, None)
