@@ -159,7 +159,8 @@ class _Judged:
         else:
             self._states.append(_state_row(partition, after))
             self._histories.append({"case_no": after.case_no, "folded": after.dump()})
-        if len(before.events) != len(after.events) or (before.next_check_at or 1) <= 0:
+        again = before.next_check_at is not None and before.next_check_at <= 0  # what it is judged by has changed
+        if again or len(before.events) != len(after.events):
             self._told.append((partition, after))
         if before.alerts != after.alerts or (after.alerts and len(before.events) != len(after.events)):
             # an event may change nothing of a card but who answers for it

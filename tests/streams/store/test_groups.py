@@ -114,6 +114,18 @@ def test_the_timer_issues_the_cards_of_a_silent_project(engine: sa.Engine) -> No
     ]
 
 
+def test_an_item_that_is_published_after_its_cases_gives_their_project_its_clock(engine: sa.Engine) -> None:
+    log, judge = Log(), JudgeProjection()
+    put(engine, ScheduleProjection(), log, calendar())
+    put(engine, judge, log, case("accepted", "C-0", ACCEPTED))
+    settle(engine, judge, {0: ms(7, 14, 17)})
+    limit = sa.select(group_state.c.limit_rule, group_state.c.due_at)
+    assert rows(engine, limit) == [("", None)]
+    put(engine, DefineProjection(), log, published(LAND, "R6-5"))
+    settle(engine, judge, {0: ms(7, 14, 17)})
+    assert rows(engine, limit) == [("R6-5", ms(7, 14, 17))]
+
+
 def test_a_project_keeps_silent_while_a_members_partition_is_not_known_that_far(engine: sa.Engine) -> None:
     log, judge = prepared(engine)
     put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, item_code=PLAN))
