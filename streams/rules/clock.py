@@ -68,8 +68,8 @@ def _closed(pauses: Iterable[Pause], stop: int | None) -> Iterator[Pause]:
 
 
 KEPT = 1 << 10
-"""Deadlines that a process remembers, about half a KB each: cases ask for the same ones again and again. Eight times as
-many find 1 % more of them.
+"""Deadlines that a process remembers, about half a KB each: cases ask for the same ones again and again, and soon after
+one another.
 """
 
 

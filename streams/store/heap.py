@@ -15,8 +15,8 @@ def keep_small() -> None:
 
     By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
     freed to keep ever larger ones: processes of some ten threads grew by megabytes an hour (docs/reliability.md,
-    ordinary load: with this the consumers grew by 1.3 MB in an hour instead of 4.8, the workers by 3.5 instead of 4.1).
-    Another C library is left as it is.
+    ordinary load; the hour with this was at another load than the one without, so what it mends is not proven). Another
+    C library is left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
