@@ -16,7 +16,7 @@ Pause = tuple[int, int | None]  # local minutes; None: still open
 Pauses = tuple[Pause, ...]
 
 
-class Warning(Struct, frozen=True):
+class Warning(Struct, frozen=True, cache_hash=True):
     """When a limit is nearly reached: at ``percent`` consumed, or ``days_left`` left if the limit has more
     days.
     """
@@ -88,7 +88,7 @@ def deadline(
     raises.
     Source: DOMAIN 3.6; 行政许可法 45 and 82; 民法典 200-203.
     """
-    total = Limit(limit.amount + extension, limit.unit)
+    total = Limit(limit.amount + extension, limit.unit) if extension else limit
     if total.amount <= 0:  # on the spot is on the spot in any unit
         total = Limit(0.0, WORKING_DAY)
     if not _opens_later(total):

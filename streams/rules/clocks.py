@@ -58,22 +58,32 @@ def lines(
     return seen, (handling, *more)
 
 
+def promise(item: ItemVersion, calendar: Calendar, accepted: int, pauses: Pauses = ()) -> Deadline:
+    """The handling clock without an extension; ``accepted``: a local minute."""
+    limit, warning = _promised(item, accepted)
+    return clock.deadline(calendar, accepted, limit, counting(), pauses, 0.0, warning)
+
+
+def _promised(item: ItemVersion, accepted: int) -> tuple[Limit, Warning]:
+    day = accepted // DAY_MINUTES
+    return capped(item.promise, item.rule, day), cards.warning(HANDLING, day)
+
+
 def _handling(
     seen: Course, item: ItemVersion, calendar: Calendar, accepted: int
 ) -> tuple[Course, Line, CaseEvent | None]:
-    limit = capped(item.promise, item.rule, accepted // DAY_MINUTES)
-    warning = cards.warning(HANDLING, accepted // DAY_MINUTES)
-    promise = clock.deadline(calendar, accepted, limit, counting(), seen.pauses, 0.0, warning)
+    limit, warning = _promised(item, accepted)
+    handling = promise(item, calendar, accepted, seen.pauses)
     extension: CaseEvent | None = None
     if seen.extensions:
-        seen, extension = _extension(seen, promise)
+        seen, extension = _extension(seen, handling)
     if extension is not None:
-        promise = _extended(calendar, accepted, limit, extension, seen.pauses, warning)
+        handling = _extended(calendar, accepted, limit, extension, seen.pauses, warning)
     told_by = (seen.accepted_by, *sorted(seen.paused_by), "" if extension is None else extension.event_id)
     evidence = tuple(e for e in told_by if e)
     stop = seen.stopped_by if seen.stopped_at is not None else ""
     line = Line(
-        HANDLING, promise, limit, evidence, seen.pauses, seen.stopped_at, stop, "", seen.deemed_at or 0
+        HANDLING, handling, limit, evidence, seen.pauses, seen.stopped_at, stop, "", seen.deemed_at or 0
     )
     return seen, line, extension
 
@@ -106,15 +116,19 @@ def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | Non
     return structs.replace(seen, findings=tuple(findings)), valid
 
 
+def legal(item: ItemVersion, calendar: Calendar, accepted: int, pauses: Pauses = ()) -> Deadline | None:
+    """The statutory clock without an extension; None where no law sets a limit."""
+    return None if item.statutory is None else clock.deadline(calendar, accepted, item.statutory, counting(), pauses)
+
+
 def _statutory(handling: Line, item: ItemVersion, calendar: Calendar, extension: CaseEvent | None) -> Iterator[Line]:
-    if item.statutory is None:
+    accepted, pauses = handling.deadline.accepted, handling.pauses
+    line = legal(item, calendar, accepted, pauses)
+    if line is None or item.statutory is None:
         return
-    accepted = handling.deadline.accepted
-    if extension is None:
-        legal = clock.deadline(calendar, accepted, item.statutory, counting(), handling.pauses)
-    else:
-        legal = _extended(calendar, accepted, item.statutory, extension, handling.pauses)
-    yield structs.replace(handling, clock=STATUTORY, deadline=legal, limit=item.statutory)
+    if extension is not None:
+        line = _extended(calendar, accepted, item.statutory, extension, pauses)
+    yield structs.replace(handling, clock=STATUTORY, deadline=line, limit=item.statutory)
 
 
 def _steps(seen: Course, steps: Sequence[Step], calendar: Calendar) -> Iterator[Line]:
@@ -138,17 +152,25 @@ def _steps(seen: Course, steps: Sequence[Step], calendar: Calendar) -> Iterator[
         begin, begun_by = max(begin, end.occurred_at), end.event_id
 
 
-def _delivery(seen: Course, item: ItemVersion, calendar: Calendar) -> Iterator[Line]:
-    """From the grant to the handing over (行政许可法 44), where there is a licence to hand over."""
-    rule, grant = delivery(), seen.granted
-    if grant is None or item.kind not in rule.kinds or (grant.result_set, grant.result) in rule.without_paper:
-        return
+def hands_over(item: ItemVersion, grant: CaseEvent) -> bool:
+    """Whether a licence on paper follows the grant."""
+    rule = delivery()
+    return item.kind in rule.kinds and (grant.result_set, grant.result) not in rule.without_paper
+
+
+def handing_over(calendar: Calendar, grant: CaseEvent) -> Deadline:
+    """The delivery clock: from the grant to the handing over (行政许可法 44)."""
     granted = minute_of(grant.occurred_at)
     warning = cards.warning(DELIVERY, granted // DAY_MINUTES)
-    line = clock.deadline(calendar, granted, rule.limit, counting(), (), 0.0, warning)
-    done = seen.delivered
+    return clock.deadline(calendar, granted, delivery().limit, counting(), (), 0.0, warning)
+
+
+def _delivery(seen: Course, item: ItemVersion, calendar: Calendar) -> Iterator[Line]:
+    grant, done = seen.granted, seen.delivered
+    if grant is None or not hands_over(item, grant):
+        return
     at, by = (None, "") if done is None else (done.occurred_at, done.event_id)
-    yield Line(DELIVERY, line, rule.limit, (grant.event_id,), (), at, by)
+    yield Line(DELIVERY, handing_over(calendar, grant), delivery().limit, (grant.event_id,), (), at, by)
 
 
 def ms(minute: int | None) -> int | None:
@@ -167,37 +189,33 @@ def in_ms(pauses: Pauses) -> tuple[tuple[int, int | None], ...]:
 def grounds(line: Line) -> Iterator[Ground]:
     """The grounds for cards that ``line`` gives, one for each rule of its clock that holds or will hold."""
     for rule in cards.rules(line.clock, line.deadline.accepted // DAY_MINUTES):
-        ground = _warned(line, rule) if rule.at_warning else _overdue(line, rule)
-        if ground is not None:
-            yield ground
+        since = called_from(rule, line.deadline, line.stopped_at, line.pauses, line.not_before)
+        if since is not None:
+            late = () if rule.at_warning or line.stopped_at is None else (line.stopped_by,)
+            yield _ground(line, rule, since, (*line.evidence, *late))
 
 
-def _warned(line: Line, rule: CardRule) -> Ground | None:
-    """Holds from the warning minute on, if the clock had not ended by then."""
-    if line.deadline.yellow is None:
-        return None
-    since = _since(line, line.deadline.yellow)
-    if since is None or (line.stopped_at is not None and line.stopped_at <= since):
-        return None
-    return _ground(line, rule, since, line.evidence)
+def called_from(
+    rule: CardRule, deadline: Deadline, stopped_at: int | None, pauses: Pauses = (), not_before: int = 0
+) -> int | None:
+    """From when on (epoch ms) a clock calls for the card of ``rule``; None: never.
 
-
-def _overdue(line: Line, rule: CardRule) -> Ground | None:
-    """Holds from the minute after the due one on, if the clock had not ended by the due minute; never
-    provisionally.
+    A warning from the warning minute on, if the clock had not ended by then. Any other from the minute after the due
+    one on, if it had not ended by the due minute; never provisionally. Moved out of pauses, and not before silence
+    became acceptance.
     """
-    deadline = line.deadline
-    if deadline.due is None or deadline.provisional or line.on_time:
+    if rule.at_warning:
+        since = _since(deadline.yellow, pauses, not_before)
+        return None if since is None or (stopped_at is not None and stopped_at <= since) else since
+    due = deadline.due
+    if due is None or deadline.provisional or (stopped_at is not None and minute_of(stopped_at) <= due):
         return None
-    since = _since(line, deadline.due + 1)
-    late = (line.stopped_by,) if line.stopped_at is not None else ()
-    return None if since is None else _ground(line, rule, since, (*line.evidence, *late))
+    return _since(due + 1, pauses, not_before)
 
 
-def _since(line: Line, minute: int) -> int | None:
-    """Epoch ms of ``minute``, moved out of pauses, and not before silence became acceptance."""
-    moment = cards.unpaused(minute, line.pauses)
-    return None if moment is None else max(epoch_ms(moment), line.not_before)
+def _since(minute: int | None, pauses: Pauses, not_before: int) -> int | None:
+    moment = None if minute is None else cards.unpaused(minute, pauses)
+    return None if moment is None else max(epoch_ms(moment), not_before)
 
 
 def _ground(line: Line, rule: CardRule, since: int, evidence: tuple[str, ...]) -> Ground:

@@ -18,9 +18,10 @@ from streams.rules import cards, clock, clocks
 from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
 from streams.rules.cards import GROUP, Alert, Knowledge
 from streams.rules.clocks import Line
-from streams.rules.judge import About, Decision, References, Spoken, differences, remember, why
+from streams.rules.judge import About, Decision, References, differences, remember, why
 from streams.rules.lifecycle import VAIN, VOID, CaseEvent, Course, course
 from streams.rules.limits import GroupRule, Limit, counting, group_rules, in_force, item_versions, policy
+from streams.rules.state import Spoken
 
 PROJECT, BUNDLE = "project", "bundle"
 BEFORE, DURING, AFTER = "BEFORE", "DURING", "AFTER"

@@ -210,9 +210,14 @@ def course(events: Sequence[CaseEvent], calendar: Calendar, counting: Counting, 
     if any(e.type == "voided" and not e.corrects for e in events):
         return Course(VOID, events[0], stopped_at=max(e.occurred_at for e in events if e.type == "voided"))
     walk = _Walk(events[0], calendar, counting, practice)
-    for event in sorted(_effective(events), key=_order):
+    for event in in_order(_effective(events)):
         walk.take(event)
     return walk.end()
+
+
+def in_order(events: Iterable[CaseEvent]) -> list[CaseEvent]:
+    """``events`` in the order of when they happened; those of one moment as a case goes on."""
+    return sorted(events, key=_order)
 
 
 def _order(event: CaseEvent) -> tuple[int, int, str]:
@@ -230,7 +235,7 @@ def _effective(events: Sequence[CaseEvent]) -> Iterable[CaseEvent]:
     if not changes:
         return events
     gone = {e.corrects for e in changes if e.type == "voided"}
-    moved = {e.corrects: e for e in sorted(changes, key=_order) if e.corrected_at is not None}
+    moved = {e.corrects: e for e in in_order(changes) if e.corrected_at is not None}
     return [
         _moved(e, moved.get(e.event_id))
         for e in events

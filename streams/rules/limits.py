@@ -22,7 +22,7 @@ UNITS = WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
 HalfDayMode = Literal["BUSINESS_MINUTES", "FIXED_4H", "SESSION"]
 
 
-class Limit(Struct, frozen=True):
+class Limit(Struct, frozen=True, cache_hash=True):
     """An amount of time in a unit of ``govbus.limit-unit``: 1 working day, 2 natural day, 3 hour, 4 minute,
     5 month.
     """
@@ -36,7 +36,7 @@ def plausible(amount: float) -> bool:
     return 0 <= amount <= MOST
 
 
-class Counting(Struct, frozen=True):
+class Counting(Struct, frozen=True, cache_hash=True):
     """How limits are counted: mode of half days, minutes of a fixed half day, days of a month, most
     extensions.
     """

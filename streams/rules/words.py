@@ -15,7 +15,8 @@ from msgspec import structs
 from schemas import codesets
 from streams.rules import life
 from streams.rules.cards import Alert
-from streams.rules.judge import ISSUED, RETRACTED, REVOKED, Spoken, local_text
+from streams.rules.judge import ISSUED, RETRACTED, REVOKED, local_text
+from streams.rules.state import Spoken
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 
 from streams.rules.cards import Alert
-from streams.rules.judge import Spoken, alert_of
+from streams.rules.state import Spoken, alert_of
 from streams.store import bulk
 from streams.store.tables import alert_said, card
 

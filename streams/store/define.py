@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from schemas.topics import ALERT, ITEM
 from streams.rules import define
-from streams.rules.judge import About, Spoken, alert_record, differences, remember
+from streams.rules.judge import About, alert_record, differences, remember
+from streams.rules.state import Spoken
 from streams.store import cards, references, sets
 from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.steps import bury, decode_rows, keep_new, say

@@ -16,8 +16,8 @@ import structlog
 from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
 from streams.rules.calendar import CalendarHistory
-from streams.rules.judge import Spoken, alert_of
 from streams.rules.life import Act, Desk, Life, Word
+from streams.rules.state import Spoken, alert_of
 from streams.store import bulk, references, sets
 from streams.store.failure import place
 from streams.store.projection import Said

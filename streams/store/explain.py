@@ -15,7 +15,8 @@ from streams.rules import groups, redating
 from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
 from streams.rules.clocks import Line
 from streams.rules.groups import Planned
-from streams.rules.judge import CaseState, References
+from streams.rules.judge import References
+from streams.rules.state import CaseState
 from streams.store import groups as stored
 from streams.store import references
 from streams.store.tables import card, case_history, case_state, group_state

@@ -17,8 +17,9 @@ import structlog
 from schemas.topics import ALERT, CASE
 from streams.rules import groups
 from streams.rules.groups import GroupState
-from streams.rules.judge import CaseState, Decision, Spoken, alert_record
+from streams.rules.judge import Decision, alert_record
 from streams.rules.lifecycle import CaseEvent
+from streams.rules.state import CaseState, Spoken
 from streams.store import bulk, cards, references
 from streams.store.failure import place
 from streams.store.projection import Said

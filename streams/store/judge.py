@@ -14,8 +14,9 @@ import structlog
 
 from schemas import codesets
 from schemas.topics import ALERT, CASE
-from streams.rules.judge import CaseState, Decision, Spoken, alert_record, fold
+from streams.rules.judge import Decision, alert_record, fold
 from streams.rules.lifecycle import CaseEvent
+from streams.rules.state import CaseState, Spoken
 from streams.store import bulk, cards, claims, frames, groups, references
 from streams.store.failure import place
 from streams.store.projection import Carried, Event, Said

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 
 from schemas.errors import Fault, Rejected
 from streams.rules.calendar import NATION, Publication
-from streams.rules.judge import CaseState
 from streams.rules.redating import Redated, group_redated, redated
 from streams.rules.schedule import Concern, concern
+from streams.rules.state import CaseState
 from streams.store import groups, references
 
 BLOCK = 2_000

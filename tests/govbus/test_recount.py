@@ -22,9 +22,10 @@ from connectors.intake.calendar import calendar_rows
 from govbus import recount
 from govbus.district.clock import MINUTE, day_of
 from streams.rules.clock import counting_in
-from streams.rules.judge import CaseState, fold
+from streams.rules.judge import fold
 from streams.rules.lifecycle import CaseEvent
 from streams.rules.limits import HalfDayMode, counting
+from streams.rules.state import CaseState
 
 RULES = Path(__file__).parents[1] / "streams" / "rules"
 ZONE_MINUTES = 8 * 60

@@ -15,9 +15,10 @@ from govbus.district.publishing import whole
 from schemas import codec
 from schemas.topics import CALENDAR, CASE, ITEM, Topic
 from streams.rules.calendar import CalendarHistory, Publication
-from streams.rules.judge import CaseState, References, fold
+from streams.rules.judge import References, fold
 from streams.rules.lifecycle import CaseEvent
 from streams.rules.limits import item_versions
+from streams.rules.state import CaseState
 
 
 def records(made: Made, topic: Topic) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from connectors.intake.calendar import calendar_row
 from streams.rules import claims, judge
 from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
 from streams.rules.claims import Claim
-from streams.rules.judge import CaseState, References, fold
+from streams.rules.judge import References, fold
 from streams.rules.lifecycle import CaseEvent
 from streams.rules.limits import item_versions
+from streams.rules.state import CaseState
 
 ITEM = "11430903MBDEM0138T4000715002000"
 CALENDAR = Publication.of({**calendar_row(2020, occurred_at=0, department="HS-XZSPJ"), "received_at": 0})

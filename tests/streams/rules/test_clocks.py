@@ -10,9 +10,10 @@ import pytest
 from connectors.intake.calendar import calendar_rows
 from streams.rules import judge
 from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
-from streams.rules.judge import CaseState, References, fold
+from streams.rules.judge import References, fold
 from streams.rules.lifecycle import CaseEvent
 from streams.rules.limits import item_versions
+from streams.rules.state import CaseState
 
 ITEM = "11430903MBDEM0138T4000115002000"
 CALENDARS = CalendarHistory(

@@ -18,9 +18,10 @@ from connectors.intake.calendar import calendar_row, calendar_rows
 from streams.rules import judge
 from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_of, epoch_ms
 from streams.rules.cards import Alert, clock_of
-from streams.rules.judge import CaseState, Decision, References, fold
+from streams.rules.judge import Decision, References, fold
 from streams.rules.lifecycle import RANK, CaseEvent
 from streams.rules.limits import item_versions
+from streams.rules.state import CaseState
 
 ITEM = "11430903MBDEM0138T4000715002000"
 HOUR = 3_600_000

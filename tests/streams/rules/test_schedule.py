@@ -12,10 +12,11 @@ from msgspec import structs
 
 from connectors.intake.calendar import calendar_row
 from streams.rules.calendar import CalendarHistory, Publication, day_of, epoch_ms
-from streams.rules.judge import CaseState, References, fold
+from streams.rules.judge import References, fold
 from streams.rules.lifecycle import CaseEvent
 from streams.rules.limits import item_versions
 from streams.rules.schedule import Concern, concern
+from streams.rules.state import CaseState
 
 HOUR = 3_600_000
 FIRST = epoch_ms(day_of(date(2020, 8, 3)) * 1440 + 540)

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from streams.rules import words
 from streams.rules.cards import Alert
-from streams.rules.judge import Spoken
+from streams.rules.state import Spoken
 
 ISSUED = Alert(
     "A1", 1, "HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020.1", "B/contact/1", 900, "2020-r1", False, ("B",), 1000
