@@ -26,7 +26,7 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class Target:
     """``figure`` of ours, or its ratio to ``peer``, or its share of ``limit``, must be at least ``least`` and at most
-    ``most``. ``limit`` and ``peer`` compare the report's main figure.
+    ``most``. ``limit`` and ``peer`` compare the report's main figure. ``events``: a report on fewer says nothing of it.
     """
 
     text: str
@@ -35,6 +35,7 @@ class Target:
     most: float | None = None
     peer: str = ""
     limit: str = ""
+    events: int = 0
 
     def met(self, report: Mapping[str, Any]) -> bool | None:
         """None if it could not be judged, because what it compares was not measured."""
@@ -42,7 +43,7 @@ class Target:
         if self.peer or self.limit:
             table, name = ("ratios", self.peer) if self.peer else ("limits", self.limit)
         found = report[table].get(name)
-        if found is None:
+        if found is None or report.get("events", 0) < self.events:
             return None
         return (self.least is None or found >= self.least) and (self.most is None or found <= self.most)
 

@@ -27,7 +27,8 @@ CLOCKS = "clocks"
 LOOKS = 100
 TARGETS = (
     Target("p99 from a due time to its card on the topic under 1 s", figure="punctual_p99_ms", most=1_000),
-    Target("two workers re-date a million open clocks in under 60 s", figure="revised_all_by_2_s", most=60),
+    Target("two workers re-date a million open clocks in under 60 s", figure="revised_all_by_2_s", most=60,
+           events=1_000_000),
 )
 OPEN = "SELECT count(*) FROM case_state WHERE next_check_at IS NOT NULL"
 FIRST_DUE = "SELECT min(next_check_at) FROM case_state"

@@ -9,6 +9,7 @@ import json
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import command, environment, ground
 from govbus.chaos.kills import GRACE_S, kills
 from govbus.chaos.planted import BUGS, HALTING, Bug
+from govbus.chaos.rounds import UNJUDGED, told
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 from govbus.chaos.zombies import STOPPED_S, flow
@@ -53,7 +55,7 @@ def bite(home: Path, name: str, seed: int) -> Bite:
     planted = dict.fromkeys(bug.kinds, (name,)) | ({"province": ("liar",)} if "liar" in bug.provoke else {})
     part = next((word.removeprefix("part:") for word in bug.provoke if word.startswith("part:")), "")
     if part:
-        faults = frailties.found(part, seed, planted)
+        faults = judged(frailties.found(part, seed, planted))
         return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
     with ground(home) as bus, stage(bus, seed, bug.cases, planted) as made:
         made.watch.patience = STALL_S
@@ -64,8 +66,13 @@ def bite(home: Path, name: str, seed: int) -> Bite:
                 return _ledger(made, name)
         except Stalled as error:
             return Bite(name, True, f"stalled: {error}"[:200])
-    shown = [text for found in verdict["shown"].values() for text in found]
-    return Bite(name, not verdict["clean"], (shown or [verdict.get("failed", "nothing was found")])[0][:200])
+    faults = judged(told(verdict, seed)["faults"])
+    return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
+
+
+def judged(faults: Sequence[str]) -> list[str]:
+    """Of ``faults`` those that were judged: an oracle that failed has caught nothing."""
+    return [text for text in faults if UNJUDGED not in text]
 
 
 def _provoke(made: Stage, bug: Bug) -> None:

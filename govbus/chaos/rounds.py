@@ -21,6 +21,8 @@ Strike = Callable[[Stage], dict[str, Any]]
 Tell = Callable[[str, int, int], None]
 One = Callable[[int, int], dict[str, Any]]
 """A round of so many, with a seed."""
+UNJUDGED = "the oracle did not judge"
+"""A verdict that begins so is not well, and catches no planted bug either."""
 
 
 def judged(
@@ -51,7 +53,7 @@ def stalled(error: Stalled) -> dict[str, Any]:
 def told(verdict: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Of the oracle's verdict what the report shows: ``faults`` are its sentences and what kept it from judging."""
     texts = [text for shown in verdict["shown"].values() for text in shown]
-    texts += [verdict["failed"]] if verdict.get("failed") else []
+    texts += [f"{UNJUDGED}: {verdict['failed']}"] if verdict.get("failed") else []
     counts = verdict.get("counts", {})
     return {
         "events": verdict.get("ledgers", {}).get("accepted", 0), "lost": counts.get("lost", 0),

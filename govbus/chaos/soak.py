@@ -18,7 +18,7 @@ import psutil
 
 from govbus.chaos.cycles import ended, recovered
 from govbus.chaos.ground import ground, scratch
-from govbus.chaos.rounds import Tell
+from govbus.chaos.rounds import Tell, told
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 
@@ -60,7 +60,7 @@ def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
             verdict = {"clean": False, "shown": {"lost": [f"stalled: {error}"]}, "ledgers": {}}
         except KeyboardInterrupt:  # what was seen until then is kept
             verdict = {"clean": False, "shown": {"lost": ["interrupted, the oracle was not asked"]}, "ledgers": {}}
-        faults = [text for shown in verdict["shown"].values() for text in shown] + ended(made)
+        faults = told(verdict, seed)["faults"] + ended(made)
         flowed = flow_minutes(made.rows, rate)
     grown = {name: grown_of(found) for name, found in samples.items() if found}
     flat = all(g["mb_per_hour"] < MEMORY_TARGET and g["handles_more"] <= MOST_HANDLES for g in grown.values())

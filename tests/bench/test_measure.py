@@ -38,6 +38,12 @@ def test_a_target_may_be_a_greatest_value() -> None:
     assert report("x", [Round({"p99": 60.0})], targets, figure="p99")["targets"] == {"quick": True, "quicker": False}
 
 
+def test_a_target_about_many_events_is_not_judged_by_few() -> None:
+    target = Target("a million", least=1.0, events=1_000_000)
+    assert report("x", ROUNDS, [target], events=999_999)["targets"] == {"a million": None}
+    assert report("x", ROUNDS, [target], events=1_000_000)["targets"] == {"a million": True}
+
+
 def test_a_peer_that_failed_once_has_no_figure_and_its_target_is_not_judged() -> None:
     rounds = [*ROUNDS, Round({"rate": 1.0}, {}, {"limit": 1.0}, {"peer": "it counted wrong"})]
     found = report("x", rounds, TARGETS)

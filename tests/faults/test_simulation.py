@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import warnings
 from collections.abc import Iterator, Mapping
@@ -37,6 +38,7 @@ CAUGHT: Mapping[str, int] = {
     "the push forgets a batch when it is formed": 7,
 }
 """A seed that catches each bug (docs/simulation.md: how many seeds it takes on average)."""
+MISTAKE = re.compile("ended: (Type|Attribute|Name)Error")
 Lines = dict[str, dict[int, list[Line]]]
 
 
@@ -77,6 +79,7 @@ def test_a_choice_that_nobody_seeded_is_seen_in_the_trace(lines: Lines) -> None:
 def test_a_planted_bug_is_caught(bug: str, lines: Lines, server: Postgres) -> None:
     (line,) = lines[bug][CAUGHT[bug]]
     assert line["complaints"] != [] or _another_seed(bug, server) is not None
+    assert [text for text in line["complaints"] if MISTAKE.search(text)] == []  # of the plant's own, not of the judge
 
 
 def _another_seed(bug: str, server: Postgres) -> int | None:

@@ -82,8 +82,8 @@ def _random_dead_id(refused: Any) -> dict[str, Any]:
     return {**_REAL_DEAD_ROW(refused), "dead_id": uuid.uuid4()}
 
 
-def _form_and_forget(tx: sa.Connection) -> Any:
-    rows = _REAL_FORM(tx)
+def _form_and_forget(tx: sa.Connection, most: int) -> Any:
+    rows = _REAL_FORM(tx, most)
     tx.execute(sa.delete(push_queue).where(push_queue.c.event_id.in_([r["event_id"] for r in rows])))
     return rows
 
