@@ -31,7 +31,8 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "stage", instead)
 
 
-def test_a_soak_is_not_well(broken: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("broken")
+def test_a_soak_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = [soak.Sample(10.0 * at, 100.0, 10) for at in range(361)]
     monkeypatch.setattr(soak, "carried", lambda _: 100.0)
     monkeypatch.setattr(soak, "sample", lambda *given: given[-1]["relay"].extend(flat))
@@ -41,12 +42,14 @@ def test_a_soak_is_not_well(broken: None, monkeypatch: pytest.MonkeyPatch) -> No
     assert UNJUDGED in found["faults"][0]
 
 
-def test_a_bug_is_not_caught(broken: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("broken")
+def test_a_bug_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bites, "_provoke", lambda *_: None)
     assert not bites.bite(Path(), "poison-skipped", 1).caught
 
 
-def test_a_bug_of_a_whole_part_is_not_caught(broken: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("broken")
+def test_a_bug_of_a_whole_part_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     name = next(n for n, bug in bites.BUGS.items() if any(word.startswith("part:") for word in bug.provoke))
     monkeypatch.setattr(frailties, "found", lambda *_: [f"seed 1: {UNJUDGED}: Traceback"])
     assert not bites.bite(Path(), name, 1).caught
