@@ -30,16 +30,12 @@ class Inbox:
         self._clock = clock
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
-        """Bring the desk up to date with ``events``; of one alert only its last word is written."""
+        """Bring the desk up to date with ``events``, word by word in the order of each alert."""
         seen_at = self._clock()
-        last: dict[uuid.UUID, dict[str, Any]] = {}
-        for event in events:
-            row = _row(event, seen_at)
-            if row["alert_seq"] >= last.get(row["alert_id"], row)["alert_seq"]:
-                last[row["alert_id"]] = row
-        if last:
-            tx.execute(_UPSERT, sorted(last.values(), key=lambda r: str(r["alert_id"])))
-            desk.mark(tx, desk.CASE, {row["case_no"]: _partition(row["case_no"]) for row in last.values()})
+        rows = [_row(event, seen_at) for event in events]
+        if rows:
+            tx.execute(_UPSERT, sorted(rows, key=lambda r: (str(r["alert_id"]), r["alert_seq"])))
+            desk.mark(tx, desk.CASE, {row["case_no"]: _partition(row["case_no"]) for row in rows})
 
 
 def open_alerts(tx: sa.Connection) -> list[sa.Row[Any]]:
@@ -107,6 +103,11 @@ def _upsert() -> sa.Insert:
     changed: dict[str, Any] = {
         c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at")
     }
+    # a correction that leaves a bad rating bad, and a revocation, do not begin its deadlines anew (DOMAIN §5.7)
+    goes_on = sa.or_(alert_inbox.c.action == "ISSUED", new.excluded.action != "ISSUED")
+    changed["issued_at"] = sa.case(
+        (sa.and_(alert_inbox.c.kind == "BAD_RATING", goes_on), alert_inbox.c.issued_at), else_=new.excluded.issued_at
+    )
     changed["named"] = sa.func.coalesce(new.excluded.named, alert_inbox.c.named)  # a revocation does not repeat it
     return new.on_conflict_do_update(
         index_elements=["alert_id"], set_=changed, where=new.excluded.alert_seq >= alert_inbox.c.alert_seq

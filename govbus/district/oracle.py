@@ -420,8 +420,8 @@ def _cells(opinions: Sequence[Opinion]) -> dict[str, list[int]]:
 
 
 def _raised(said: Sequence[Opinion]) -> int:
-    """How many bad-rating alerts a visit raises: one for each opinion that was bad when it was heard."""
-    return sum(o.score <= 2 and o.operation != "D" for o in said)
+    """How many bad-rating alerts a visit raises: one for each rating that was bad in one of its versions."""
+    return len({o.assess_no for o in said if o.score <= 2 and o.operation != "D"})
 
 
 # --- comparison ---

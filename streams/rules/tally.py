@@ -8,7 +8,7 @@ events, the result depends on their set alone.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
@@ -20,6 +20,8 @@ from uuid import UUID
 import polars as pl
 
 from schemas import codesets
+from schemas.columns_out import derived_ids
+from schemas.envelope import derived_id
 
 DATA = Path(__file__).with_name("tally.toml")
 SHANGHAI = timezone(timedelta(hours=8))  # no daylight saving since 1991
@@ -310,6 +312,26 @@ def amends(later: Rating, earlier: Rating) -> bool:
     return same and not later.is_default and later.revision > earlier.revision
 
 
+def told_of(old: Sequence[Rating], new: Sequence[Rating]) -> Iterator[Rating]:
+    """The ratings of a visit of which the ``new`` ones make something be said: bad ones, and what took one away."""
+    yield from filter(is_bad, new)
+    for later in (*old, *new):
+        before = [b for b in (*old, *new) if is_bad(b) and amends(later, b)]
+        if before and not is_bad(later) and (later in new or all(b in new for b in before)):
+            yield later
+
+
+MATTER = ("region", "case_no", "service_no", "department", "assess_no")
+"""What a publisher tells of one assessment, corrections included: one alert, so that a correction that leaves a bad
+rating bad begins no deadline anew (§5.7).
+"""
+
+
+def alert_id(rating: Rating) -> UUID:
+    """Id of the alert about the rating; the same for its corrections."""
+    return derived_id("BAD_RATING", *(getattr(rating, name) for name in MATTER))
+
+
 def named(record: Mapping[str, Any]) -> bool:
     """Whether a record of service.rating.v1 says who gave the rating (实名)."""
     return bool(record["rater_name"]) and not record["anonymous"] and not record["is_default"]
@@ -321,8 +343,8 @@ def named_ones() -> pl.Expr:
 
 
 def alert(bad: Rating, by_name: bool) -> dict[str, Any]:
-    """Record of oversight.alert.v1 (without ids) that says that ``bad`` came in, ``by_name`` or not; a function of its
-    event alone.
+    """Record of oversight.alert.v1 (without its event id) that says that ``bad`` came in, ``by_name`` or not; a
+    function of its event alone.
     """
     department, level, rule = _department(bad.department), _level_names()[str(bad.score)], data()["bad_rating"]
     by = rule["named"] if by_name else ""
@@ -332,7 +354,7 @@ def alert(bad: Rating, by_name: bool) -> dict[str, Any]:
         "occurred_at": bad.occurred_at,
         "received_at": bad.received_at,
         "event_type": "alert.issued",
-        "alert_seq": 1,
+        "alert_seq": 1 + bad.revision,
         "summary": text,
         "revoked_reason_code": "",
         "evidence": [str(bad.event_id)],
@@ -350,7 +372,8 @@ def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
         level=pl.col("score").cast(pl.String).replace_strict(_level_names(), return_dtype=pl.String),
         named=pl.when(named_ones()).then(pl.lit(rule["named"])).otherwise(pl.lit("")),
     )
-    return ratings.filter(_bad()).select(
+    bad = ratings.filter(_bad())
+    said = bad.select(
         "region",
         "department",
         "occurred_at",
@@ -360,12 +383,13 @@ def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
         "item_code",
         issued_at="received_at",
         event_type=pl.lit("alert.issued"),
-        alert_seq=pl.lit(1),
+        alert_seq=1 + pl.col("revision"),
         revoked_reason_code=pl.lit(""),
         summary=text,
         evidence=pl.concat_list("event_id"),
         named=named_ones(),
     )
+    return said.with_columns(alert_id=derived_ids([pl.lit("BAD_RATING"), *MATTER], bad))
 
 
 def _bad() -> pl.Expr:
@@ -390,34 +414,33 @@ def _level_names() -> Mapping[str, str]:
     return {str(s): codesets.name("platform.satisfaction", str(s)) for s in data()["bad_rating"]["scores"]}
 
 
-def revocation(bad: Rating, later: Rating) -> dict[str, Any]:
-    """Record that says that ``later`` took ``bad`` away; a function of the two alone, numbered after
-    ``later``.
-    """
+def revocation(later: Rating) -> dict[str, Any]:
+    """Record that says that ``later`` took a bad rating away; a function of its event alone."""
     rule = data()["bad_rating"]
     reason, change = rule["revocation"][later.operation]
-    text = rule["revoked"].format(department=_department(bad.department), case_no=bad.case_no, change=change)
+    text = rule["revoked"].format(department=_department(later.department), case_no=later.case_no, change=change)
     return {
-        **_about(bad),
+        **_about(later),
         "occurred_at": later.occurred_at,
-        "received_at": max(bad.received_at, later.received_at),
+        "received_at": later.received_at,
         "event_type": "alert.revoked",
         "alert_seq": 1 + later.revision,
         "summary": text,
         "revoked_reason_code": reason,
-        "evidence": [str(bad.event_id), str(later.event_id)],
+        "evidence": [str(later.event_id)],
     }
 
 
-def _about(bad: Rating) -> Mapping[str, Any]:
-    """What every word about one bad rating says alike."""
+def _about(rating: Rating) -> Mapping[str, Any]:
+    """What every word about a bad rating says alike."""
     return {
         **_rule(),
-        "region": bad.region,
-        "department": bad.department,
-        "case_no": bad.case_no,
-        "item_code": bad.item_code,
-        "issued_at": bad.received_at,
+        "alert_id": str(alert_id(rating)),
+        "region": rating.region,
+        "department": rating.department,
+        "case_no": rating.case_no,
+        "item_code": rating.item_code,
+        "issued_at": rating.received_at,
     }
 
 

@@ -27,7 +27,7 @@ from streams.store import claims, frames, steps, tally_few
 from streams.store.bulk import driver
 from streams.store.projection import Carried, Refused
 from streams.store.tables import rating_event
-from streams.store.tally_few import Few, Visits, alert_id
+from streams.store.tally_few import Few, Visits
 
 VISIT = ("region", "case_no", "service_no")
 CELL = ("region", "department", "rated_on", "item_code", "channel", "score")
@@ -320,16 +320,11 @@ SELECT count(*) FROM taken"""
 
 
 def _alerts(new: pl.DataFrame, amended: Visits) -> pl.DataFrame:
-    """Records for oversight.alert.v1: every new bad rating, and every amendment that takes a bad one away."""
+    """Records for oversight.alert.v1: new bad ratings by column, and what took one away in ``amended`` visits."""
     issued = rule.alerts(new)
-    ids = derived_ids([pl.lit("BAD_RATING"), pl.col("evidence").list.first()], issued)
-    revoked = [
-        {**rule.revocation(bad, later), "alert_id": str(alert_id(bad))}
-        for old, fresh in amended.values()
-        for bad, later in tally_few.amendments(old, fresh)
-    ]
-    said = issued.with_columns(alert_id=ids)
-    return pl.concat([said, pl.DataFrame(revoked, schema=said.schema)]) if revoked else said
+    told = (rating for old, fresh in amended.values() for rating in rule.told_of(old, fresh))
+    revoked = [rule.revocation(rating) for rating in told if not rule.is_bad(rating)]
+    return pl.concat([issued, pl.DataFrame(revoked, schema=issued.schema)]) if revoked else issued
 
 
 # --- uploads --------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def apply(tx: sa.Connection, few: Few, upload: bool) -> None:
     bulk.insert_new(tx, rating_cell_change, rows, ())
     uploads = [Said(UPLOAD, _upload(e, r)) for e, r in new] if upload else []
     named = {rating.event_id for event, rating in new if rule.named(event.record)}
-    steps.say(tx, [*(Said(ALERT, a) for a in _alerts(touched, named)), *uploads])
+    steps.say(tx, [*(Said(ALERT, a) for a in alerts(touched, named)), *uploads])
 
 
 def _stored(tx: sa.Connection, cases: set[str]) -> list[tuple[Rating, UUID]]:
@@ -139,26 +139,11 @@ def _key(cell: Cell) -> tuple[object, ...]:
 # --- alerts ---------------------------------------------------------------------------------------
 
 
-def _alerts(touched: Visits, named: Collection[UUID]) -> Iterator[dict[str, Any]]:
-    """Every new bad rating, and every amendment that takes a bad one away; ``named``: new events that say by whom."""
+def alerts(touched: Visits, named: Collection[UUID]) -> Iterator[dict[str, Any]]:
+    """What must be said of bad ratings in these visits; ``named``: new events that say by whom."""
     for old, new in touched.values():
-        for bad in filter(rule.is_bad, new):
-            yield {**rule.alert(bad, bad.event_id in named), "alert_id": str(alert_id(bad))}
-        for bad, later in amendments(old, new):
-            yield {**rule.revocation(bad, later), "alert_id": str(alert_id(bad))}
-
-
-def amendments(old: Sequence[Rating], new: Sequence[Rating]) -> Iterator[tuple[Rating, Rating]]:
-    """Pairs (bad rating, its amendment) of which at least one is new."""
-    for bad in (*old, *new):
-        for later in (*old, *new) if bad in new else new:
-            if rule.is_bad(bad) and rule.amends(later, bad):
-                yield bad, later
-
-
-def alert_id(bad: Rating) -> UUID:
-    """Id of the alert about one bad rating event."""
-    return derived_id("BAD_RATING", bad.event_id)
+        for rating in rule.told_of(old, new):
+            yield rule.alert(rating, rating.event_id in named) if rule.is_bad(rating) else rule.revocation(rating)
 
 
 # --- uploads --------------------------------------------------------------------------------------

@@ -16,10 +16,10 @@ pytestmark = pytest.mark.stack
 ONE = uuid.UUID(int=1)
 
 
-def word(seq: int, event_type: str, colour: str = "RED", alert_id: uuid.UUID = ONE) -> Event:
+def word(seq: int, event_type: str, colour: str = "RED", alert_id: uuid.UUID = ONE, kind: str = "CARD") -> Event:
     record = {
         "alert_id": str(alert_id), "alert_seq": seq, "event_type": event_type, "region": "430903",
-        "department": "HS-SCJGJ", "case_no": "c1", "kind_code": "CARD", "colour_code": colour,
+        "department": "HS-SCJGJ", "case_no": "c1", "kind_code": kind, "colour_code": colour,
         "summary": "超期", "issued_at": 1_000 + seq,
         "item_code": "", "rule_id": "HS-CARD-R", "due_at": None, "received_at": 1_000 + seq,
         "revoked_reason_code": "", "evidence": [], "named": True if event_type == "alert.issued" else None,
@@ -49,6 +49,22 @@ def test_that_a_bad_rating_was_named_outlives_its_revocation(engine: sa.Engine) 
         for event in WORDS[:2]:
             Inbox().apply(tx, [event])
         assert tx.execute(sa.text("SELECT action, named FROM alert_inbox")).all() == [("REVOKED", True)]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_correction_that_leaves_a_bad_rating_bad_begins_no_deadline_anew(engine: sa.Engine, together: bool) -> None:
+    told = [
+        word(seq, f"alert.{action}", kind="BAD_RATING")
+        for seq, action in enumerate(("issued", "issued", "revoked", "issued"), 1)
+    ]
+    issued_at = []
+    for count in (2, 3, 4):
+        with engine.begin() as tx:
+            tx.execute(sa.text("DELETE FROM alert_inbox"))
+            for events in [told[:count]] if together else [[e] for e in told[:count]]:
+                Inbox().apply(tx, events)
+            issued_at.append(tx.execute(sa.text("SELECT issued_at FROM alert_inbox")).scalar_one())
+    assert issued_at == [1_001, 1_001, 1_004]  # bad again after it was good: another matter
 
 
 def test_an_issued_alert_is_open_until_it_is_revoked(engine: sa.Engine) -> None:

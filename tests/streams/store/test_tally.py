@@ -204,11 +204,27 @@ def test_a_correction_takes_the_bad_alert_back_whichever_comes_first(
     fold(tally, [(bad, better)[i] for i in order], cuts=[1])
     assert sorted(alerts(tally)) == [
         ("alert.issued", 1, bad["event_id"]),
-        ("alert.revoked", 2, bad["event_id"]),
+        ("alert.revoked", 2, better["event_id"]),
     ]
     revoked = next(a for a in said(tally, "oversight.alert.v1") if a["event_type"] == "alert.revoked")
     assert (revoked["revoked_reason_code"], revoked["received_at"]) == ("rating_corrected", DAY1 + 9000)
     assert cells(tally) == {("HS-ZRZYJ", 4, "2020-09-21"): (1, 0)}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_correction_that_leaves_a_bad_rating_bad_tells_more_of_the_same_alert(
+    tally: sa.Engine, order: Sequence[int]
+) -> None:
+    amended = {"operation": "U", "event_type": "rating.corrected"}
+    bad, worse = rating(satisfaction_code="2"), rating(satisfaction_code="1", revision=1, **amended)
+    other = rating(satisfaction_code="1", assess_no=2)
+    fold(tally, [(bad, worse, other)[i] for i in order], cuts=[1])
+    told = said(tally, "oversight.alert.v1")
+    assert sorted((a["event_type"], a["alert_seq"], a["evidence"]) for a in told) == [
+        ("alert.issued", 1, [e]) for e in sorted((bad["event_id"], other["event_id"]))
+    ] + [("alert.issued", 2, [worse["event_id"]])]
+    by_event = {a["evidence"][0]: a["alert_id"] for a in told}
+    assert by_event[bad["event_id"]] == by_event[worse["event_id"]] != by_event[other["event_id"]]
 
 
 @pytest.mark.parametrize(
@@ -484,7 +500,7 @@ def test_an_alerts_id_follows_from_the_rating(tally: sa.Engine) -> None:
     bad = rating(satisfaction_code="1")
     fold(tally, [bad])
     (alert,) = said(tally, "oversight.alert.v1")
-    assert alert["alert_id"] == str(envelope.derived_id("BAD_RATING", uuid.UUID(bad["event_id"])))
+    assert alert["alert_id"] == str(envelope.derived_id("BAD_RATING", "430903", "C1", 1, "HS-ZRZYJ", 1))
     assert alert["summary"] == "差评：区自然资源局办件C1被评为“非常不满意”，请于1个工作日内联系核实"
 
 
