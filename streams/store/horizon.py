@@ -34,12 +34,13 @@ def horizon(place: Place, end_offset: int | None, ceiling: int, oldest_unsent: i
 
     ``end_offset`` is the log's end, fetched after ``oldest_unsent`` (lowest ``received_at`` of the unsent
     inbound events; None: none) was read; None if the broker did not say. A partition that is not caught up
-    stands at its watermark.
+    stands at its watermark. A watermark beyond the ceiling comes of a publishing host whose clock is ahead:
+    what its event knows holds for its own case, and no other is late because of it.
     """
     if end_offset is None or place.next_offset != end_offset:  # beyond the end: the log has lost records
-        return place.watermark
-    bound = ceiling if oldest_unsent is None else min(ceiling, oldest_unsent - 1)
-    return max(place.watermark, bound)
+        return min(ceiling, place.watermark)
+    bound = ceiling if oldest_unsent is None else oldest_unsent - 1
+    return min(ceiling, max(place.watermark, bound))
 
 
 def oldest_unsent(tx: sa.Connection) -> int | None:

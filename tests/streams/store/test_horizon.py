@@ -40,7 +40,14 @@ def test_an_unsent_event_holds_every_caught_up_partition_just_before_it() -> Non
 
 
 def test_the_horizon_never_falls_below_what_was_applied() -> None:
-    assert horizon.horizon(Place(5, 5000), 5, 4500, 4000) == 5000
+    assert horizon.horizon(Place(5, 5000), 5, 9000, 4000) == 5000
+
+
+@pytest.mark.parametrize(("end", "unsent"), [(5, None), (5, 8000), (6, None), (None, None)])
+def test_one_event_received_in_the_future_moves_the_horizon_no_further_than_the_clock(
+    end: int | None, unsent: int | None
+) -> None:
+    assert horizon.horizon(Place(5, 90_000), end, 9000, unsent) == 9000
 
 
 def test_an_empty_partition_that_nobody_read_follows_the_ceiling() -> None:

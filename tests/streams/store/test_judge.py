@@ -18,7 +18,7 @@ from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, CASE, ITEM, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import applier, migrate, outbox
+from streams.store import applier, horizon, migrate, outbox
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
@@ -168,6 +168,23 @@ def test_the_timer_keeps_silent_about_a_case_whose_event_is_still_in_the_outbox(
         outbox.enqueue(tx, [outbox.row(CASE, case("decided", "C-1", ms(2020, 10, 16, 16)))])
     settle(engine, judge, ms(2020, 10, 20, 9))
     assert cards(engine) == []
+
+
+def test_an_event_received_in_the_future_makes_no_other_case_late(
+    engine: sa.Engine, log: Log, judge: JudgeProjection
+) -> None:
+    put(engine, ScheduleProjection(), log, published_calendar(2020, 1))
+    put(engine, DefineProjection(), log, published_item(5))
+    ahead = ACCEPTED + 30 * 24 * HOUR  # the clock of the host that published it
+    put(engine, judge, log, case("accepted", "C-1", ACCEPTED), case("submitted", "C-2", ACCEPTED, ahead))
+    now = ACCEPTED + HOUR
+    with engine.connect() as tx:
+        at = horizon.places(tx, judge.name, CASE)
+        top = horizon.ceiling(tx, "wall", 200, now)
+    for end in (2, 3):
+        settle(engine, judge, horizon.horizons(at, {0: end}, [0], top, None)[0])
+    assert cards(engine) == []
+    assert rows(engine, sa.select(case_state.c.known_at).order_by("case_no")) == [(ACCEPTED,), (ahead,)]
 
 
 def test_a_card_goes_with_the_case_to_the_department_that_is_named_responsible_later(
