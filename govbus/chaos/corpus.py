@@ -26,7 +26,7 @@ from schemas.contracts import contract, event_types, schema_id, version
 from schemas.topics import CALENDAR, INBOUND, ITEM, RATING, Topic
 
 LIMIT = 256 * 1024
-LAST_MS = 253_402_300_799_999  # the end of the year 9999
+LAST_MS = 253_402_271_999_999  # the end of the year 9999 in Asia/Shanghai
 BODY = frozenset({"malformed_avro", "not_canonical"})
 """What a body can be refused for; which of the two depends on where a reader stumbles."""
 MARK = "QQQQ"

@@ -24,7 +24,7 @@ from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import dead_letter
 from streams.store.tables import outbox as outbox_table
 
-MAX_MS = 253_402_300_799_999  # 9999-12-31T23:59:59.999Z: the last instant that calendars here can name
+MAX_MS = 253_402_271_999_999  # 9999-12-31T23:59:59.999+08:00: the last instant whose day (Asia/Shanghai) has a name
 DEAD_ORIGINAL_LIMIT = 192 * 1024  # bytes of the original that still fit, with the rest, into a record of 256 KiB
 _WATERMARKS = "govbus.watermarks"
 _SOURCE = re.compile(r"^/(\d{2,12})/([A-Za-z0-9-]{1,40})$")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from govbus.chaos import corpus
 from schemas import codec, columns, envelope
 from schemas.topics import INBOUND, RATING, Topic
+from streams.rules import tally
 from streams.store import frames, steps
 from streams.store.lot import Lot
 from streams.store.projection import Carried
@@ -73,6 +75,16 @@ def test_a_name_of_as_many_characters_as_may_be_is_read_and_a_longer_one_refused
     carried = carry([rating("C1"), rating("办" * 160), rating("办" * 161), rating("C" * 161)])
     assert told(carried) == (["C1", "办" * 160], [(12, "too_large"), (13, "too_large")])
     assert [e.carried.offset for e in steps.decode_rows(carried)[0]] == [10, 11]
+
+
+@pytest.mark.parametrize("name", ["occurred_at", "received_at", "entered_at"])
+def test_an_instant_whose_day_in_shanghai_is_after_the_year_9999_is_refused_by_column_and_by_row(name: str) -> None:
+    last = int(datetime.fromisoformat("9999-12-31T23:59:59.999+08:00").timestamp() * 1000)
+    records = [{**rating(f"C{n}"), name: last + n} for n in range(2)]
+    carried = carry([{**r, "event_id": str(envelope.event_id(RATING, r))} for r in records])
+    assert tally.day(steps.decode_row(carried[0]).record[name]) == date(9999, 12, 31)
+    assert told(carried) == (["C0"], [(11, "bad_event_time")])
+    assert [r.fault.reason for r in steps.decode_rows(carried)[1]] == ["bad_event_time"]
 
 
 def test_a_client_s_records_are_read_as_carried_ones_with_their_places() -> None:
