@@ -1,7 +1,8 @@
 """Finds dead letters and gives them another chance. Decides whether one can go again, never mends content.
 
 A row that the intake refused is validated anew and published; a record that a stream refused goes to its
-topic again if it decodes now. Whatever is accepted is marked ``redriven_at``; twice changes nothing.
+topic again if it decodes now. Whatever is accepted is marked ``redriven_at``; twice changes nothing. A
+stream that refuses it once more makes another dead letter of it (``streams.store.steps.bury``).
 """
 
 from __future__ import annotations
@@ -97,11 +98,9 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
 
 def redrive(engine: sa.Engine, dead: Any, now: Callable[[], int] = wall_clock) -> Redriven:
     """Give the row ``dead`` of ``dead_letter`` another chance; the result says what came of it."""
-    again = _publish_row if dead.origin == INTAKE else _send_record
-    result = again(engine, dead, now)
-    if result.outcome in ACCEPTED:
-        _mark(engine, dead.dead_id, now())
-    return result
+    if dead.origin == INTAKE:
+        return replace_with(engine, dead, [_row(dead.original)], now)[0]
+    return _send_record(engine, dead, now)
 
 
 def replace_with(
@@ -110,12 +109,9 @@ def replace_with(
     """Publish corrected ``rows`` in the place of ``dead``, which is marked if all of them are accepted."""
     results = _published(engine, dead, rows, now)
     if results and all(r.outcome in ACCEPTED for r in results):
-        _mark(engine, dead.dead_id, now())
+        with engine.begin() as tx:
+            _mark(tx, dead.dead_id, now())
     return results
-
-
-def _publish_row(engine: sa.Engine, dead: Any, now: Callable[[], int]) -> Redriven:
-    return _published(engine, dead, [_row(dead.original)], now)[0]
 
 
 def _published(engine: sa.Engine, dead: Any, rows: Sequence[Row], now: Callable[[], int]) -> list[Redriven]:
@@ -138,8 +134,11 @@ def _row(original: bytes) -> Row:
     return row if isinstance(row, dict) else unreadable
 
 
-def _send_record(engine: sa.Engine, dead: Any, _: Callable[[], int]) -> Redriven:
-    """The record as it was carried, through the outbox; one that is there already is sent once more."""
+def _send_record(engine: sa.Engine, dead: Any, now: Callable[[], int]) -> Redriven:
+    """The record as it was carried, through the outbox; one that is there already is sent once more.
+
+    Marked in the same transaction: it may be refused again before a second one could mark it.
+    """
     topic = BY_NAME[dead.topic]
     if dead.reason == quarantine.KILLS and _still_kills(dead):
         fault = Fault(quarantine.KILLS, "", "decoding it still ends the process", "mend the decoder first")
@@ -153,13 +152,13 @@ def _send_record(engine: sa.Engine, dead: Any, _: Callable[[], int]) -> Redriven
         return Redriven(dead.dead_id, "refused", dead.event_id, error.faults)
     with engine.begin() as tx:
         answer = outbox.enqueue(tx, [ready])[0]
+        if answer.outcome == "conflict":
+            conflict = Fault("conflict", "", "the event was published with other content")
+            return Redriven(dead.dead_id, "conflict", ready.event_id, (conflict,))
+        _mark(tx, dead.dead_id, now())
         if answer.outcome == "same":
             _unsend(tx, topic.name, ready.event_id)
-            return Redriven(dead.dead_id, "sent again", ready.event_id)
-    conflict = Fault("conflict", "", "the event was published with other content")
-    return Redriven(
-        dead.dead_id, answer.outcome, ready.event_id, (conflict,) if answer.outcome == "conflict" else ()
-    )
+    return Redriven(dead.dead_id, "sent again" if answer.outcome == "same" else "new", ready.event_id)
 
 
 def _still_kills(dead: Any) -> bool:
@@ -177,6 +176,5 @@ def _unsend(tx: sa.Connection, topic: str, event_id: uuid.UUID) -> None:
     tx.execute(outbox.WAKE)
 
 
-def _mark(engine: sa.Engine, dead_id: uuid.UUID, at: int) -> None:
-    with engine.begin() as tx:
-        tx.execute(sa.update(dead_letter).where(dead_letter.c.dead_id == dead_id).values(redriven_at=at))
+def _mark(tx: sa.Connection, dead_id: uuid.UUID, at: int) -> None:
+    tx.execute(sa.update(dead_letter).where(dead_letter.c.dead_id == dead_id).values(redriven_at=at))

@@ -199,7 +199,8 @@ def say(tx: sa.Connection, saids: Sequence[Said]) -> None:
 
 
 def bury(tx: sa.Connection, refused: Sequence[Refused]) -> None:
-    """Keep refused records whole in ``dead_letter`` and say so on ``bus.deadletter.v1``; each once.
+    """Keep refused records whole in ``dead_letter`` and say so on ``bus.deadletter.v1``; each once, and once more
+    where it lies after it was redriven.
 
     Raises ``Retryable`` if one of them is not to be refused but to be read by a newer release.
     """
@@ -208,12 +209,32 @@ def bury(tx: sa.Connection, refused: Sequence[Refused]) -> None:
     _await_upgrade(tx, refused)
     rows = [_dead_row(r) for r in refused]
     inserted = {row[0] for row in bulk.insert_new(tx, dead_letter, rows, ("dead_id",))}
+    inserted |= _bury_again(tx, [row for row in rows if row["dead_id"] not in inserted])
     saids = []
     for one, row in zip(refused, rows, strict=True):
         if row["dead_id"] in inserted:
             inserted.discard(row["dead_id"])
             saids.append(_dead_said(one, row))
     say(tx, saids)
+
+
+def _bury_again(tx: sa.Connection, rows: Sequence[dict[str, Any]]) -> set[uuid.UUID]:
+    """Those of ``rows`` whose dead letter was redriven and is refused at another place now: a letter of their own,
+    for the first one is closed. Gives them its id; returns the ids that are new.
+    """
+    if not rows:
+        return set()
+    asked = {"ids": [row["dead_id"] for row in rows]}
+    at = {dead_id: (partition, offset) for dead_id, partition, offset in tx.execute(_REDRIVEN, asked)}
+    again = [r for r in rows if r["dead_id"] in at and at[r["dead_id"]] != (r["partition"], r["offset"])]
+    for row in again:
+        row["dead_id"] = envelope.derived_id(row["dead_id"], row["partition"], row["offset"])
+    return {found[0] for found in bulk.insert_new(tx, dead_letter, again, ("dead_id",))}
+
+
+_REDRIVEN = sa.select(dead_letter.c.dead_id, dead_letter.c.partition, dead_letter.c.offset).where(
+    bulk.any_of(dead_letter.c.dead_id, "ids"), dead_letter.c.redriven_at.is_not(None)
+)
 
 
 def _await_upgrade(tx: sa.Connection, refused: Sequence[Refused]) -> None:

@@ -86,7 +86,8 @@ cursor = sa.Table(
 dead_letter = sa.Table(
     "dead_letter",
     metadata,
-    sa.Column("dead_id", UUID(as_uuid=True), primary_key=True),  # of (topic, claimed event id or offset, digest)
+    sa.Column("dead_id", UUID(as_uuid=True), primary_key=True),  # of (topic, claimed event id or offset, digest),
+    # or of such an id and the place where the record was refused again after it had been redriven
     sa.Column("origin", TEXT, nullable=False),  # INTAKE or STREAM
     sa.Column("topic", TEXT, nullable=False),
     sa.Column("partition", sa.Integer),

@@ -16,11 +16,13 @@ from confluent_kafka import Producer
 from connectors.relay import Relay, Sender
 from consumers.loop import carried, partitions, reader
 from schemas import envelope
+from schemas.errors import Fault
 from schemas.topics import RATING, UPLOAD, Topic
 from streams.store import bulk, outbox, steps, tables
-from streams.store.projection import Carried, Event, Said
+from streams.store.projection import Carried, Event, Refused, Said
 
 AT = 1_602_228_000_000  # 2020-10-09 15:20:00 Asia/Shanghai, epoch ms
+RULE_FAILED = Fault("rule_failed", "", "a rule of this release cannot take it")
 
 
 def rating(case_no: str, score: str = "5", **changes: Any) -> dict[str, Any]:
@@ -87,9 +89,13 @@ class Line:
         finally:
             consumer.close(autocommit=False)
 
-    def apply(self) -> None:
-        """Every carried rating: applied and uploaded, or dead-lettered; then relayed."""
+    def apply(self, refusing: bytes = b"") -> None:
+        """Every carried rating: applied and uploaded, or dead-lettered, as are those of the key ``refusing``; then
+        relayed.
+        """
         events, refused = steps.decode_rows(self.carried(RATING))
+        refused += [Refused(e.carried, RULE_FAILED, e) for e in events if e.carried.key == refusing]
+        events = [e for e in events if e.carried.key != refusing]
         with self.engine.begin() as tx:
             new = steps.keep_new(tx, tables.rating_event, events, _columns)
             steps.bury(tx, refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -10,13 +11,15 @@ import pytest
 import sqlalchemy as sa
 import structlog
 
-from schemas.topics import CASE
+from schemas.errors import Fault
+from schemas.topics import CASE, DEADLETTER
 from streams.rules import judge as rule
 from streams.store import judge, unfit
 from streams.store.applier import tick
 from streams.store.judge import JudgeProjection
-from streams.store.projection import Carried
-from streams.store.tables import card, case_state, cursor, dead_letter
+from streams.store.projection import Carried, Refused
+from streams.store.steps import bury
+from streams.store.tables import card, case_state, cursor, dead_letter, outbox
 
 pytestmark = pytest.mark.stack
 SECRET = "43090319000101001X"
@@ -121,6 +124,27 @@ def test_letters_that_were_mended_count_no_more(
         tx.execute(sa.update(dead_letter).values(redriven_at=1))
     unfit.apply(engine, JudgeProjection(), carried[2:], {})
     assert len(read(engine, dead_letter.c.reason)) == 3
+
+
+@pytest.mark.usefixtures("failing")
+def test_a_letter_that_was_redriven_and_failed_again_counts_again(
+    engine: sa.Engine, carrying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unfit, "MOST", 1)
+    first, second = log(carrying, ["BAD-0", "BAD-1"])
+    unfit.apply(engine, JudgeProjection(), [first], {})
+    with engine.begin() as tx:
+        tx.execute(sa.update(dead_letter).values(redriven_at=1))
+    again = replace(first, offset=first.offset + 1)
+    for one in (first, again, again):  # read again where it lay, then refused where it lies now, and read again there
+        with engine.begin() as tx:
+            bury(tx, [Refused(one, Fault("rule_failed", "", "judge: KeyError"))])
+    assert read(engine, dead_letter.c.offset) == [first.offset, again.offset]
+    with engine.connect() as tx:
+        told = tx.execute(sa.select(outbox.c.event_id).where(outbox.c.topic == DEADLETTER.name)).all()
+    assert len(told) == 2
+    with pytest.raises(KeyError):
+        unfit.apply(engine, JudgeProjection(), [second], {})
 
 
 def test_a_case_at_which_the_rule_fails_when_it_is_due_holds_up_no_other(
