@@ -19,11 +19,13 @@ import sqlalchemy as sa
 import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.record import memory_records
+from kafka.record.default_records import DefaultRecord
 from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
-from streams.store import failpoints, failure, inflight, quarantine, unfit
+from streams.store import failpoints, failure, inflight, quarantine, records, unfit
 from streams.store.applier import ADVANCE
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
@@ -78,10 +80,28 @@ class Chunk:
         return self.carried[-1].offset + 1
 
 
+class Batch(memory_records.DefaultRecordBatch):  # type: ignore[misc]
+    """kafka-python's batch; it calls one damaged in which a header's name is not UTF-8."""
+
+    _pos: int
+
+    def _read_msg(self) -> DefaultRecord:
+        try:
+            return super()._read_msg()
+        except UnicodeDecodeError:
+            one = records.parse(self._buffer, self._pos)
+        self._pos = one.end
+        appended = self.timestamp_type == self.LOG_APPEND_TIME
+        time = self.max_timestamp if appended else self.first_timestamp + one.timestamp
+        place = (one.size, self.base_offset + one.offset, time, self.timestamp_type)
+        return DefaultRecord(*place, one.key, one.value, list(one.headers))
+
+
 def reader(bootstrap: str, patience_ms: int = 0) -> KafkaConsumer:
     """A consumer without a group that never invents a position. It hears of a record at once, or of all that came
-    within ``patience_ms``.
+    within ``patience_ms``. A header's name that is not UTF-8 is no damage to it.
     """
+    memory_records.DefaultRecordBatch = Batch  # there is no other place for it
     return KafkaConsumer(
         bootstrap_servers=bootstrap.split(","),
         group_id=None,

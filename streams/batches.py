@@ -19,16 +19,19 @@ from functools import cache
 import numpy as np
 import polars as pl
 from aiokafka import codec
+from aiokafka.errors import CorruptRecordException
 from polars.exceptions import PanicException
 
 from schemas.columns import SYNC, container_header, lengths, varint, varint_sizes
-from streams.store.lot import HEADER, Columns
+from streams.store import records
+from streams.store.lot import HEADER, Columns, Record
 
 FEW = 32
 """Records below which reading them one by one is quicker."""
 HEAD = struct.Struct(">qiibIhiqqqhii")  # base offset … record count
 LENGTH, BASE_OFFSET_BYTES, LENGTH_ENDS = struct.Struct(">i"), 8, 12
-UNUSUAL = 0x28  # bits of the attributes: time of the log's append, control batch
+APPENDED = 0x08  # bit of the attributes: the time is that of the log's append
+UNUSUAL = APPENDED | 0x20  # or a control batch
 CODEC = 0x07
 DECODERS: Mapping[int, Callable[[bytes], bytes]] = {
     0: bytes, 1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
@@ -58,12 +61,18 @@ class Head:
     attributes: int
     last: int
     first_ms: int
+    last_ms: int
     count: int
 
     @classmethod
     def of(cls, batch: bytes) -> Head:
-        base, *_, attributes, last, first_ms, _, _, _, _, count = HEAD.unpack_from(batch)
-        return cls(base, attributes, last, first_ms, count)
+        base, *_, attributes, last, first_ms, last_ms, _, _, _, count = HEAD.unpack_from(batch)
+        return cls(base, attributes, last, first_ms, last_ms, count)
+
+    @property
+    def body(self) -> Callable[[bytes], bytes]:
+        """How the records behind the head are uncompressed."""
+        return DECODERS[self.attributes & CODEC]
 
 
 def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
@@ -77,7 +86,7 @@ def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
         return None
     plan = _plan(tuple(names))
     try:
-        bodies = [DECODERS[h.attributes & CODEC](b[HEAD.size :]) for h, b in zip(heads, batches, strict=True)]
+        bodies = [h.body(b[HEAD.size :]) for h, b in zip(heads, batches, strict=True)]
         total = sum(map(len, bodies))
         frame = pl.read_avro(io.BytesIO(b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))))
     except (Exception, PanicException):
@@ -95,6 +104,24 @@ def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
     return Columns(
         frame.select(pl.col("offset") + pl.lit(base), pl.col("timestamp") + pl.lit(first_ms), "key", "value", *values)
     )
+
+
+def one_by_one(batch: bytes) -> list[Record]:
+    """The records of a batch in which a header's name is not UTF-8: aiokafka's own parser ends there (see
+    ``streams.store.records``). Raises ``CorruptRecordException`` where there is no record.
+    """
+    head, found, at = Head.of(batch), [], 0
+    try:
+        body = head.body(batch[HEAD.size :])
+        for _ in range(head.count):
+            one = records.parse(body, at)
+            at = one.end
+            appended = head.attributes & APPENDED
+            time = head.last_ms if appended else head.first_ms + one.timestamp
+            found.append(Record(head.base + one.offset, time, one.key, one.value, one.headers, int(bool(appended))))
+    except (ValueError, IndexError) as error:
+        raise CorruptRecordException(f"no record at byte {at}") from error
+    return found
 
 
 def _canonical(plan: Plan, frame: pl.DataFrame, count: int, counts: Sequence[int], sizes: Sequence[int]) -> bool:

@@ -20,7 +20,6 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 import structlog
@@ -141,16 +140,25 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
 
     def _records_of(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
         """The records from the position on: a fetch may begin in the middle of a batch."""
+        try:
+            found = self._parsed(fetched)
+        except UnicodeDecodeError:  # a header's name, which may be any bytes; nothing else is text there
+            found = [record for raw, _ in fetched for record in batches.one_by_one(raw)]
+        if isinstance(found, Columns):
+            return found.since(self.next_fetch_offset)
+        return [r for r in found if r.offset >= self.next_fetch_offset]
+
+    def _parsed(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
+        """The records as aiokafka reads them, by column where that can be."""
         each = [
             iter(batch) for _, batch in fetched
         ]  # aiokafka opens a batch where its iteration begins, and only there
         first = next(each[0], None)
         names = [name for name, _ in first.headers] if first else []
         if (columns := self._by_column(fetched, names)) is not None:
-            return columns.since(self.next_fetch_offset)
+            return columns
         rest = (record for batch in each for record in iter(partial(next, batch, None), None))
-        return [r for r in chain([first] if first else [], rest) if r.offset >= self.next_fetch_offset]
-
+        return [*([first] if first else []), *rest]
 
     def _by_column(self, fetched: Sequence[tuple[bytes, Any]], names: Sequence[str]) -> Columns | None:
         """The records by column, if they can be read so; those under suspicion are not."""

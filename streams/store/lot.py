@@ -36,13 +36,13 @@ class Raw(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record that was read by column."""
+    """One record that was read by column, or one by one where the client's own parser ended."""
 
     offset: int
     timestamp: int
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
     timestamp_type: int = 0
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import structlog
+from kafka import KafkaProducer
 
 from connectors import redrive
 from consumers import loop
+from consumers.reconcile import reconcile
 from schemas import examples
 from schemas.errors import Fault, Rejected, Retryable
 from schemas.topics import ALERT, RATING
@@ -210,6 +212,25 @@ def test_an_error_that_waiting_cannot_mend_leaves_the_loop(notes: Any, make_rati
         " WHERE c.next_offset > o.sent_offset"
     )
     assert notes.scalar(moved) == 0
+
+
+def test_a_header_name_that_is_not_utf_8_is_no_damage(notes: Any, make_rating: Any, wait_until: Any) -> None:
+    class Gbk(str):
+        def encode(self, *_: Any) -> bytes:
+            return str.encode(self, "gbk")
+
+    publish(notes, make_rating, ["a"])
+    [sent] = notes.carried(RATING)
+    producer = KafkaProducer(bootstrap_servers=notes.kafka)
+    producer.send(RATING.name, sent.value, key=sent.key, headers=[*sent.headers, (Gbk("部门"), b"x")]).get(20)
+    producer.close()
+    stop, thread = running(notes, Notes())
+    wait_until(lambda: notes.scalar("SELECT sum(next_offset) FROM cursor") == 2)
+    stop.set()
+    thread.join(10)
+    assert noted(notes) == (1, 2)
+    assert [name for name, _ in notes.carried(RATING)[1].headers][-1] == "\\xb2\\xbf\\xc3\\xc5"
+    assert reconcile(notes.engine, notes.kafka, None).duplicates == 1
 
 
 def test_a_cursor_set_back_by_hand_is_followed(notes: Any, make_rating: Any, wait_until: Any) -> None:

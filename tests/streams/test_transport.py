@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.structs import TopicPartition
 
 from streams.store.lot import gathered
@@ -15,11 +15,23 @@ from streams.transport import Batches, ChunkRecords, Damaged
 HEADERS = [("ce_id", b"1"), ("ce_type", b"x")]
 
 
-def batch(base: int, count: int, compression: int, headers: list[tuple[str, bytes]]) -> bytes:
-    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 10_000_000)
-    for i in range(count):
-        builder.append(i, 10**12, b"k", b"%d" % (base + i), headers)
+class Gbk(str):
+    """A text that a producer of another house encodes."""
+
+    def encode(self, *_: Any) -> bytes:
+        return str.encode(self, "gbk")
+
+
+def mixed(base: int, headers: list[list[tuple[str, bytes]]], compression: int) -> bytes:
+    """A batch of as many records as there are ``headers``."""
+    builder = _DefaultRecordBatchBuilderPy(2, compression, 0, -1, -1, -1, 10_000_000)
+    for i, each in enumerate(headers):
+        builder.append(i, 10**12, b"k", b"%d" % (base + i), each)
     return base.to_bytes(8, "big") + bytes(builder.build())[8:]
+
+
+def batch(base: int, count: int, compression: int, headers: list[tuple[str, bytes]]) -> bytes:
+    return mixed(base, [headers] * count, compression)
 
 
 def parts(raw: bytes, position: int) -> list[Any]:
@@ -46,6 +58,22 @@ def test_every_record_from_the_position_on_is_yielded_once(
     raw = batch(10, count, compression, headers) + batch(10 + count, 2, compression, headers)
     assert fetched(raw, 10) == (list(range(10, 12 + count)), 12 + count)
     assert fetched(raw, 9 + count) == ([9 + count, 10 + count, 11 + count], 12 + count)
+
+
+@pytest.mark.parametrize("compression", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("at", [0, -1])
+def test_a_header_name_that_is_not_utf_8_is_read_as_its_bytes_and_ends_nothing(
+    compression: int, count: int, at: int
+) -> None:
+    headers: list[list[tuple[str, bytes]]] = [HEADERS] * count
+    headers[at] = [*HEADERS, (Gbk("部门"), b"x")]
+    raw = batch(10, 2, compression, HEADERS) + mixed(12, headers, compression) + batch(12 + count, 2, 0, HEADERS)
+    assert fetched(raw, 11) == (list(range(11, 14 + count)), 14 + count)
+    found = gathered(parts(raw, 12))
+    odd = next(r for r in found if r.offset == 12 + at % count)
+    assert odd.headers == (*HEADERS, ("\\xb2\\xbf\\xc3\\xc5", b"x"))
+    assert (odd.key, odd.timestamp, odd.timestamp_type) == (b"k", 10**12, 0)
 
 
 def test_what_is_before_a_damaged_batch_is_read_and_the_damaged_one_is_told() -> None:
