@@ -50,22 +50,34 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records of one partition; ``since`` is the position they were read from."""
+    """Consecutive records of one partition; ``since`` is the position they were read from. Up to ``passed`` the log
+    holds no other (0: nobody knows); there may be no record at all.
+    """
 
     topic: str
     partition: int
     since: int
     records: Sequence[Any]
+    passed: int = 0
 
     @property
     def end(self) -> int:
-        """The offset after the last record."""
-        return int(self.records[-1].offset) + 1
+        """Where reading goes on: after the last record, and after what holds none."""
+        return max(self.passed, int(self.records[-1].offset) + 1 if len(self.records) else self.since)
 
     @property
     def size(self) -> int:
         """Bytes of the values."""
         return size(self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """Behind the records, or in place of them: from there up to ``offset`` the log holds none. A marker ends every
+    transaction of a producer, and compaction leaves empty batches.
+    """
+
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +130,19 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
     more than all that is done with it afterwards. Transactions are not read as such (DESIGN §2.8).
     """
 
-    def _unpack_records(self) -> Iterator[Sequence[Any] | Damaged]:
+    next_fetch_offset: int
+
+    def _unpack_records(self) -> Iterator[Sequence[Any] | Passed | Damaged]:
         sound, damaged = self._sound()
         wanted = [(raw, batch) for raw, batch in sound if not batch.is_control_batch]
+        read = self.next_fetch_offset
         if wanted and (records := self._records_of(wanted)):
+            read = int(records[-1].offset) + 1
             yield records
         if sound:
             self.next_fetch_offset = sound[-1][1].next_offset
+        if self.next_fetch_offset > read:
+            yield Passed(self.next_fetch_offset)
         if damaged:  # no error: it would take what was read of other partitions with it
             yield Damaged(self.next_fetch_offset)
 
@@ -258,10 +276,10 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             return {}
         records = await super()._getmany(open_, SATURATED_PAUSE_S if full else timeout)
         found = {tp: self._undamaged(tp, parts) for tp, parts in records.items()}
-        kept = {tp: gathered(parts) for tp, parts in found.items() if parts and tp not in self._wanted}
+        kept = {tp: parts for tp, parts in found.items() if parts and tp not in self._wanted}
         if kept:
             failpoints.reach("worker.after_fetch")
-        return {tp: self._chunk(tp, batch) for tp, batch in kept.items()}
+        return {tp: self._chunk(tp, parts) for tp, parts in kept.items()}
 
     @Service.task  # type: ignore[untyped-decorator]
     async def _keep_member(self) -> None:
@@ -278,7 +296,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
         return rest is not None and time.monotonic() < rest.until
 
     def _undamaged(self, tp: TP, parts: Sequence[Any]) -> list[Any]:
-        """The records; a damaged batch behind them lets the partition rest, longer each time, and is said."""
+        """What was read; a damaged batch behind it lets the partition rest, longer each time, and is said."""
         if not parts or not isinstance(parts[-1], Damaged):
             if parts:
                 self._resting.pop(tp, None)
@@ -310,8 +328,11 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
             self._read_offset[tp] = None  # Faust drops in silence what lies below its own mark
         return True
 
-    def _chunk(self, tp: TP, batch: Sequence[Any]) -> Chunk:
-        chunk = Chunk(tp.topic, tp.partition, self._since.get(tp, batch[0].offset), batch)
+    def _chunk(self, tp: TP, parts: Sequence[Any]) -> Chunk:
+        passed = parts[-1].offset if isinstance(parts[-1], Passed) else 0
+        records = gathered([part for part in parts if not isinstance(part, Passed)])
+        first = records[0].offset if len(records) else passed
+        chunk = Chunk(tp.topic, tp.partition, self._since.get(tp, first), records, passed)
         self._since[tp] = chunk.end
         return chunk
 
@@ -332,9 +353,11 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _message(self, chunks: Sequence[Chunk], generation: int) -> ConsumerMessage:
         """For Faust this is a record of the first chunk's partition."""
-        tp, last = TP(chunks[0].topic, chunks[0].partition), chunks[0].records[-1]
+        first = chunks[0]
+        tp, last = TP(first.topic, first.partition), first.records[-1] if len(first.records) else None
+        at, kind = (last.timestamp / 1000.0, last.timestamp_type) if last else (0.0, 0)
         return ConsumerMessage(
-            tp.topic, tp.partition, last.offset, last.timestamp / 1000.0, last.timestamp_type,
+            tp.topic, tp.partition, first.end - 1, at, kind,
             [], b"", chunks, None, 0, 0, tp, generation_id=generation,
         )  # fmt: skip
 

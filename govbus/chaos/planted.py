@@ -45,7 +45,7 @@ def _cursor_before_effects() -> None:
     from streams.store import applier, failpoints, steps
     from streams.store.lot import Lot
 
-    def apply_batch(engine: Any, projection: Any, carried: Any, since: Any = None, _: Any = None) -> Any:
+    def apply_batch(engine: Any, projection: Any, carried: Any, since: Any = None, *_: Any) -> Any:
         lot = Lot.of(projection.topic, carried)
         with engine.begin() as tx:
             first = applier._first(lot)
@@ -53,7 +53,7 @@ def _cursor_before_effects() -> None:
             at = applier._lock(tx, projection.name, projection.topic, start)
             applier._refuse_gaps(projection.topic, start, at)
             fresh = applier._above(lot, at)
-            at = applier._advance(tx, projection, fresh, at) if len(fresh) else at
+            at = applier._advance(tx, projection, fresh, at, {}) if len(fresh) else at
         failpoints.reach("apply.after_lock")
         with engine.begin() as tx:
             if len(fresh):

@@ -197,7 +197,7 @@ class Line:
 
     def _prepare(self, batch: Batch) -> object:
         batch.lot = self._lot(batch.chunks)
-        return prepare(self.projection, batch.lot)
+        return prepare(self.projection, batch.lot) if len(batch.lot) else None
 
     def _lot(self, chunks: Sequence[Chunk]) -> Lot:
         return Lot.joined(self.projection.topic, ((c.partition, c.records) for c in chunks))
@@ -244,7 +244,9 @@ class Line:
         since: dict[int, int] = {}
         for chunk in chunks:
             since.setdefault(chunk.partition, chunk.since)
-        return unfit.apply(self._engine, self.projection, lot or self._lot(chunks), since, prepared)
+        until = {chunk.partition: chunk.end for chunk in chunks}
+        lot = self._lot(chunks) if lot is None else lot
+        return unfit.apply(self._engine, self.projection, lot, since, prepared, until)
 
     async def _tick(self, ends: Ends) -> None:
         partitions, top = await self._patiently(self._due)

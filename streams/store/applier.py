@@ -10,7 +10,9 @@ the log still holds is in the chunk. If ``since`` is above the cursor, records m
 ``Gap``, nothing is written and the caller seeks back to the cursor. If the first record is above
 ``since``, the log itself has nothing between (first read of a log whose start was deleted, a compacted
 topic): applied. Inbound topics keep their records for ever, so a hole between the cursor and the first
-record is logged, and ``reconcile`` names what is missing.
+record is logged, and ``reconcile`` names what is missing. A hole that the consumer read across at the end of
+the log (``until``) is passed too: else a partition whose last transaction left its marker would never be
+caught up.
 """
 
 from __future__ import annotations
@@ -64,19 +66,22 @@ def apply_batch(
     carried: Sequence[Carried],
     since: Mapping[int, int] | None = None,
     prepared: object = None,
+    until: Mapping[int, int] | None = None,
 ) -> Applied:
     """Apply ``carried`` (one topic, log order within each partition) in one transaction.
 
     ``since`` gives the consumer's position before the first record, by partition; left out, it is the first
-    record's offset. ``prepared`` is what the projection's ``prepare`` made of ``carried``, if it was asked
-    before. Raises ``Gap`` (seek back), ``Retryable`` (the database will come back); all else is a
+    record's offset. ``until`` gives, by partition, the offset up to which the log holds no other record from
+    there on; the cursor goes to it. ``prepared`` is what the projection's ``prepare`` made of ``carried``, if it
+    was asked before. Raises ``Gap`` (seek back), ``Retryable`` (the database will come back); all else is a
     fault of the program. In each of these cases nothing was written.
     """
-    if not len(carried):
+    if not len(carried) and not until:
         return Applied({}, 0, 0)
     try:
         with engine.begin() as tx:
-            applied = _apply(tx, projection, Lot.of(projection.topic, carried), since or {}, prepared)
+            lot = Lot.of(projection.topic, carried)
+            applied = _apply(tx, projection, lot, since or {}, prepared, until or {})
         failpoints.reach("apply.after_commit")
         return applied
     except Exception as error:
@@ -153,10 +158,18 @@ def prepare(projection: Projection, carried: Sequence[Carried]) -> object:
     return projection.prepare(carried) if isinstance(projection, Preparing) else None
 
 
-def _apply(tx: sa.Connection, projection: Projection, lot: Lot, since: Mapping[int, int], prepared: object) -> Applied:
+def _apply(
+    tx: sa.Connection,
+    projection: Projection,
+    lot: Lot,
+    since: Mapping[int, int],
+    prepared: object,
+    until: Mapping[int, int],
+) -> Applied:
     steps.take_watermarks(tx)
     first = _first(lot)
-    start = {p: min(since.get(p, offset), offset) for p, offset in first.items()}
+    start = {p: since.get(p, end) for p, end in until.items()}
+    start |= {p: min(since.get(p, offset), offset) for p, offset in first.items()}
     at = _lock(tx, projection.name, projection.topic, start)
     failpoints.reach("apply.after_lock")
     _refuse_gaps(projection.topic, start, at)
@@ -165,9 +178,10 @@ def _apply(tx: sa.Connection, projection: Projection, lot: Lot, since: Mapping[i
     if len(fresh):
         _fold(tx, projection, fresh, prepared if fresh is lot else None)
         failpoints.reach("apply.after_state")
-        at = _advance(tx, projection, fresh, at)
+    reached = _advance(tx, projection, fresh, at, until)
+    if reached != at:
         failpoints.reach("apply.after_cursor")
-    return Applied(at, len(fresh), len(lot) - len(fresh))
+    return Applied(reached, len(fresh), len(lot) - len(fresh))
 
 
 def _fold(tx: sa.Connection, projection: Projection, fresh: Lot, prepared: object) -> None:
@@ -244,10 +258,15 @@ def _above(lot: Lot, at: Mapping[int, int]) -> Lot:
     return lot.chosen(fresh)
 
 
-def _advance(tx: sa.Connection, projection: Projection, fresh: Lot, at: Mapping[int, int]) -> dict[int, int]:
-    position = {p: _after(fresh.offsets[fresh.partitions == p], o) for p, o in at.items()}
+def _advance(
+    tx: sa.Connection, projection: Projection, fresh: Lot, at: Mapping[int, int], until: Mapping[int, int]
+) -> dict[int, int]:
+    after = {p: _after(fresh.offsets[fresh.partitions == p], o) for p, o in at.items()}
+    position = {p: max(offset, until.get(p, 0)) for p, offset in after.items()}
     watermarks = steps.take_watermarks(tx)
     moved = [p for p in position if position[p] != at[p]]
+    if not moved:
+        return position
     tx.execute(
         ADVANCE,
         [

@@ -101,7 +101,7 @@ def gathered(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
     """The records of all ``parts``: as columns if all of them are, with the same headers."""
     if len(parts) == 1:
         return parts[0]
-    if all(isinstance(p, Columns) and p.frame.columns == parts[0].frame.columns for p in parts):  # type: ignore[attr-defined]
+    if parts and all(isinstance(p, Columns) and p.frame.columns == parts[0].frame.columns for p in parts):  # type: ignore[attr-defined]
         return Columns(pl.concat([p.frame for p in parts], rechunk=False))  # type: ignore[attr-defined]
     return [record for part in parts for record in part]
 
@@ -120,9 +120,9 @@ class Lot(Sequence[Carried]):
     @classmethod
     def joined(cls, topic: Topic, runs: Iterable[tuple[int, Sequence[Raw]]]) -> Lot:
         """``runs`` are consecutive records of one partition each, as ``(partition, records)``."""
-        runs = list(runs)
+        runs = [(p, records) for p, records in runs if len(records)]
         raws = gathered([records for _, records in runs])
-        sizes = [len(records) for _, records in runs]
+        sizes = np.array([len(records) for _, records in runs], dtype=np.int64)
         partitions = np.repeat(np.array([p for p, _ in runs], dtype=np.int64), sizes)
         return cls(topic, raws, partitions, _offsets(raws))
 

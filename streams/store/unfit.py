@@ -51,37 +51,48 @@ def apply(
     carried: Sequence[Carried],
     since: Mapping[int, int],
     prepared: object = None,
+    until: Mapping[int, int] | None = None,
 ) -> Applied:
     """As ``apply_batch``, but a record that the projection's rule cannot take is buried."""
     try:
-        return apply_batch(engine, projection, carried, since, prepared)
+        return apply_batch(engine, projection, carried, since, prepared, until)
     except Exception as error:
-        if is_nobodys(error):
+        if is_nobodys(error) or not len(carried):
             raise
-        return _apart(engine, projection, list(carried), since, error)
+        return _apart(engine, projection, list(carried), since, until, error)
 
 
 def _apart(
-    engine: sa.Engine, projection: Projection, carried: list[Carried], since: Mapping[int, int], error: Exception
+    engine: sa.Engine,
+    projection: Projection,
+    carried: list[Carried],
+    since: Mapping[int, int],
+    until: Mapping[int, int] | None,
+    error: Exception,
 ) -> Applied:
     """Apply both halves of what failed with ``error``, or bury it if it is one record."""
     if len(carried) == 1:
-        return _bury(engine, projection, carried[0], since, error)
+        return _bury(engine, projection, carried[0], since, until, error)
     log.warning(HALVED, processor=projection.name, records=len(carried), where=place(error))
     middle = len(carried) // 2
     first = apply(engine, projection, carried[:middle], since)
     reached = {one.partition: one.offset + 1 for one in carried[:middle]}
-    second = apply(engine, projection, carried[middle:], {**since, **reached})
+    second = apply(engine, projection, carried[middle:], {**since, **reached}, None, until)
     at = {**first.next_offsets, **second.next_offsets}
     return Applied(at, first.applied + second.applied, first.dropped + second.dropped)
 
 
 def _bury(
-    engine: sa.Engine, projection: Projection, one: Carried, since: Mapping[int, int], error: Exception
+    engine: sa.Engine,
+    projection: Projection,
+    one: Carried,
+    since: Mapping[int, int],
+    until: Mapping[int, int] | None,
+    error: Exception,
 ) -> Applied:
     with reading(engine).connect() as tx:
         found = fault(tx, projection.name, one, error)
-    return apply_batch(engine, _Burying(projection, found), [one], since)
+    return apply_batch(engine, _Burying(projection, found), [one], since, None, until)
 
 
 def fault(tx: sa.Connection, processor: str, one: Carried, error: Exception) -> Fault:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import struct
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.consumer.fetcher import READ_UNCOMMITTED
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
+from faust.types import TP
 
 from streams.store.lot import gathered
-from streams.transport import Batches, ChunkRecords, Damaged
+from streams.transport import Batches, Chunk, ChunkConsumer, ChunkRecords, Damaged, Passed
 
+CRC_AT, ATTRIBUTES_AT, CONTROL = 17, 21, 0x20
 HEADERS = [("ce_id", b"1"), ("ce_type", b"x")]
 
 
@@ -32,6 +37,14 @@ def mixed(base: int, headers: list[list[tuple[str, bytes]]], compression: int) -
 
 def batch(base: int, count: int, compression: int, headers: list[tuple[str, bytes]]) -> bytes:
     return mixed(base, [headers] * count, compression)
+
+
+def marker(base: int) -> bytes:
+    """What ends a transaction: a control batch of one record."""
+    made = bytearray(batch(base, 1, 0, []))
+    struct.pack_into(">h", made, ATTRIBUTES_AT, CONTROL)
+    struct.pack_into(">I", made, CRC_AT, calc_crc32c(bytes(made[ATTRIBUTES_AT:])))
+    return bytes(made)
 
 
 def parts(raw: bytes, position: int) -> list[Any]:
@@ -83,3 +96,24 @@ def test_what_is_before_a_damaged_batch_is_read_and_the_damaged_one_is_told() ->
     assert [r.offset for r in found[0]] == list(range(40))
     assert found[1:] == [Damaged(40)]
     assert parts(bytes(damaged), 40) == [Damaged(40)]
+
+
+def test_the_marker_that_ends_a_transaction_is_passed_wherever_it_lies() -> None:
+    raw = batch(0, 3, 0, HEADERS) + marker(3) + batch(4, 2, 0, HEADERS) + marker(6)
+    found = parts(raw, 0)
+    assert ([r.offset for r in found[0]], found[1:]) == ([0, 1, 2, 4, 5], [Passed(7)])
+    assert parts(marker(6), 6) == [Passed(7)]
+    assert parts(batch(0, 3, 0, HEADERS) + marker(3) + batch(4, 2, 0, HEADERS), 0)[1:] == []
+
+
+def test_a_chunk_of_a_marker_alone_goes_on_where_the_marker_ends() -> None:
+    consumer: Any = SimpleNamespace(_since={TP("t", 0): 6})
+    given = ([Passed(7)], parts(batch(7, 2, 0, []), 7))
+    chunks = [ChunkConsumer._chunk(consumer, TP("t", 0), one) for one in given]
+    assert [(c.since, len(c.records), c.end) for c in chunks] == [(6, 0, 7), (7, 2, 9)]
+    assert [ChunkConsumer._message(consumer, [c], 1).offset for c in chunks] == [6, 8]
+
+
+def test_a_chunk_of_a_marker_before_which_nobody_read_is_above_every_cursor_so_that_it_is_a_gap() -> None:
+    chunk = ChunkConsumer._chunk(SimpleNamespace(_since={}), TP("t", 0), [Passed(7)])  # type: ignore[arg-type]
+    assert chunk == Chunk("t", 0, 7, [], 7)

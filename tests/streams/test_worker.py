@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from confluent_kafka import Producer
+from kafka import KafkaProducer
 
+from consumers.loop import partitions, reader
 from schemas import envelope
 from schemas.topics import LICENCE, TICKET, Topic
 from streams.fault import EXIT_FAULT
@@ -136,6 +138,60 @@ def test_a_worker_told_to_stop_ends_with_zero_and_the_next_one_goes_on_where_it_
     with workers(bus, 1, tmp_path):
         produce(bus.kafka, LICENCE, [{**record, "event_type": "licence.revoked", "status_code": "03"}])
         wait_until(lambda: statuses(store) == ["REVOKED"], 180, "the revocation")
+
+
+@pytest.mark.stack
+def test_transactions_of_another_producer_leave_markers_behind_which_no_worker_stands(
+    bus: Any, store: sa.Engine, tmp_path: Path
+) -> None:
+    """Committed or aborted: records are read as they lie in the log, and a marker is no record."""
+    before = count(store, ticket_event)
+    with workers(bus, 1, tmp_path) as running:
+        producer = Producer({"bootstrap.servers": bus.kafka, "transactional.id": "another"})
+        producer.init_transactions()
+        for first, ended in ((300_000, producer.commit_transaction), (300_008, producer.abort_transaction)):
+            producer.begin_transaction()
+            for number in range(first, first + 8):
+                row = outbox.row(TICKET, ticket(number))
+                headers = envelope.headers(TICKET, row.record)
+                producer.produce(TICKET.name, row.value, key=f"T{number}".encode(), headers=headers)
+            assert producer.flush(30) == 0
+            ended()
+        wait_until(lambda: count(store, ticket_event) == before + 16, 180, "every event")
+        wait_until(lambda: reached(store, TICKET) == ends(bus.kafka, TICKET), 60, "the cursors behind the markers")
+        assert running[0].poll() is None
+
+
+def ends(bootstrap: str, topic: Topic) -> int:
+    """Sum of the ends of a topic's partitions."""
+    consumer = reader(bootstrap)
+    try:
+        return sum(consumer.end_offsets(partitions(consumer, [topic])).values())
+    finally:
+        consumer.close()
+
+
+class Gbk(str):
+    """A text that a producer of another house encodes."""
+
+    def encode(self, *_: Any) -> bytes:
+        return str.encode(self, "gbk")
+
+
+@pytest.mark.stack
+def test_a_header_name_that_is_not_utf_8_ends_no_worker(bus: Any, store: sa.Engine, tmp_path: Path) -> None:
+    before, dead, number = count(store, ticket_event), count(store, dead_letter), 400_000
+    producer = KafkaProducer(bootstrap_servers=bus.kafka)
+    row = outbox.row(TICKET, ticket(number))
+    headers = [*envelope.headers(TICKET, row.record), (Gbk("部门"), b"x")]
+    producer.send(TICKET.name, row.value, key=f"T{number}".encode(), headers=headers).get(30)
+    producer.send(TICKET.name, b"torn", key=b"T1", headers=headers[-1:]).get(30)
+    producer.close()
+    produce(bus.kafka, TICKET, [ticket(number + n) for n in range(1, 40)])
+    with workers(bus, 1, tmp_path) as running:
+        wait_until(lambda: count(store, ticket_event) == before + 40, 180, "every event")
+        wait_until(lambda: count(store, dead_letter) == dead + 1, 60, "the dead letter")
+        assert running[0].poll() is None
 
 
 FAILING = """

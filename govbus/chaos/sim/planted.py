@@ -21,7 +21,7 @@ from govbus.chaos.sim.schedule import Schedule, Strand
 from streams import transport
 from streams.store import applier, judge, steps, unfit
 from streams.store.applier import Applied
-from streams.store.lot import Lot
+from streams.store.lot import Lot, gathered
 from streams.store.tables import push_queue
 
 Plant = Callable[[], AbstractContextManager[Any]]
@@ -49,7 +49,7 @@ def _cursor_then_effect(self: Loop, chunks: Mapping[Place, Chunk]) -> dict[Place
 
 
 def _cursor_then_state(
-    engine: sa.Engine, projection: Any, carried: Any, since: Any = None, prepared: Any = None  # noqa: ARG001
+    engine: sa.Engine, projection: Any, carried: Any, since: Any = None, *_: Any
 ) -> Applied:
     lot = Lot.of(projection.topic, carried)
     with engine.begin() as tx:
@@ -59,7 +59,7 @@ def _cursor_then_state(
         applier._refuse_gaps(projection.topic, start, at)
         fresh = applier._above(lot, at)
         if len(fresh):
-            at = applier._advance(tx, projection, fresh, at)
+            at = applier._advance(tx, projection, fresh, at, {})
     with engine.begin() as tx:
         if len(fresh):
             applier._fold(tx, projection, fresh, None)
@@ -71,7 +71,8 @@ def _every_event_is_new(tx: Any, table: Any, events: Sequence[Any], extra: Any) 
     return list(events)
 
 
-def _where_it_begins(_self: Any, tp: Any, batch: Sequence[Any]) -> Any:
+def _where_it_begins(_self: Any, tp: Any, parts: Sequence[Any]) -> Any:
+    batch = gathered(parts)
     return transport.Chunk(tp.topic, tp.partition, batch[0].offset, batch)
 
 

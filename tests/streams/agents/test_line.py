@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import polars as pl
 import pytest
 
 from schemas.errors import Retryable
@@ -15,6 +16,7 @@ from schemas.topics import TICKET
 from streams.agents import line as lines
 from streams.agents.line import Line, contiguous
 from streams.store.applier import Applied, Gap
+from streams.store.lot import Columns
 from streams.transport import Chunk
 
 
@@ -56,7 +58,7 @@ async def drive(monkeypatch: pytest.MonkeyPatch, answers: list[Any], given: list
     sought: list[Any] = []
     monkeypatch.setattr(lines, "FIRST_WAIT_S", 0.001)
 
-    def apply_batch(_: Any, __: Any, carried: Any, since: Mapping[int, int], ___: Any) -> Applied:
+    def apply_batch(_: Any, __: Any, carried: Any, since: Mapping[int, int], *___: Any) -> Applied:
         applied.append(([c.partition for c in carried], dict(since)))
         answer = answers.pop(0)
         if isinstance(answer, Exception):
@@ -101,6 +103,20 @@ def test_a_gap_seeks_its_partition_back_and_loses_no_other(monkeypatch: pytest.M
     assert applied[1] == ([1], {1: 0})
 
 
+def test_a_chunk_without_records_moves_the_cursor_and_leaves_columns_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = Columns(pl.DataFrame({"offset": [0, 1], "timestamp": [9, 9], "key": [b"k"] * 2, "value": [b"v"] * 2}))
+    given = [Chunk(TICKET.name, 0, 0, columns), Chunk(TICKET.name, 0, 2, [], 3), Chunk(TICKET.name, 1, 5, [], 6)]
+    asked: list[Any] = []
+    monkeypatch.setattr(lines.unfit, "apply", lambda *args: asked.append(args))
+    line = Line(None, Nothing())  # type: ignore[arg-type]
+    line._apply_now(given, None, None)
+    line._apply_now(given[2:], None, None)
+    lots = [args[2] for args in asked]
+    assert isinstance(lots[0].raws, Columns)
+    assert [len(lot) for lot in lots] == [2, 0]
+    assert [(since, until) for _, _, _, since, _, until in asked] == [({0: 0, 1: 5}, {0: 3, 1: 6}), ({1: 5}, {1: 6})]
+
+
 def test_a_full_line_is_saturated_until_it_was_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "WAITING_RECORDS", 3)
 
@@ -143,7 +159,7 @@ async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk], ahead: in
     slow = Slow(free)
     monkeypatch.setattr(lines, "AHEAD_RECORDS", 4)
 
-    def apply_batch(_: Any, __: Any, lot: Any, ___: Any, prepared: Any) -> Applied:
+    def apply_batch(_: Any, __: Any, lot: Any, ___: Any, prepared: Any, ____: Any) -> Applied:
         slow.told.append(("apply", prepared))
         free.wait(60)
         return Applied({0: int(lot.offsets[-1]) + 1}, len(lot), 0)

@@ -104,6 +104,24 @@ def test_a_hole_of_the_log_itself_is_no_gap(engine: sa.Engine, carrying: Any) ->
     assert (done.applied, at(engine)[0]) == (3, 8)
 
 
+def test_the_cursor_passes_what_the_log_holds_behind_its_last_record(engine: sa.Engine, carrying: Any) -> None:
+    chunk = tickets(carrying, 3)
+    for _ in range(2):  # a chunk handed over again, and one that a zombie holds
+        applier.apply_batch(engine, TicketProjection(), chunk, {0: 0}, None, {0: 4})
+        assert (stored(engine), at(engine)[0]) == (3, 4)
+    done = applier.apply_batch(engine, TicketProjection(), [], {0: 4, 1: 0}, None, {0: 6, 1: 1})
+    assert (done.next_offsets, at(engine, 0)[0], at(engine, 1)[0]) == ({0: 6, 1: 1}, 6, 1)
+    applier.apply_batch(engine, TicketProjection(), [], {0: 3}, None, {0: 5})
+    assert at(engine) == (6, carrying.START + 2_500)
+
+
+def test_what_the_log_holds_behind_records_that_were_never_read_is_a_gap(engine: sa.Engine, carrying: Any) -> None:
+    applier.apply_batch(engine, TicketProjection(), tickets(carrying, 3), {0: 0}, None, {0: 3})
+    with pytest.raises(applier.Gap) as gap:
+        applier.apply_batch(engine, TicketProjection(), [], {0: 5}, None, {0: 6})
+    assert (gap.value.next_offsets, at(engine)[0]) == ({0: 3}, 3)
+
+
 def test_a_log_whose_beginning_was_deleted_is_read_from_where_it_begins(
     engine: sa.Engine, carrying: Any
 ) -> None:
