@@ -354,7 +354,7 @@ def expect(made: Made) -> Expected:
         "ratings": {"/".join(map(str, key)): score for key, score in _effective(made.opinions).items()},
         "cells": _cells(made.opinions),
         "bad": sum(_raised(o) for o in _visits(made.opinions).values()),
-        "licences": {k.family: k.standing for k in made.licences if k.rows},
+        "licences": {k.family: [k.standing, k.valid_to] for k in made.licences if k.rows},
         "directory": {r.code: [r.last_update, r.disputed, r.withdrawn] for r in made.resources},
         "events": _events(rows),
         "dead": _dead(rows, [p.kind for p in district.poison]),
@@ -430,7 +430,7 @@ CASES_SQL = "SELECT case_no, status, due_at, on_time FROM case_state"
 CARDS_SQL = "SELECT case_no, colour, revoked_at IS NOT NULL FROM card WHERE kind = 'CARD' ORDER BY case_no, colour"
 CELLS_SQL = """SELECT concat_ws('|', region, department, item_code, channel, score, rated_on), n, defaults
                FROM rating_cell WHERE n <> 0"""
-LICENCES_SQL = "SELECT family, status FROM licence WHERE licence_version = 1"
+LICENCES_SQL = "SELECT family, status, valid_to_on::text FROM licence WHERE licence_version = 1"
 DIRECTORY_SQL = "SELECT resource_code, last_update_at, disputed, withdrawn FROM directory_entry"
 DEAD_SQL = "SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason"
 ALERTS_SQL = "SELECT value FROM outbox WHERE topic = :topic ORDER BY seq"
@@ -462,7 +462,7 @@ def read(engine: sa.Engine) -> Expected:
             "cases": cases,
             "cells": {key: [n, defaults] for key, n, defaults in tx.execute(sa.text(CELLS_SQL))},
             "bad": _bad_alerts(tx),
-            "licences": _pairs(tx, LICENCES_SQL),
+            "licences": {family: list(rest) for family, *rest in tx.execute(sa.text(LICENCES_SQL))},
             "directory": {code: list(rest) for code, *rest in tx.execute(sa.text(DIRECTORY_SQL))},
             "events": {topic: n for topic, table in EVENT_TABLES.items()
                        if (n := tx.execute(sa.text(f"SELECT count(*) FROM {table}")).scalar_one())},

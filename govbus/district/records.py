@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from govbus.district import clock, people
@@ -13,16 +14,25 @@ from schemas import codesets
 from schemas.topics import BEHAVIOUR, HANDLING, LICENCE, RESOURCE, TICKET
 
 DAY_MS = 86_400_000
+VALIDITY = timedelta(days=5 * 365)
 MINISTRY = "11100000MBDEM90013"
+BARE: Mapping[str, Any] = {
+    "origin_code": "INCREMENT", "type_name": "", "holder_name": "", "holder_id_type_set": "", "holder_id_type_code": "",
+    "holder_id": "", "issued_on": None, "valid_from_on": None, "valid_to_on": None,
+}  # fmt: skip
+"""What happens to a licence later is told as it happens and without what has been said, of the stock too (DOMAIN
+§6.5).
+"""
 CYCLES: Mapping[str, int] = {"DAILY": 1, "WEEKLY": 7, "MONTHLY": 30, "QUARTERLY": 91, "YEARLY": 365}
 
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """A licence family as it ends: standing of its first version (``govbus.licence-standing``)."""
+    """A licence family as it ends: standing (``govbus.licence-standing``) and last day of its first version."""
 
     family: str
     standing: str
+    valid_to: str
     rows: tuple[Row, ...]
 
 
@@ -60,14 +70,14 @@ def licence(
         "holder_id": holder.number,
         "issued_on": clock.day_of(issued).isoformat(),
         "valid_from_on": clock.day_of(issued).isoformat(),
-        "valid_to_on": None,
+        "valid_to_on": (clock.day_of(issued) + VALIDITY).isoformat(),
         "case_no": case_no,
         "item_code": item_code,
     }
     standing, told = _fate(rng, base, issued, max(issued, span.start), stock)
     kept = [(at, r) for at, r in told if at <= span.end]
     rows = tuple(Row(LICENCE, region, department, at, record) for at, record in kept)
-    return Licence(str(base["family"]), _standing(standing, kept), rows)
+    return Licence(str(base["family"]), _standing(standing, kept), str(base["valid_to_on"]), rows)
 
 
 def _standing(standing: str, kept: list[tuple[int, Any]]) -> str:
@@ -82,7 +92,7 @@ def _fate(
     told = [(known + 60_000, first)]
     fate, later = rng.random(), known + rng.randint(5, 60) * DAY_MS
     if fate < 0.06:
-        revoked = {**base, "event_type": "licence.revoked", "status_code": "03", "occurred_at": later}
+        revoked = {**base, **BARE, "event_type": "licence.revoked", "status_code": "03", "occurred_at": later}
         backfill = {
             **base,
             "event_type": "licence.backfilled",
@@ -96,12 +106,12 @@ def _fate(
     if fate < 0.10:
         return "SUSPENDED", [
             *told,
-            (later, {**base, "event_type": "licence.suspended", "status_code": "02", "occurred_at": later}),
+            (later, {**base, **BARE, "event_type": "licence.suspended", "status_code": "02", "occurred_at": later}),
         ]
     if fate < 0.14:
         return "CANCELLED", [
             *told,
-            (later, {**base, "event_type": "licence.cancelled", "status_code": "04", "occurred_at": later}),
+            (later, {**base, **BARE, "event_type": "licence.cancelled", "status_code": "04", "occurred_at": later}),
         ]
     if fate < 0.20:
         no = str(base["licence_no"])

@@ -1,8 +1,8 @@
 """The licence index: where each version of a licence family stands. A pure function of the set of its events.
 
 A lower version or an older effective time never overwrites a terminal status, a terminal status wins over
-late backfill, increment wins over stock, and stock that contradicts increment in holder or validity makes
-the version disputed (DOMAIN §6.4, §6.5). EXPIRED by date is derived when a licence is read, not here.
+late backfill, increment wins over stock in what both say, and stock that contradicts increment in holder or
+validity makes the version disputed (DOMAIN §6.4, §6.5). EXPIRED by date is derived when a licence is read, not here.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _order(event: Record) -> tuple[int, str]:
 
 
 def _weighed(events: Sequence[Record]) -> Sequence[Record]:
-    """The events that count: increments where there are any, else stock (DOMAIN §6.5)."""
+    """The events that say where the version stands: increments where there are any, else stock (DOMAIN §6.5)."""
     return [e for e in events if e["origin_code"] == INCREMENT] or events
 
 
@@ -102,18 +102,19 @@ def told(event: Record) -> str:
 
 def _standing(every: Sequence[Record], events: Sequence[Record], end: _End | None, superseded: bool) -> Standing:
     last = events[-1]
-    validity = _validity(events)
+    whole = _stock_first(every)
+    validity = _validity(whole)
     return Standing(
         family=last["family"],
         licence_version=last["licence_version"],
         region=last["region"],
         department=last["department"],
-        licence_id=_latest(events, "licence_id"),
+        licence_id=_latest(whole, "licence_id"),
         type_code=last["type_code"],
-        type_name=_latest(events, "type_name"),
+        type_name=_latest(whole, "type_name"),
         licence_no=last["licence_no"],
-        holder_id=_latest(events, "holder_id"),
-        holder_name=_latest(events, "holder_name"),
+        holder_id=_latest(whole, "holder_id"),
+        holder_name=_latest(whole, "holder_name"),
         status=end.status if end else "SUPERSEDED" if superseded else told(last),
         valid_from_on=validity[0],
         valid_to_on=validity[1],
@@ -123,14 +124,22 @@ def _standing(every: Sequence[Record], events: Sequence[Record], end: _End | Non
     )
 
 
+def _stock_first(events: Sequence[Record]) -> list[Record]:
+    """Increments last: they win where they say something, and stock stands where they do not (DOMAIN §6.5)."""
+    return sorted(events, key=lambda e: e["origin_code"] == INCREMENT)
+
+
 def _latest(events: Sequence[Record], field: str) -> str:
     """The last non-empty text of a field: an event that only changes the status need not repeat the rest."""
     return next((str(e[field]) for e in reversed(events) if e[field]), "")
 
 
-def _validity(events: Sequence[Record]) -> tuple[str | None, str | None]:
-    grants = [e for e in events if e["event_type"] in _data()["grants"]["types"]] or events
-    return grants[-1]["valid_from_on"], grants[-1]["valid_to_on"]
+def _validity(whole: Sequence[Record]) -> tuple[str | None, str | None]:
+    """What the last grant states; where only stock granted, an increment that names a day knows it better."""
+    said = ([e for e in whole if e["event_type"] in _data()["grants"]["types"]] or whole)[-1:]
+    if said[0]["origin_code"] != INCREMENT:
+        said = [*said, *(e for e in whole if e["origin_code"] == INCREMENT)]
+    return _latest(said, "valid_from_on") or None, _latest(said, "valid_to_on") or None
 
 
 def _disputed(events: Sequence[Record]) -> bool:

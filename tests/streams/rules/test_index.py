@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from streams.rules import index
 
 
@@ -65,3 +67,31 @@ def test_stock_and_increment_that_name_different_holders_are_disputed() -> None:
     empty = event("backfilled", 20, "01", origin="STOCK", holder_id="")
     assert [index.fold([issued, e])[0].disputed for e in (same, other, empty)] == [False, True, False]
     assert index.fold([issued, other])[0].holder_id == "91430903MADEMA0194"
+
+
+# --- a licence of the stock goes on: later increments need not repeat what it said (DOMAIN §6.5) ---
+
+HOLDER = "91430903MADEMA0194"
+STOCK = event("backfilled", 5, "01", origin="STOCK", valid_from_on="2010-01-01", valid_to_on="2022-12-31")
+BARE = {"holder_id": "", "type_name": "", "licence_id": ""}
+
+
+@pytest.mark.parametrize("later", [("suspended", "02"), ("restored", "01"), ("revoked", "03"), ("cancelled", "04")])
+def test_a_stock_licence_keeps_its_dates_holder_and_type_when_something_happens_to_it(later: tuple[str, str]) -> None:
+    (found,) = index.fold([STOCK, event(later[0], 50, later[1], **BARE)])
+    assert (found.valid_from_on, found.valid_to_on) == ("2010-01-01", "2022-12-31")
+    assert (found.holder_id, found.type_name, found.licence_id) == (HOLDER, "营业执照", "1.2")
+    assert (found.origin, found.disputed) == ("INCREMENT", False)
+
+
+def test_an_increment_that_states_validity_wins_over_stock_whichever_came_last() -> None:
+    issued = event("issued", 1, "01", valid_from_on="2020-01-01", holder_id="92430903MADEMA027U")
+    (found,) = index.fold([issued, STOCK, event("suspended", 50, "02", **BARE)])
+    assert (found.valid_from_on, found.valid_to_on, found.holder_id) == ("2020-01-01", None, "92430903MADEMA027U")
+
+
+def test_of_stock_without_dates_a_later_increment_may_tell_them() -> None:
+    bare = event("backfilled", 5, "01", origin="STOCK")
+    restored = event("restored", 60, "01", **BARE)
+    told = [bare, event("suspended", 50, "02", valid_to_on="2023-12-31"), restored]
+    assert index.fold(told)[0].valid_to_on == "2023-12-31"
