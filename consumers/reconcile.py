@@ -269,7 +269,8 @@ def _words(
         for done, row in enumerate(rows, 1):
             if _genuine(row, public_key):
                 for r in row.body["records"]:
-                    yield uuid.UUID(r["event_id"]), uuid.UUID(r["digest"]), r["outcome"], r.get("reason", "")
+                    reason = str(r.get("reason") or "")  # an older release kept whatever was signed
+                    yield uuid.UUID(r["event_id"]), uuid.UUID(r["digest"]), r["outcome"], reason
             else:
                 forged.append(str(row.batch_id))
             progress("receipts", done, total)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,6 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 ACKNOWLEDGED = frozenset({"STORED", "KNOWN"})
 REFUSED = "REFUSED"
 OUTCOMES = ACKNOWLEDGED | {REFUSED}
+NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+"""U+0000 in canonical JSON, which PostgreSQL cannot store; after an escaped backslash the six characters are text."""
 Places = Mapping[uuid.UUID, uuid.UUID]
 
 
@@ -56,8 +59,9 @@ def acknowledged(body: Mapping[str, Any]) -> Iterable[tuple[uuid.UUID, uuid.UUID
 def check(answer: object, batch_id: uuid.UUID, sent: Places, public_key: str) -> Mapping[str, Any]:
     """The body of ``answer`` (``{"receipt", "signature"}``) if it is a receipt for exactly ``sent``.
 
-    ``sent`` maps event ids to digests. Raises ``NotAReceipt`` for a bad signature, a foreign batch, and any
-    record that is missing, repeated, foreign or acknowledged with another digest.
+    ``sent`` maps event ids to digests. Raises ``NotAReceipt`` for a bad signature, a foreign batch, any record
+    that is missing, repeated, foreign, acknowledged with another digest or without a known outcome, and for what could
+    not be stored and read again: a reason that is no text, the character U+0000 anywhere.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("receipt"), dict):
         raise NotAReceipt("the answer has no receipt")
@@ -66,12 +70,14 @@ def check(answer: object, batch_id: uuid.UUID, sent: Places, public_key: str) ->
         raise NotAReceipt("the signature is not the province's")
     if body.get("batch_id") != str(batch_id):
         raise NotAReceipt("the receipt is for another batch")
+    if NUL.search(canonical(body)):
+        raise NotAReceipt("a text of the receipt holds U+0000")
     _check_records(body.get("records"), sent)
     return body
 
 
 def _check_records(records: object, sent: Places) -> None:
-    """Every sent record exactly once, with its digest and a known outcome; nothing else."""
+    """Every sent record exactly once, with its digest, a known outcome and no reason but in words; nothing else."""
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise NotAReceipt("the receipt has no list of records")
     seen = [str(r.get("event_id")) for r in records]
@@ -86,5 +92,7 @@ def _check_records(records: object, sent: Places) -> None:
         raise NotAReceipt(
             f"{len(altered)} records acknowledged with another digest, first {altered[0]['event_id']}"
         )
-    if not all(r.get("outcome") in OUTCOMES for r in records):
+    if not all(isinstance(r.get("outcome"), str) and r["outcome"] in OUTCOMES for r in records):
         raise NotAReceipt("a record has no known outcome")
+    if not all(isinstance(r.get("reason"), str | None) for r in records):
+        raise NotAReceipt("the reason of a record is no text")

@@ -170,6 +170,17 @@ def test_a_forged_receipt_is_told_and_acknowledges_nothing(settled: Any) -> None
     assert len(named(report, "missing_at", "acknowledged")) == 12
 
 
+def test_a_receipt_kept_with_a_reason_that_is_no_text_is_read_all_the_same(settled: Any) -> None:
+    with settled.engine.begin() as tx:
+        row = tx.execute(sa.text("SELECT body FROM receipt")).one()
+        row.body["records"][0] |= {"outcome": "REFUSED", "reason": {"code": 3}}
+        kept = {"body": json.dumps(row.body), "signature": SIGNER.sign(receipts.canonical(row.body))}
+        tx.execute(sa.text("UPDATE receipt SET body = CAST(:body AS jsonb), signature = :signature"), kept)
+    report = look(settled)
+    assert report.forged == []
+    assert [d.reason for d in report.differences if d.reason] == ["refused: {'code': 3}"]
+
+
 def test_a_lost_receipt_leaves_its_records_unacknowledged(settled: Any) -> None:
     settled.run("DELETE FROM receipt")
     report = look(settled)

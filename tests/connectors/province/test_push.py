@@ -108,13 +108,28 @@ def signed_by_a_stranger(answer: dict[str, Any]) -> Answer:
     return resigned(answer, STRANGER)
 
 
+def outcome_in_a_list(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"][0]["outcome"] = ["STORED"]
+    return resigned(answer)
+
+
+def reason_that_cannot_be_stored(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"][0] |= {"outcome": "REFUSED", "reason": "bad\0"}
+    return resigned(answer)
+
+
+def reason_that_is_no_text(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["records"][0] |= {"outcome": "REFUSED", "reason": {"code": 3}}
+    return resigned(answer)
+
+
 def not_json_object(_: dict[str, Any]) -> Answer:
     return 200, {}, ["thanks"]
 
 
 LIES = [
     wrong_digest, foreign_batch, one_left_out, one_twice, one_foreign, altered_after_signing,
-    signed_by_a_stranger, not_json_object,
+    signed_by_a_stranger, outcome_in_a_list, reason_that_cannot_be_stored, reason_that_is_no_text, not_json_object,
 ]  # fmt: skip
 
 
