@@ -80,11 +80,11 @@ def _ends(events: Sequence[Record]) -> list[_End]:
 
 
 def _end_of(version: int, events: Sequence[Record], ends: Sequence[_End]) -> _End | None:
-    """The end that holds for a version: of it or of a later one, or told after everything it said (DOMAIN
-    §6.4).
+    """The end that holds for a version: of it or of a later one, or one that takes away what it stems from after it
+    began (DOMAIN §6.4).
     """
-    began = events[0]["occurred_at"]
-    reached = [e for e in ends if version <= e.version or began <= e.effective_at]
+    began, forward = events[0]["occurred_at"], _data()["forward"]["standings"]
+    reached = [e for e in ends if version <= e.version or (e.status in forward and began <= e.effective_at)]
     return max(reached, key=lambda e: (e.version == version, e.rank, e.effective_at), default=None)
 
 

@@ -48,6 +48,23 @@ def test_a_version_that_began_before_the_end_cannot_outlive_it() -> None:
     assert statuses(event("revoked", 50, "03"), event("changed", 40, "01", 2)) == ["REVOKED", "REVOKED"]
 
 
+@pytest.mark.parametrize(("code", "expected"), [("03", "REVOKED"), ("07", "FORFEITED")])
+def test_what_was_wrongly_granted_or_forfeited_leaves_no_later_version(code: str, expected: str) -> None:
+    both = event("issued", 10, "01"), event("changed", 20, "01", 2)
+    assert statuses(*both, event("revoked", 30, code), event("restored", 40, "01", 2)) == [expected, expected]
+
+
+@pytest.mark.parametrize(("code", "expected"), [("04", "CANCELLED"), ("06", "TRANSFERRED")])
+def test_the_formal_end_of_an_old_version_is_not_that_of_the_new_one(code: str, expected: str) -> None:
+    told = [event("issued", 10, "01"), event("changed", 20, "01", 2), event("cancelled", 21, code)]
+    assert statuses(*told) == [expected, "VALID"]
+
+
+def test_the_cancellation_of_the_newest_version_is_that_of_the_licence() -> None:
+    told = [event("issued", 10, "01"), event("changed", 20, "01", 2), event("cancelled", 30, "04", 2)]
+    assert statuses(*told) == ["CANCELLED", "CANCELLED"]
+
+
 def test_a_licence_issued_anew_after_the_end_is_valid() -> None:
     assert statuses(event("revoked", 50, "03"), event("issued", 60, "01", 2)) == ["REVOKED", "VALID"]
 
