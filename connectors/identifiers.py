@@ -18,9 +18,11 @@ from stdnum.iso7064 import mod_37_36
 USCC_SHAPE = re.compile(r"[0-9A-HJ-NPQRTUWXY]{2}[0-9]{6}[0-9A-HJ-NPQRTUWXY]{10}")
 CITIZEN_SHAPE = re.compile(r"[1-9][0-9]{16}[0-9X]")
 LICENCE_ROOT = "1.2.156.3005.2."
+LICENCE_TYPE_SHAPE = re.compile(r"[0-9A-Z]{21}")
 LICENCE_SHAPE = re.compile(r"[0-9A-Z]{21}\.[0-9A-Z]{6,18}\.[0-9A-Z]{1,32}\.[0-9]{3}\.[0-9A-Z]")
 ITEM_SHAPE = re.compile(r"[0-9A-Z][0-9A-Z_-]{0,49}")
 ITEM_LENGTHS = (31, 33)
+USCC_LENGTH = 18
 ORGANISATION_WEIGHTS = (3, 7, 9, 10, 5, 8, 4, 2)
 
 
@@ -37,7 +39,7 @@ def check_uscc(text: str) -> Identifier:
     a note.
     """
     value = text.upper()
-    if len(value) != 18:
+    if len(value) != USCC_LENGTH:
         raise ValueError(f"a USCC has 18 characters, this has {len(value)}")
     if not USCC_SHAPE.fullmatch(value):
         raise ValueError(
@@ -94,6 +96,20 @@ def check_licence_id(text: str) -> Identifier:
         )
     if not mod_37_36.is_valid(body.replace(".", "")):
         raise ValueError("the check character (the last place) does not match")
+    return Identifier(value, _normalised(text, value))
+
+
+def licence_parts(value: str) -> tuple[str, str, int]:
+    """Type, issuer and version that a well-formed licence identifier names (DOMAIN §6.2)."""
+    kind, issuer, _, version, _ = value.removeprefix(LICENCE_ROOT).split(".")
+    return kind, issuer, int(version)
+
+
+def check_licence_type(text: str) -> Identifier:
+    """Type of a licence (证照类型代码), GB/T 36904-2018: 21 places (DOMAIN §6.2)."""
+    value = text.upper()
+    if not LICENCE_TYPE_SHAPE.fullmatch(value):
+        raise ValueError("a licence type has 21 digits and capitals")
     return Identifier(value, _normalised(text, value))
 
 

@@ -20,7 +20,7 @@ from connectors.identifiers import Identifier
 from schemas import bounds, codec, codesets
 from schemas.errors import Fault
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, Topic
-from streams.rules import calendar, define
+from streams.rules import calendar, define, index
 
 MINUTE_MS = 60_000
 FUTURE_MS = 10 * MINUTE_MS  # DOMAIN narrative 53: ten minutes ahead is a wrong clock
@@ -39,6 +39,7 @@ LONG_RANGE = (-(2**63), 2**63 - 1)
 FORMATS: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {
     "item_code": ("bad_item_code", identifiers.check_item_code),
     "licence_id": ("bad_licence_id", identifiers.check_licence_id),
+    "type_code": ("bad_format", identifiers.check_licence_type),
     "issuer_code": ("bad_uscc", identifiers.check_issuer),
     "provider_code": ("bad_uscc", identifiers.check_uscc),
 }
@@ -393,6 +394,36 @@ def _tags_match_level(finding: Finding) -> None:
         finding.fault("tag_level_mismatch", "tags", "a tag belongs to another level of satisfaction")
 
 
+def _says_what_its_identifier_says(finding: Finding) -> None:
+    """DOMAIN §6.2: a licence identifier names type, issuer and version. A region code may stand for the issuer, and
+    stock may have got its identifier from another body (§6.5): nothing to compare then.
+    """
+    record = finding.record
+    names = ("type_code", "issuer_code", "licence_version")
+    if not record.get("licence_id") or {"licence_id", *names} & {f.field for f in finding.faults}:
+        return
+    named = dict(zip(names, identifiers.licence_parts(record["licence_id"]), strict=True))
+    lengths = {len(str(named["issuer_code"])), len(record.get("issuer_code", ""))}
+    if lengths != {identifiers.USCC_LENGTH} or record.get("origin_code") == index.STOCK:
+        del named["issuer_code"]
+    if differing := [name for name, said in named.items() if record.get(name, said) != said]:
+        finding.fault("bad_licence_id", "licence_id", f"names another {', '.join(differing)}",
+                      "copy both again from the document")  # fmt: skip
+
+
+def _version_from_one(finding: Finding) -> None:
+    """DOMAIN §6.2: the first version of a licence is 001."""
+    if finding.record.get("licence_version", 1) < 1:
+        finding.fault("bad_format", "licence_version", "must be 1 or more")
+
+
+def _valid_from_to(finding: Finding) -> None:
+    """DOMAIN §6.3: validity has a first and a last day."""
+    first, last = finding.record.get("valid_from_on"), finding.record.get("valid_to_on")
+    if first is not None and last is not None and last < first:
+        finding.fault("rule_failed", "valid_to_on", "lies before valid_from_on", "correct either day")
+
+
 def _family(finding: Finding) -> None:
     """The family is ``type_code/issuer_code/licence_no``; filled in where it is left out."""
     record = finding.record
@@ -410,7 +441,7 @@ BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),
-    LICENCE: (_family,),
+    LICENCE: (_version_from_one, _says_what_its_identifier_says, _valid_from_to, _family),
 }
 
 

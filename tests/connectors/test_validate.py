@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from connectors.validate import Finding, validator
+from govbus.district import people
 from schemas import codec
 from schemas.examples import HERE
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
@@ -352,6 +353,75 @@ def test_a_broken_licence_identifier_is_refused() -> None:
     assert faults(LICENCE, licence(licence_id=licence()["licence_id"][:-1] + "K")) == [
         ("bad_licence_id", "licence_id")
     ]
+
+
+TYPE, ISSUER = "11100000MBDEM90013001", "11430903MBDEM012XT"
+
+
+def test_the_type_of_a_licence_in_small_letters_is_the_same_type_and_family() -> None:
+    finding = check(LICENCE, licence(type_code=TYPE.lower()))
+    assert (finding.faults, finding.record["family"]) == ([], check(LICENCE, licence()).record["family"])
+    assert finding.notes == ["type_code: letters were turned to capitals"]
+
+
+@pytest.mark.parametrize("code", ["x", TYPE[:-1], TYPE + "1", TYPE[:-1] + "照"])
+def test_a_type_code_that_is_none_is_refused(code: str) -> None:
+    assert faults(LICENCE, licence(type_code=code)) == [("bad_format", "type_code")]
+
+
+def identified(kind: str = TYPE, issuer: str = ISSUER, version: int = 1) -> str:
+    return people.licence_id(kind, issuer, "HS20200000000000001", version)
+
+
+@pytest.mark.parametrize(
+    ("changes", "differing"),
+    [
+        ({"licence_version": 7}, "licence_version"),
+        ({"issuer_code": "11430903MBDEM0138T"}, "issuer_code"),
+        ({"type_code": TYPE[:-1] + "2"}, "type_code"),
+        ({"licence_id": identified("1" * 21, "11430903MBDEM0138T", 2)}, "type_code, issuer_code, licence_version"),
+        ({"origin_code": "STOCK", "licence_version": 7}, "licence_version"),
+        ({"origin_code": "STOCK", "type_code": TYPE[:-1] + "2"}, "type_code"),
+    ],
+)
+def test_a_licence_identifier_names_the_type_issuer_and_version_of_its_row(
+    changes: dict[str, Any], differing: str
+) -> None:
+    (fault,) = check(LICENCE, licence(**changes)).faults
+    assert (fault.reason, fault.field) == ("bad_licence_id", "licence_id")
+    assert fault.text == f"names another {differing}"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"issuer_code": ISSUER.lower()},
+        {"licence_version": 12, "licence_id": identified(version=12).lower()},
+        {"issuer_code": "430903"},
+        {"licence_id": identified(issuer="430903")},
+        {"origin_code": "STOCK", "issuer_code": "11430903MBDEM0138T"},  # re-numbered by another body (DOMAIN §6.5)
+    ],
+)
+def test_an_issuer_may_be_told_by_its_region_and_of_stock_be_another(changes: dict[str, Any]) -> None:
+    assert faults(LICENCE, licence(**changes)) == []
+
+
+@pytest.mark.parametrize("version", [0, -3])
+def test_the_versions_of_a_licence_begin_with_one(version: int) -> None:
+    assert ("bad_format", "licence_version") in faults(LICENCE, licence(licence_version=version))
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "expected"),
+    [
+        ("2022-01-01", "2020-01-01", [("rule_failed", "valid_to_on")]),
+        ("2022-01-01", "2022-01-01", []),
+        ("2022-01-01", "长期", []),
+        (None, "2020-01-01", []),
+    ],
+)
+def test_a_licence_does_not_end_before_it_begins(first: str, last: str, expected: list[tuple[str, str]]) -> None:
+    assert faults(LICENCE, licence(valid_from_on=first, valid_to_on=last)) == expected
 
 
 def test_a_part_of_a_list_that_is_wrong_is_named_by_its_place() -> None:
