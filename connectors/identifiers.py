@@ -63,6 +63,11 @@ def _normalised(text: str, value: str) -> tuple[str, ...]:
     return () if text == value else ("letters were turned to capitals",)
 
 
+def capitals(text: str) -> Identifier:
+    """A number of which no more is known than that its letters are capitals."""
+    return Identifier(text.upper(), _normalised(text, text.upper()))
+
+
 def check_citizen_id(text: str) -> Identifier:
     """Citizen ID, GB 11643-1999 (DOMAIN §1.5): shape, check character, a real date.
 

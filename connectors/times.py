@@ -58,7 +58,7 @@ def day(value: object) -> date | None:
     end).
     """
     if isinstance(value, datetime):
-        return value.date()
+        value = value.date()
     if isinstance(value, date):
         return value if value.year < 9999 else None
     if isinstance(value, str):

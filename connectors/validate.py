@@ -264,14 +264,12 @@ def _apply_identifier(finding: Finding, name: str, reason: str, check: Callable[
 
 
 def _person(name: str) -> Rule:
-    """Identifier of a person or body, by its document type (GA/T 2000.156)."""
+    """Identifier of a person or body, by its document type (GA/T 2000.156); of others only the capitals are certain."""
 
     def rule(finding: Finding) -> None:
         record = finding.record
-        if record.get(f"{name}_type_set") == PERSON_SET and (
-            known := PERSON_TYPES.get(record.get(f"{name}_type_code", ""))
-        ):
-            _apply_identifier(finding, name, *known)
+        kind = record.get(f"{name}_type_code", "") if record.get(f"{name}_type_set") == PERSON_SET else ""
+        _apply_identifier(finding, name, *PERSON_TYPES.get(kind, ("bad_format", identifiers.capitals)))
 
     return rule
 

@@ -49,7 +49,10 @@ def test_every_way_to_write_one_day_means_the_same_day(text: object) -> None:
     assert day(text) == date(2020, 9, 25)
 
 
-@pytest.mark.parametrize("text", ["长期", "99991231", "9999-12-31", date(9999, 12, 31)])
+@pytest.mark.parametrize(
+    "text",
+    ["长期", "99991231", "9999-12-31", date(9999, 12, 31), datetime(9999, 12, 31)],  # noqa: DTZ001 - of a spreadsheet
+)
 def test_a_validity_without_end_is_no_day(text: object) -> None:
     assert day(text) is None
 

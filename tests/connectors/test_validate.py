@@ -341,6 +341,13 @@ def test_a_holder_is_checked_by_the_kind_of_its_document() -> None:
     assert faults(LICENCE, body) == [("bad_uscc", "holder_id")]
 
 
+@pytest.mark.parametrize("kind", ["", "112"])
+def test_the_number_of_any_document_is_kept_in_capitals_as_it_is_looked_up(kind: str) -> None:
+    told = {"holder_id_type_set": "gat2000.156" if kind else "", "holder_id_type_code": kind}
+    finding = check(LICENCE, licence(**told, holder_id="43090319000101004x"))
+    assert (finding.faults, finding.record["holder_id"]) == ([], "43090319000101004X")
+
+
 def test_stock_licences_may_be_older_than_the_systems_but_not_without_end() -> None:
     old = {"event_type": "licence.backfilled", "origin_code": "STOCK"}
     assert faults(LICENCE, licence(**old, occurred_at="1995-06-01 00:00:00")) == []
