@@ -20,6 +20,7 @@ CITIZEN_SHAPE = re.compile(r"[1-9][0-9]{16}[0-9X]")
 LICENCE_ROOT = "1.2.156.3005.2."
 LICENCE_TYPE_SHAPE = re.compile(r"[0-9A-Z]{21}")
 LICENCE_SHAPE = re.compile(r"[0-9A-Z]{21}\.[0-9A-Z]{6,18}\.[0-9A-Z]{1,32}\.[0-9]{3}\.[0-9A-Z]")
+RESOURCE_SHAPE = re.compile(r"[1-3][0-9]{5}[0-9A-Z]{0,20}/[0-9]{1,8}")
 ITEM_SHAPE = re.compile(r"[0-9A-Z][0-9A-Z_-]{0,49}")
 ITEM_LENGTHS = (31, 33)
 USCC_LENGTH = 18
@@ -115,6 +116,15 @@ def check_licence_type(text: str) -> Identifier:
     value = text.upper()
     if not LICENCE_TYPE_SHAPE.fullmatch(value):
         raise ValueError("a licence type has 21 digits and capitals")
+    return Identifier(value, _normalised(text, value))
+
+
+def check_resource_code(text: str) -> Identifier:
+    """Code of a data resource (信息资源代码): class, sequence (DOMAIN §7.2)."""
+    value = text.upper()
+    if not RESOURCE_SHAPE.fullmatch(value):
+        raise ValueError("a resource code is 6 digits of which the first is 1 to 3, up to 20 digits or capitals, / and"
+                         " a sequence of up to 8 digits")  # fmt: skip
     return Identifier(value, _normalised(text, value))
 
 

@@ -19,8 +19,8 @@ from connectors import identifiers, times
 from connectors.identifiers import Identifier
 from schemas import bounds, codec, codesets
 from schemas.errors import Fault
-from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, Topic
-from streams.rules import calendar, define, index
+from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
+from streams.rules import calendar, catalogue, define, index
 
 MINUTE_MS = 60_000
 FUTURE_MS = 10 * MINUTE_MS  # DOMAIN narrative 53: ten minutes ahead is a wrong clock
@@ -42,6 +42,7 @@ FORMATS: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {
     "type_code": ("bad_format", identifiers.check_licence_type),
     "issuer_code": ("bad_uscc", identifiers.check_issuer),
     "provider_code": ("bad_uscc", identifiers.check_uscc),
+    "resource_code": ("bad_format", identifiers.check_resource_code),
 }
 PERSON_TYPES: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {  # GA/T 2000.156
     "111": ("bad_citizen_id", identifiers.check_citizen_id),
@@ -56,6 +57,7 @@ SAME_UNIT: Mapping[str, tuple[str, float]] = {
     "3": ("minute", 60),
     "4": ("minute", 1),
 }
+CONDITIONAL = {"2": "a condition", "3": "a legal basis"}  # govbus.share-type, DOMAIN §7.3
 ON_THE_SPOT = ("gbt39046.case-kind", "1")
 
 
@@ -434,12 +436,21 @@ def _family(finding: Finding) -> None:
     record["family"] = family
 
 
+def _shared_on_a_condition(finding: Finding) -> None:
+    """DOMAIN §7.3: sharing on conditions says on which, and what is not shared by which law."""
+    record = finding.record
+    needed = CONDITIONAL.get(record.get("share_type_code", ""))
+    if needed and record.get("event_type") in catalogue.DESCRIBES and not record.get("share_condition", "").strip():
+        finding.fault("missing_field", "share_condition", f"share_type_code needs {needed}", "state it in words")
+
+
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (_not_accepted_has_reason,),
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),
     LICENCE: (_version_from_one, _says_what_its_identifier_says, _valid_from_to, _family),
+    RESOURCE: (_shared_on_a_condition,),
 }
 
 

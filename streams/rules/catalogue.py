@@ -31,7 +31,7 @@ def fold(events: Iterable[Record]) -> dict[str, Any] | None:
         return None
     owner = described[-1]
     updated_at = max(e["occurred_at"] for e in told if e["event_type"] in UPDATES)
-    texts = {name: _latest(described, name, "") for name in TEXTS}
+    texts = {name: _latest(described, name, "") for name in TEXTS} | {"share_condition": _condition(described)}
     expected, broken = due(texts["update_cycle_code"], updated_at)
     return {
         "event_type": "entry.revised",
@@ -76,15 +76,29 @@ def _latest(events: Sequence[Record], field: str, otherwise: Any) -> Any:
     return next((e[field] for e in reversed(events) if e[field] not in ("", None, [])), otherwise)
 
 
+def _condition(described: Sequence[Record]) -> str:
+    """The condition or legal basis of the share type that stands: one told for another type is void (DOMAIN §7.3)."""
+    kind = condition = ""
+    for event in described:
+        if event["share_type_code"] not in ("", kind):
+            kind, condition = event["share_type_code"], ""
+        condition = event["share_condition"] or condition
+    return condition
+
+
 def _disputed(events: Sequence[Record]) -> bool:
-    """Whether an objection is open: the last word on some request number is that it was raised (DOMAIN
-    §7.4).
+    """Whether an objection is open (DOMAIN §7.4). Departments number by themselves: an objection is its number and
+    who raised it; a closing that names none of these closes all of its number.
     """
-    last: dict[str, str] = {}
+    opened: set[tuple[str, str]] = set()
     for event in events:
-        if event["event_type"] in ("resource.objection_raised", "resource.objection_closed"):
-            last[event["request_no"]] = event["event_type"]
-    return "resource.objection_raised" in last.values()
+        number, objector = event["request_no"], event["requester"] or event["department"]
+        if event["event_type"] == "resource.objection_raised":
+            opened.add((number, objector))
+        elif event["event_type"] == "resource.objection_closed":
+            closed = {(number, objector)} & opened
+            opened -= closed or {o for o in opened if o[0] == number}
+    return bool(opened)
 
 
 def _withdrawn(events: Sequence[Record]) -> bool:

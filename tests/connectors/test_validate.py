@@ -442,6 +442,43 @@ def test_a_part_of_a_list_that_is_wrong_is_named_by_its_place() -> None:
     assert (fault.reason, fault.field, fault.text) == ("missing_field", "items", "at 1: lacks name")
 
 
+def resource(**changes: Any) -> dict[str, Any]:
+    row = {
+        "event_type": "resource.registered", "resource_code": "306012/000045", "occurred_at": "2020-09-25 16:50:00",
+        "share_type_code": "1",
+    }  # fmt: skip
+    return row | changes
+
+
+@pytest.mark.parametrize("code", ["306012/000045", "106012/1", "206012AB0123456789CDEFGHIJ/99999999", "306012ab/1"])
+def test_a_resource_is_named_by_class_and_sequence(code: str) -> None:
+    finding = check(RESOURCE, resource(resource_code=code))
+    assert (finding.faults, finding.record["resource_code"]) == ([], code.upper())
+
+
+@pytest.mark.parametrize(
+    "code", ["不是代码", "306012", "906012/1", "30601/1", "306012/", "306012/A", "306012/123456789", "306012-1/1"]
+)
+def test_what_is_no_resource_code_is_refused(code: str) -> None:
+    assert faults(RESOURCE, resource(resource_code=code)) == [("bad_format", "resource_code")]
+
+
+@pytest.mark.parametrize("kind", ["registered", "updated"])
+@pytest.mark.parametrize("share", ["2", "3"])
+def test_what_is_shared_on_a_condition_or_not_at_all_says_why(kind: str, share: str) -> None:
+    row = resource(event_type=f"resource.{kind}", share_type_code=share)
+    assert faults(RESOURCE, row) == [("missing_field", "share_condition")]
+    assert faults(RESOURCE, row | {"share_condition": "  "}) == [("missing_field", "share_condition")]
+    assert faults(RESOURCE, row | {"share_condition": "依申请审核"}) == []
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"share_type_code": ""}, {"event_type": "resource.granted", "share_type_code": "2"}]
+)
+def test_no_condition_is_needed_to_share_freely_or_where_no_resource_is_described(changes: dict[str, Any]) -> None:
+    assert faults(RESOURCE, resource(**changes)) == []
+
+
 @pytest.mark.parametrize("topic", INBOUND, ids=lambda t: t.name)
 def test_every_example_of_the_contracts_is_accepted_by_the_publisher(topic: Topic) -> None:
     import json

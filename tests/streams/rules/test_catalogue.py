@@ -16,7 +16,7 @@ def event(kind: str, at: int, **more: Any) -> dict[str, Any]:
     return {
         "event_id": f"{at:05}", "event_type": f"resource.{kind}", "occurred_at": at, "received_at": at + 1,
         "region": "430903", "department": "HS-SLJ", "resource_code": "306012/000045", "record_count": None,
-        "request_no": "", "items": [], **dict.fromkeys(catalogue.TEXTS, ""), **more,
+        "request_no": "", "requester": "", "items": [], **dict.fromkeys(catalogue.TEXTS, ""), **more,
     }  # fmt: skip
 
 
@@ -63,3 +63,43 @@ def test_a_withdrawn_resource_comes_back_when_registered_again() -> None:
     told = [event("registered", 1), event("withdrawn", 5)]
     assert entry(*told)["withdrawn"] is True
     assert entry(*told, event("registered", 9))["withdrawn"] is False
+
+
+def test_a_condition_belongs_to_the_share_type_it_was_told_for() -> None:
+    told = [event("registered", 1, share_type_code="2", share_condition="仅限办案")]
+    shown = [(e["share_type_code"], e["share_condition"]) for e in (
+        entry(*told, event("updated", 5, share_type_code="1")),
+        entry(*told, event("updated", 5, share_type_code="3")),
+        entry(*told, event("updated", 5, share_type_code="1"), event("updated", 9, share_type_code="2")),
+    )]  # fmt: skip
+    assert shown == [("1", ""), ("3", ""), ("2", "")]
+
+
+def test_an_update_that_repeats_the_share_type_or_leaves_it_out_keeps_the_condition() -> None:
+    told = [event("registered", 1, share_type_code="2", share_condition="仅限办案")]
+    for later, expected in (
+        ({"share_type_code": "2"}, "仅限办案"),
+        ({}, "仅限办案"),
+        ({"share_condition": "依申请审核"}, "依申请审核"),
+    ):
+        assert entry(*told, event("updated", 5, **later))["share_condition"] == expected
+
+
+def test_departments_that_use_one_number_do_not_close_each_others_objection() -> None:
+    told = [event("registered", 1)]
+    told += [event("objection_raised", at, request_no="1", requester=name) for at, name in ((5, "甲局"), (6, "乙局"))]
+    one = event("objection_closed", 7, request_no="1", requester="甲局")
+    assert entry(*told, one)["disputed"] is True
+    assert entry(*told, one, event("objection_closed", 8, request_no="1", requester="乙局"))["disputed"] is False
+
+
+def test_who_names_no_requester_means_his_own_department() -> None:
+    told = [event("registered", 1)]
+    told += [event("objection_raised", at, request_no="1", department=d) for at, d in ((5, "HS-GAFJ"), (6, "HS-MZJ"))]
+    assert entry(*told, event("objection_closed", 7, request_no="1", department="HS-GAFJ"))["disputed"] is True
+
+
+def test_a_provider_that_does_not_say_whose_objection_closes_all_of_the_number() -> None:
+    told = [event("registered", 1), event("objection_raised", 5, request_no="1", requester="甲局")]
+    assert entry(*told, event("objection_closed", 7, request_no="1"))["disputed"] is False
+    assert entry(*told, event("objection_closed", 7, request_no="2", requester="甲局"))["disputed"] is True
