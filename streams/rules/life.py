@@ -240,12 +240,13 @@ class _Walk:
     calendar: Calendar
     stage: str = ""
     before: str = ""
+    held: tuple[Timer, ...] = ()  # by the supervision that followed on ``before``
     steps: list[Step] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
 
     def begin(self) -> None:
         self.stage = self.process.begin
-        self._start("issued", self.word.issued_at, ())
+        self._start(self._begun_by("issued"), self.word.issued_at, ())
 
     def take(self, act: Act) -> None:
         """Let one act change the stage, or note why it may not."""
@@ -254,10 +255,11 @@ class _Walk:
         if not fault:
             to = self.process.acts[name][1]
             if to == "SUPERVISED" and self.stage != to:
-                self.before = self.stage
+                self.before, self.held = self.stage, self._stopped_by(act)
             self.stage = self.before if to == "BEFORE" else to
             self._stop(act)
-            self._start(act.type, act.occurred_at, (act.event_id,))
+            anew = self.held if to == "BEFORE" else ()  # or nothing would ever be due again
+            self._start((*self._begun_by(act.type), *anew), act.occurred_at, (act.event_id,))
         self.steps.append(Step(act, self.stage, fault))
 
     def end(self) -> Life:
@@ -286,11 +288,16 @@ class _Walk:
         run = next(r for r in self.runs if r.timer.name == timer)
         return run.due_at is not None and not run.provisional and moment >= run.due_at + 60_000
 
-    def _start(self, name: str, moment: int, evidence: tuple[str, ...]) -> None:
-        for timer in self.process.timers:
-            if name in timer.starts:
-                number = 1 + sum(r.timer.name == timer.name for r in self.runs)
-                self.runs.append(self._run(timer, number, moment, evidence))
+    def _begun_by(self, name: str) -> tuple[Timer, ...]:
+        return tuple(t for t in self.process.timers if name in t.starts)
+
+    def _stopped_by(self, act: Act) -> tuple[Timer, ...]:
+        return tuple(r.timer for r in self.runs if r.stopped_at is None and act.type in r.timer.stops)
+
+    def _start(self, timers: Iterable[Timer], moment: int, evidence: tuple[str, ...]) -> None:
+        for timer in timers:
+            number = 1 + sum(r.timer.name == timer.name for r in self.runs)
+            self.runs.append(self._run(timer, number, moment, evidence))
 
     def _run(self, timer: Timer, number: int, moment: int, evidence: tuple[str, ...]) -> Run:
         line = clock.deadline(self.calendar, minute_of(moment), Limit(timer.days), counting())

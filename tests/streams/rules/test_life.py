@@ -174,6 +174,26 @@ def test_a_cancelled_supervision_goes_back_to_the_stage_before_it() -> None:
     assert one(card("2020-09-21 11:00"), acts).stage == "SIGNED"
 
 
+@pytest.mark.parametrize(
+    ("before", "timer", "due"),
+    [
+        ([], "sign", "2020-09-24 17:00"),
+        ([act("signed", "2020-09-21 14:00")], "answer", "2020-09-27 17:00"),
+        ([act("signed", "2020-09-21 14:00"), act("explained", "2020-09-21 15:00")], "close", "2020-10-13 17:00"),
+    ],
+)
+def test_what_a_supervision_stopped_runs_anew_when_it_is_cancelled(before: list[Act], timer: str, due: str) -> None:
+    acts = [
+        *before,
+        act("supervised", "2020-09-22 09:00"),
+        act("supervised", "2020-09-22 15:00"),
+        act("supervision_cancelled", "2020-09-23 09:00"),
+    ]
+    running = one(card("2020-09-21 11:00"), acts).next_run
+    assert running is not None
+    assert (running.timer.name, running.number, local_text(running.due_at)) == (timer, 2, due)
+
+
 def test_an_unanswered_supervision_is_a_red_matter() -> None:
     acts = [act("signed", "2020-09-21 14:00"), act("supervised", "2020-09-22 09:00")]
     assert ("HANDLING", "RED", "HS-LIFE-SUPERVISE", "2020-09-25 17:01", "") in said(
