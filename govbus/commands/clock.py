@@ -28,6 +28,8 @@ KINDS = {
     "group": "全流程",
 }
 BEIJING = timezone(timedelta(hours=8))
+FIRST, LAST = datetime(1900, 1, 1, tzinfo=BEIJING), datetime.max.replace(tzinfo=BEIJING)
+"""The moments at which publishers too may say that something happened, and that a date can be written of."""
 
 
 def register(app: typer.Typer) -> None:
@@ -207,6 +209,8 @@ def _minute(text: str, option: str) -> int:
     except ValueError:
         raise typer.BadParameter("not an ISO 8601 time such as 2020-09-25T16:50", param_hint=option) from None
     local = at if at.tzinfo else at.replace(tzinfo=BEIJING)
+    if not FIRST <= local <= LAST:
+        raise typer.BadParameter("lies outside the years 1900 to 9999", param_hint=option)
     return minute_of(int(local.timestamp() * 1000))
 
 

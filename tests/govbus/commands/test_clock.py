@@ -59,6 +59,13 @@ def test_clock_refuses_what_it_cannot_read() -> None:
     assert run("--accepted", "2020-09-25T16:50", "--limit", "5", "--pause", "2020-09-26/2020-09-25")[0] == 2
 
 
+@pytest.mark.parametrize("accepted", ["0001-01-01", "1899-12-31T23:59", "9999-12-31T23:59-14:00"])
+def test_clock_refuses_a_year_in_which_nothing_happens(accepted: str) -> None:
+    code, out = run("--accepted", accepted, "--limit", "5")
+    assert (code, "1900 to 9999" in out) == (2, True)
+    assert run("--accepted", "2020-01-01", "--limit", "5", "--pause", f"{accepted}/2020-01-02")[0] == 2
+
+
 def test_clock_knows_the_limits_that_the_law_gives() -> None:
     answer = json.loads(run("--kind", "acceptance", "--accepted", "2020-09-24T16:00", "--json")[1])
     assert (answer["due"], answer["clock"], answer["limit"]) == ("2020-09-30T17:00:00+08:00", "acceptance", 5.0)
