@@ -348,26 +348,34 @@ def _by_rule(tx: sa.Connection) -> dict[str, str]:
     return {c.item_code: f"{c.deep} {c.statutory:.2f} {c.statutory - c.promise:.2f}" for c in items_in_force(tx)}
 
 
-# a bad rating stands unless its publisher amended it; its loop is told by the acts about it
+# a bad rating stands unless its publisher amended it; its loop is told by the acts about it, from its minute on, of its
+# department or of who decides
 _BAD_RAW = """
 WITH bad AS (
-    SELECT b.event_id FROM rating_event b WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D'
+    SELECT b.event_id, b.department, b.occurred_at FROM rating_event b
+    WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D'
     AND b.case_no <> ALL(CAST(:void AS text[]))
     AND NOT EXISTS (SELECT FROM rating_event l WHERE l.case_no = b.case_no AND l.region = b.region
         AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
         AND NOT l.is_default AND l.revision > b.revision)),
+told AS (
+    SELECT i.alert_id, b.department, b.occurred_at
+    FROM bad b JOIN alert_inbox i ON i.kind = 'BAD_RATING' AND i.evidence->>0 = b.event_id::text),
 acts AS (
+    SELECT t.alert_id, h.event_type, h.occurred_at, h.department IN ('HS-XZSPJ', 'HS-LDXZ') AS decides
+    FROM told t JOIN handling_event h ON h.alert_id = t.alert_id::text
+        AND h.occurred_at / 60000 >= t.occurred_at / 60000
+        AND h.department IN (t.department, 'HS-XZSPJ', 'HS-LDXZ')),
+first AS (
     SELECT alert_id, min(occurred_at) FILTER (WHERE event_type = 'handling.appealed') AS appealed,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.revoked'
-            AND department IN ('HS-XZSPJ', 'HS-LDXZ')) AS out,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.revoked' AND decides) AS out,
         min(occurred_at) FILTER (WHERE event_type = 'handling.contacted') AS contacted,
         min(occurred_at) FILTER (WHERE event_type = 'handling.verified') AS verified,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.upheld') AS upheld,
+        min(occurred_at) FILTER (WHERE event_type = 'handling.upheld' AND decides) AS upheld,
         min(occurred_at) FILTER (WHERE event_type = 'handling.rectified') AS rectified
-    FROM handling_event GROUP BY 1)
-SELECT i.alert_id, coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false)
-FROM bad b JOIN alert_inbox i ON i.kind = 'BAD_RATING' AND i.evidence->>0 = b.event_id::text
-LEFT JOIN acts a ON a.alert_id = i.alert_id::text WHERE NOT coalesce(a.appealed <= a.out, false)"""
+    FROM acts GROUP BY 1)
+SELECT t.alert_id, coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false)
+FROM told t LEFT JOIN first a USING (alert_id) WHERE NOT coalesce(a.appealed <= a.out, false)"""
 _BAD_DERIVED = """
 SELECT alert_id, rectified_at IS NOT NULL FROM alert_life l WHERE kind = 'BAD_RATING' AND out_at IS NULL
 AND NOT EXISTS (SELECT FROM case_state c WHERE c.case_no = l.case_no AND c.status = 'VOID')"""

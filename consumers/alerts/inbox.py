@@ -76,6 +76,7 @@ def _partition(case_no: str) -> int:
 
 def _row(event: Event, seen_at: int) -> dict[str, Any]:
     record = event.record
+    issued = record["event_type"] == "alert.issued"
     return {
         "alert_id": uuid.UUID(record["alert_id"]),
         "alert_seq": record["alert_seq"],
@@ -95,6 +96,7 @@ def _row(event: Event, seen_at: int) -> dict[str, Any]:
         "reason": record["revoked_reason_code"],
         "evidence": record["evidence"],
         "named": record["named"],
+        "given_at": record["occurred_at"] if issued and record["kind_code"] == "BAD_RATING" else None,
     }
 
 
@@ -103,12 +105,13 @@ def _upsert() -> sa.Insert:
     changed: dict[str, Any] = {
         c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at")
     }
+    for name in ("named", "given_at"):  # a revocation does not repeat it
+        changed[name] = sa.func.coalesce(new.excluded[name], alert_inbox.c[name])
     # a correction that leaves a bad rating bad, and a revocation, do not begin its deadlines anew (DOMAIN §5.7)
     goes_on = sa.or_(alert_inbox.c.action == "ISSUED", new.excluded.action != "ISSUED")
-    changed["issued_at"] = sa.case(
-        (sa.and_(alert_inbox.c.kind == "BAD_RATING", goes_on), alert_inbox.c.issued_at), else_=new.excluded.issued_at
-    )
-    changed["named"] = sa.func.coalesce(new.excluded.named, alert_inbox.c.named)  # a revocation does not repeat it
+    for name in ("issued_at", "given_at"):
+        first = sa.func.coalesce(alert_inbox.c[name], new.excluded[name])
+        changed[name] = sa.case((sa.and_(alert_inbox.c.kind == "BAD_RATING", goes_on), first), else_=changed[name])
     return new.on_conflict_do_update(
         index_elements=["alert_id"], set_=changed, where=new.excluded.alert_seq >= alert_inbox.c.alert_seq
     )

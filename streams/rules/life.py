@@ -99,15 +99,19 @@ def text(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """An alert as its last word has it. Times epoch ms UTC: when it became true, when it was taken back."""
+    """An alert as its last word has it: about whom, and epoch ms UTC when it became true, when it was taken back and,
+    of a bad rating, when it was given.
+    """
 
     alert_id: str
     kind: str
     colour: str
     case_no: str
+    department: str
     issued_at: int
     revoked_at: int | None = None
     revoked_reason: str = ""
+    given_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,14 +279,27 @@ class _Walk:
     def _fault(self, act: Act, name: str) -> str:
         if name not in self.process.acts:
             return "not_for_kind"
-        rule, (before, _, within) = _raw()["rule"], self.process.acts[name]
-        if act.type in rule["decisions"] and act.department not in rule["deciders"]:
+        before, _, within = self.process.acts[name]
+        if not self._entitled(act):
             return "not_entitled"
+        if self._before_alert(act):
+            return "before_alert"
         if self.stage in self.process.ends:
             return "after_end"
         if self.stage not in before:
             return "out_of_order"
         return "appeal_late" if within and self._over(within, act.occurred_at) else ""
+
+    def _entitled(self, act: Act) -> bool:
+        """The supervisors to every act, the department that the alert is about to those that decide nothing."""
+        rule = _raw()["rule"]
+        own = act.department == self.word.department and act.type not in rule["decisions"]
+        return own or act.department in rule["deciders"]
+
+    def _before_alert(self, act: Act) -> bool:
+        """Whether nobody could act yet, by the minute; about a rating one can before the bus knows of it."""
+        since = self.word.issued_at if self.word.given_at is None else self.word.given_at
+        return minute_of(act.occurred_at) < minute_of(since)
 
     def _over(self, timer: str, moment: int) -> bool:
         run = next(r for r in self.runs if r.timer.name == timer)

@@ -202,9 +202,11 @@ def _word(row: Mapping[str, Any]) -> Word:
         row["kind"],
         row["colour"],
         row["case_no"],
+        row["department"],
         row["issued_at"],
         row["known_at"] if revoked else None,
         row["reason"] if revoked else "",
+        row.get("given_at"),
     )
 
 
@@ -221,7 +223,8 @@ def _life_rows(
         if act.alert_id not in known:
             strays.setdefault(act.alert_id, []).append(act)
     for alert_id, told in sorted(strays.items()):
-        lost = Life(Word(alert_id, "", "", case_no, 0), life.UNKNOWN, tuple(life.Step(a, life.UNKNOWN) for a in told))
+        steps = tuple(life.Step(a, life.UNKNOWN) for a in told)
+        lost = Life(Word(alert_id, "", "", case_no, "", 0), life.UNKNOWN, steps)
         yield _life_row(lost, case_no, {**UNKNOWN, "department": told[0].department}) | {"issued_at": None}
 
 

@@ -282,16 +282,38 @@ def test_a_calendar_that_comes_later_moves_what_is_due(engine: sa.Engine) -> Non
     assert [w[2] for w in office.words()] == ["HS-LIFE-SIGN"]
 
 
-def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_starts_with_that(office: Bus) -> None:
-    def given_on(at: str, code: str, **more: Any) -> Told:
-        return RATING, record(
-            "rating.given", at, item_code=ITEM, satisfaction_set="platform.satisfaction", satisfaction_code=code,
-            channel_set="platform.channel", channel_code="1", service_no=1, assess_no=1,
-            **{"revision": 0, "is_default": False, **more},
-        )  # fmt: skip
+def rated(at: str, code: str, heard: str = "", **more: Any) -> Told:
+    return RATING, record(
+        "rating.given", at, heard, item_code=ITEM, satisfaction_set="platform.satisfaction", satisfaction_code=code,
+        channel_set="platform.channel", channel_code="1", service_no=1, assess_no=1,
+        **{"revision": 0, "is_default": False, **more},
+    )  # fmt: skip
 
-    office.hear(given_on("2020-09-18 09:00", "5", is_default=True))
-    office.hear(given_on("2020-09-21 11:00", "1", revision=1))
+
+def test_an_act_of_another_department_or_from_before_the_card_has_no_effect(office: Bus) -> None:
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    office.hear(act("signed", "2020-09-21 14:00", RED, department="HS-JTJ"))
+    office.hear(act("signed", "2019-09-21 14:00", RED, heard="2020-09-21 14:00"))
+    office.tick(END)
+    assert office.stage(RED) == "ISSUED"
+    with office.engine.connect() as tx:
+        steps = tx.execute(sa.text("SELECT steps FROM alert_life WHERE alert_id = :id"), {"id": RED}).scalar_one()
+    assert [s[-1] for s in steps] == ["before_alert", "not_entitled"]
+    assert any(w[2:4] == ("HS-LIFE-SIGN", "alert.issued") for w in office.words())
+
+
+def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office: Bus) -> None:
+    office.hear(rated("2020-09-21 11:00", "1", heard="2020-09-22 09:00"))
+    ((raised, value, headers),) = office.said()
+    office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
+    office.hear(act("contacted", "2020-09-21 15:00", raised["alert_id"]))
+    office.tick("2020-09-22 12:00")
+    assert office.stage(raised["alert_id"]) == "CONTACTED"
+
+
+def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_starts_with_that(office: Bus) -> None:
+    office.hear(rated("2020-09-18 09:00", "5", is_default=True))
+    office.hear(rated("2020-09-21 11:00", "1", revision=1))
     ((raised, value, headers),) = office.said()
     office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
     office.tick("2020-09-21 12:00")

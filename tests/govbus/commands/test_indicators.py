@@ -360,20 +360,20 @@ def test_the_recount_names_a_falsified_row(
 
 
 def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunner, engine: sa.Engine) -> None:
-    """One rectified rating, one amended, one that the desk does not know to be rectified."""
+    """One rectified rating, one amended, one that the desk does not know to be rectified, one with vain acts."""
     event = {"partition": 0, "offset": 0, "digest": uuid.UUID(int=0), "region": "430903", "department": "HS-ZJJ",
              "entered_at": None, "received_at": ms("2020-09-15 11:00"),
              "occurred_at": ms("2020-09-15 11:00")}  # fmt: skip
     rated = {**event, "event_type": "rating.given", "service_no": 1, "assess_no": 1, "revision": 0, "operation": "I",
              "item_code": A, "channel": "PC", "score": 1, "is_default": False}  # fmt: skip
-    ids = [uuid.UUID(int=n) for n in range(1, 5)]
-    ratings = [{**rated, "case_no": f"R{n}", "event_id": i} for n, i in enumerate(ids[:3])]
+    ids = [uuid.UUID(int=n) for n in range(1, 6)]
+    ratings = [{**rated, "case_no": f"R{n}", "event_id": ids[n]} for n in (0, 1, 2, 4)]
     ratings.append({**rated, "case_no": "R1", "event_id": ids[3], "revision": 1, "score": 5})
     words = [
         {"alert_id": i, "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-ZJJ",
          "case_no": f"R{n}", "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": event["occurred_at"],
          "seen_at": 0, "evidence": [str(i)]}
-        for n, i in enumerate(ids[:3])
+        for n, i in enumerate(ids) if n != 3
     ]  # fmt: skip
     acts = [
         {**event, "event_type": f"handling.{act}", "event_id": uuid.uuid4(), "case_no": f"R{n}",
@@ -381,14 +381,22 @@ def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunne
         for n in (0, 2)
         for act, hour in (("contacted", 1), ("verified", 2), ("rectified", 3))
     ]  # fmt: skip
+    vain = {**acts[0], "case_no": "R4", "alert_id": str(ids[4])}  # of others, or before the rating: not rectified
+    acts += [
+        {**vain, "event_type": f"handling.{act}", "event_id": uuid.uuid4(), "department": department,
+         "occurred_at": event["occurred_at"] + hour * HOUR}
+        for act, department, hour in (("contacted", "HS-JTJ", 1), ("verified", "HS-ZJJ", 2), ("rectified", "HS-ZJJ", 3),
+                                      ("contacted", "HS-ZJJ", -1), ("upheld", "HS-ZJJ", 1))
+    ]  # fmt: skip
     with engine.begin() as tx:
         tx.execute(sa.insert(rating_event), ratings)
         tx.execute(sa.insert(alert_inbox), words)
         tx.execute(sa.insert(handling_event), acts)
         known = life("R0", str(ids[0]), "BAD_RATING", rectified_at=event["occurred_at"] + 3 * HOUR)
-        tx.execute(sa.insert(alert_life), [known, life("R2", str(ids[2]), "BAD_RATING")])
+        unknown = [life(f"R{n}", str(ids[n]), "BAD_RATING") for n in (2, 4)]
+        tx.execute(sa.insert(alert_life), [known, *unknown])
     found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
-    assert found["checked"]["差评"] == 2
+    assert found["checked"]["差评"] == 3
     assert found["differences"] == [
         {"what": "差评", "key": str(ids[2]), "derived": "False", "recounted": "True"}
     ]

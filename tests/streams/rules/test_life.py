@@ -28,12 +28,12 @@ def ms(text: str) -> int:
     return epoch_ms(day_of(at.date()) * DAY_MINUTES + at.hour * 60 + at.minute)
 
 
-def bad(at: str, alert_id: str = "A") -> Word:
-    return Word(alert_id, "BAD_RATING", "NONE", "C1", ms(at))
+def bad(at: str, alert_id: str = "A", given: str = "") -> Word:
+    return Word(alert_id, "BAD_RATING", "NONE", "C1", BUREAU, ms(at), given_at=ms(given or at))
 
 
 def card(at: str, colour: str = "RED", alert_id: str = "A", case_no: str = "C1") -> Word:
-    return Word(alert_id, "CARD", colour, case_no, ms(at))
+    return Word(alert_id, "CARD", colour, case_no, BUREAU, ms(at))
 
 
 def act(kind: str, at: str, heard: str = "", alert_id: str = "A", department: str = "", verified: str = "") -> Act:
@@ -220,6 +220,8 @@ def test_a_card_revoked_on_appeal_stays_in_history_and_leaves_the_statistics() -
         ([act("signed", "2020-09-21 14:00"), act("appealed", "2020-09-25 09:00")], "appeal_late"),
         ([act("closed", "2020-09-21 14:00")], "out_of_order"),
         ([act("contacted", "2020-09-21 14:00")], "not_for_kind"),
+        ([act("signed", "2020-09-21 14:00", department="HS-JTJ")], "not_entitled"),
+        ([act("signed", "2020-09-21 10:59", heard="2020-09-21 14:00")], "before_alert"),
         (
             [
                 act("appealed", "2020-09-22 09:00"),
@@ -243,6 +245,42 @@ def test_an_act_that_may_not_follow_has_no_effect_and_becomes_a_finding(acts: li
     assert found.lives[0].steps[-1].fault == fault
     assert found.lives[0].stage == (found.lives[0].steps[-2].stage if len(acts) > 1 else "ISSUED")
     assert [s[0] for s in said(found) if s[2] == "illegal_handling"] == ["FINDING"]
+
+
+def test_others_than_the_department_and_the_supervisors_close_no_card() -> None:
+    acts = [
+        act("signed", "2020-09-21 14:00", department="HS-JTJ"),
+        act("rectified", "2020-09-21 15:00", department="HS-MZJ"),
+        act("closed", "2020-09-21 16:00", department="HS-JYJ"),
+    ]
+    found = seen([card("2020-09-21 11:00")], acts, "2020-09-30 17:00")
+    assert (found.lives[0].stage, [s.fault for s in found.lives[0].steps]) == ("ISSUED", ["not_entitled"] * 3)
+    assert ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "2020-09-22 17:01", "") in said(found)
+    assert one(card("2020-09-21 11:00"), [replace(a, department=DECIDER) for a in acts]).stage == "CLOSED"
+
+
+def test_acts_of_a_mistyped_year_end_no_card_and_take_no_late_one_back() -> None:
+    acts = [
+        act("signed", "2019-09-21 14:00", heard="2020-09-30 10:00"),
+        act("rectified", "2019-09-21 15:00", heard="2020-09-30 10:00"),
+        act("closed", "2019-09-21 16:00", heard="2020-09-30 10:00"),
+    ]
+    found = seen([card("2020-09-21 11:00")], acts, "2020-12-01 09:00")
+    assert (found.lives[0].stage, [s.fault for s in found.lives[0].steps]) == ("ISSUED", ["before_alert"] * 3)
+    assert [s for s in said(found) if s[0] == "HANDLING"] == [
+        ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "2020-09-22 17:01", "")
+    ]
+
+
+def test_a_card_is_signed_in_the_minute_in_which_it_is_issued() -> None:
+    word = replace(card("2020-09-21 11:00"), issued_at=ms("2020-09-21 11:00") + 59_999)
+    assert one(word, [act("signed", "2020-09-21 11:00")]).stage == "SIGNED"
+
+
+def test_a_citizen_is_contacted_before_the_bus_knows_of_the_rating_but_not_before_it_was_given() -> None:
+    word = bad("2020-09-22 09:00", given="2020-09-21 11:00")
+    assert one(word, [act("contacted", "2020-09-21 11:00")]).stage == "CONTACTED"
+    assert one(word, [act("contacted", "2020-09-21 10:59")]).steps[-1].fault == "before_alert"
 
 
 def test_an_act_that_came_before_its_predecessor_waits_a_day_for_it() -> None:
@@ -335,12 +373,12 @@ def histories(draw: st.DrawFn) -> tuple[list[Word], list[Act]]:
     for number in range(draw(st.integers(1, 3))):
         issued = draw(moments)
         revoked = draw(st.one_of(st.none(), st.integers(0, 10 * 1440).map(lambda m, at=issued: at + m * 60_000)))
-        words.append(Word(f"W{number}", "CARD", draw(st.sampled_from(["YELLOW", "RED"])), "C1", issued, revoked,
-                          "" if revoked is None else "late_stop"))  # fmt: skip
+        words.append(Word(f"W{number}", "CARD", draw(st.sampled_from(["YELLOW", "RED"])), "C1", BUREAU, issued,
+                          revoked, "" if revoked is None else "late_stop"))  # fmt: skip
     acts = []
     for number in range(draw(st.integers(0, 8))):
         at = draw(moments)
-        kind, who = draw(st.sampled_from(KINDS)), draw(st.sampled_from([BUREAU, DECIDER]))
+        kind, who = draw(st.sampled_from(KINDS)), draw(st.sampled_from([BUREAU, DECIDER, "HS-JTJ"]))
         heard = at + draw(st.sampled_from([0, 1, 60, 3000])) * 60_000
         acts.append(Act(f"E{number}", draw(st.sampled_from(["W0", "W1", "X"])), kind, who, at, heard))
     return words, acts

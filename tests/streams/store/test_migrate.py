@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 import sqlalchemy as sa
 from alembic import command
@@ -9,7 +11,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from streams.store import migrate
-from streams.store.tables import alert_life, metadata
+from streams.store.tables import alert_inbox, alert_life, desk_check, metadata, rating_event
 
 pytestmark = pytest.mark.stack
 
@@ -41,9 +43,9 @@ KEPT = sa.text("SELECT key, partition, next_check_at, (SELECT array_agg(s) FROM 
                "FROM desk_check ORDER BY scope, key")  # fmt: skip
 
 
-def down(engine: sa.Engine) -> None:
+def down(engine: sa.Engine, revision: str = "0006") -> None:
     with engine.begin() as tx:
-        command.downgrade(migrate.config(tx), "0006")
+        command.downgrade(migrate.config(tx), revision)
 
 
 def test_what_was_said_of_a_department_moves_to_its_months_and_back(database: str, engine: sa.Engine) -> None:
@@ -64,3 +66,30 @@ def test_what_was_said_of_a_department_moves_to_its_months_and_back(database: st
     down(engine)
     with engine.connect() as tx:
         assert [tuple(r) for r in tx.execute(KEPT)][2] == ("HS-ZJJ", 3, 0, ["a", "b"])
+
+
+def test_alerts_with_acts_are_looked_at_again_and_bad_ratings_get_their_own_time(
+    database: str, engine: sa.Engine
+) -> None:
+    rating, alert = uuid.UUID(int=1), uuid.UUID(int=2)
+    rated = {c.name: "" for c in rating_event.c} | dict.fromkeys(
+        ("partition", "offset", "received_at", "service_no", "assess_no", "revision", "score"), 1
+    ) | {"event_id": rating, "digest": rating, "case_no": "C1", "occurred_at": SEPTEMBER, "entered_at": None,
+         "is_default": False}  # fmt: skip
+    word = {"alert_id": alert, "alert_seq": 1, "action": "ISSUED", "region": "", "department": "", "case_no": "C1",
+            "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": OCTOBER, "seen_at": 0,
+            "evidence": [str(rating)]}  # fmt: skip
+    life = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}}
+    down(engine, "0007")
+    with engine.begin() as tx:
+        tx.execute(sa.insert(rating_event), rated)
+        tx.execute(sa.insert(alert_inbox), word)
+        tx.execute(sa.insert(alert_life), [{**life, "case_no": "C1", "steps": [["e", "signed", 1, "SIGNED", ""]]},
+                                           {**life, "case_no": "C2", "steps": []}])  # fmt: skip
+        checked = {"scope": "CASE", "partition": 0, "said": {}}
+        tx.execute(sa.insert(desk_check), [{**checked, "key": key} for key in ("C1", "C2")])
+    migrate.upgrade(database)
+    with engine.connect() as tx:
+        assert tx.execute(sa.select(alert_inbox.c.given_at)).scalar_one() == SEPTEMBER
+        checks = tx.execute(sa.select(desk_check.c.key, desk_check.c.next_check_at).order_by(desk_check.c.key))
+        assert [tuple(r) for r in checks] == [("C1", 0), ("C2", None)]
