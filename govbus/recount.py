@@ -57,6 +57,8 @@ class Recount:
     differences: list[Difference] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
     """Cases that never were; a rating of one counts nowhere (DOMAIN §5.8)."""
+    answering: dict[str, str] = field(default_factory=dict)
+    """Case -> the department that its own records say answers for it."""
 
     def compare(self, what: str, key: str, derived: object, recounted: object) -> None:
         """Note one comparison."""
@@ -94,7 +96,10 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
         state = oracle.course(told, row["horizon"], open_in(row["region"])) if told else oracle.Course()
         if state.status == "VOID":
             found.void.append(row["case_no"])
-        why = _unfit(standing, row, versions) if len(records) == row["events"] else "原始事件不在发布箱中"
+        why = "原始事件不在发布箱中"
+        if len(records) == row["events"]:
+            found.answering[row["case_no"]] = _answering(standing)
+            why = _unfit(standing, row, versions)
         if not why:
             why = _case(row, told, state, versions.get(row["item_code"], ()), open_in(row["region"]), found)
         if why:
@@ -134,6 +139,14 @@ def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[
     if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
         return "特别程序的开始与结束不能一一对应"
     return ""
+
+
+def _answering(records: Iterable[Record]) -> str:
+    """The department that was named responsible last (跨域通办), else that which accepted; "": nobody did yet."""
+    told = sorted(records, key=_occurred)
+    named = [r["responsible_code"] for r in told if r["responsible_code"]]
+    accepted = [r["department"] for r in told if r["event_type"] == "case.accepted"]
+    return next(iter((*reversed(named), *accepted)), "")
 
 
 def _pauses(record: Record) -> bool:
@@ -327,6 +340,27 @@ def _cards(tx: sa.Connection, found: Recount) -> None:
     derived = {alert_id: (colour, revoked) for alert_id, colour, revoked in rows}
     for alert_id in sorted(said.keys() | derived.keys()):
         found.compare("红黄牌", alert_id, derived.get(alert_id), said.get(alert_id))
+    _standing(tx, found, [r for r in last.values() if r["event_type"] == "alert.issued"])
+
+
+def _standing(tx: sa.Connection, found: Recount, words: Iterable[Record]) -> None:
+    """The cards in the figures: of cases and of groups, less those that the desk says were taken back on appeal."""
+    from streams.store.indicators import standing_cards
+
+    out = {str(i) for i in tx.execute(sa.text(_TAKEN_BACK)).scalars()}
+    standing = [r for r in words if r["alert_id"] not in out]
+    counted = Counter((found.answering.get(r["case_no"]) or r["department"], _hue(r["colour_code"])) for r in standing)
+    shown = {(d, hue): n for d, both in standing_cards(tx).items() for hue, n in zip(("红", "黄"), both, strict=True)}
+    for department, hue in sorted(counted.keys() | {key for key, n in shown.items() if n}):
+        derived = shown.get((department, hue), 0)
+        found.compare("红黄牌数", f"{department} {hue}", derived, counted[department, hue])
+
+
+def _hue(colour: str) -> str:
+    return "黄" if colour == "YELLOW" else "红"
+
+
+_TAKEN_BACK = "SELECT alert_id FROM alert_life WHERE kind = 'CARD' AND out_at IS NOT NULL"
 
 
 # --- bad ratings and items, in SQL -------------------------------------------------------------------

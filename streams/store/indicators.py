@@ -78,6 +78,13 @@ def late_cases(tx: sa.Connection, department: str = "") -> list[dict[str, Any]]:
     return [row._asdict() for row in tx.execute(sa.text(_LATE_CASES), values)]
 
 
+def standing_cards(tx: sa.Connection) -> dict[str, tuple[int, int]]:
+    """How many red and yellow cards each department has in the figures."""
+    everything = Chosen()
+    rows = tx.execute(sa.text(_grouped(_CARDS, "issued_at", everything)), _values(everything, 0))
+    return {row.k_department: (row.red_cards, row.yellow_cards) for row in rows}
+
+
 def _stand(tx: sa.Connection) -> tuple[int, dict[str, dict[int, int]]]:
     """How far the log is in this snapshot."""
     cursors: dict[str, dict[int, int]] = {t.name: {} for t in SOURCES}
@@ -190,9 +197,10 @@ _CASES = f"""WITH {LEVELS}, {LATE}, facts AS (
  count(*) FILTER (WHERE label = 'LATE_ENTRY') AS late_entry,
  count(*) FILTER (WHERE label = 'BACKFILL') AS backfill"""
 _CARDS = f"""WITH {LEVELS}, facts AS (
-    SELECT k.colour, k.issued_at, s.department, k.region, k.item_code, coalesce(v.body_level, '') AS body_level,
+    SELECT k.colour, k.issued_at, coalesce(s.department, k.department) AS department, k.region, k.item_code,
+        coalesce(v.body_level, '') AS body_level,
         l.rectified_at < (l.dues->>'at_once')::bigint + 60000 AS at_once
-    FROM card k JOIN case_state s USING (case_no) LEFT JOIN levels v ON v.item_code = k.item_code
+    FROM card k LEFT JOIN case_state s USING (case_no) LEFT JOIN levels v ON v.item_code = k.item_code
     LEFT JOIN alert_life l ON l.case_no = k.case_no AND l.alert_id = k.alert_id::text
     WHERE k.kind = 'CARD' AND k.revoked_at IS NULL AND l.out_at IS NULL)
 -- sums

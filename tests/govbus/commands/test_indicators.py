@@ -29,6 +29,7 @@ from streams.store.tables import alert_inbox, alert_life, handling_event, rating
 
 pytestmark = pytest.mark.stack
 A, B, C = "11430903MBDEM011134000117024000", "11430903MBDEM011134000117025000", "11430903MBDEM011134000117026000"
+P = "11430903MBDEM011134000117029000"
 DECIDED = {"result_set": "", "result_code": ""}
 
 
@@ -231,8 +232,38 @@ def test_the_recount_agrees_and_says_what_it_could_not_judge(govbus: CliRunner) 
     counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
     found = json.loads(counted.stdout)
     assert (counted.exit_code, found["differences"]) == (0, [])
-    assert found["checked"] == {"办结与按时": 6, "红黄牌": 14, "在用事项": 3}
+    assert found["checked"] == {"办结与按时": 6, "红黄牌": 14, "红黄牌数": 2, "在用事项": 3}
     assert found["left_out"] == {"事项未发布": 1}
+
+
+PROJECT = [
+    item(P, 30.0, None, "3", limit_rule="R6-5"),
+    case("P1", "accepted", "2020-05-18 10:00", heard="2020-09-24 10:00", item_code=P,
+         project_code="2020-430903-48-01-000001"),
+]  # fmt: skip
+
+
+def test_the_cards_of_a_project_count_for_the_department_that_leads_it(govbus: CliRunner, engine: sa.Engine) -> None:
+    hear(engine, PROJECT, {CASE: 11, ITEM: 2})
+    with engine.connect() as tx:
+        cards = "SELECT colour FROM card WHERE case_no = '{}' AND revoked_at IS NULL"
+        own, whole = (tx.execute(sa.text(cards.format(key))).scalars().all()
+                      for key in ("P1", "project/430903/2020-430903-48-01-000001"))  # fmt: skip
+    assert whole == ["RED"]
+    found = figures(govbus)["HS-ZJJ"]
+    assert found["red_cards"] == (4 + own.count("RED") + 1, None)
+    counted = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert counted["differences"] == []
+
+
+def test_the_recount_counts_the_cards_of_projects_too(
+    govbus: CliRunner, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hear(engine, PROJECT, {CASE: 11, ITEM: 2})
+    of_cases = indicators._CARDS.replace("LEFT JOIN case_state", "JOIN case_state")
+    monkeypatch.setattr(indicators, "_CARDS", of_cases)
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert [(d["what"], d["key"]) for d in found["differences"]] == [("红黄牌数", "HS-ZJJ 红")]
 
 
 def event_id(told: tuple[Topic, dict[str, Any]]) -> str:
@@ -287,7 +318,7 @@ def test_the_recount_reads_corrections_and_special_procedures_as_the_domain_does
     assert [on_time for _, on_time in told] == [True, False, False, True, False, None, True, None]
 
 
-N, H, P = "11430903MBDEM011134000117027000", "11430903MBDEM011134000117028000", "11430903MBDEM011134000117029000"
+N, H = "11430903MBDEM011134000117027000", "11430903MBDEM011134000117028000"
 OLDER, NEWER = {"result_set": "province.result-older"}, {"result_set": "province.result-newer"}
 ORPHANS = "2020-09-16 09:00"
 KINDS = [
@@ -355,8 +386,9 @@ def test_the_recount_names_a_falsified_row(
     with engine.begin() as tx:
         assert tx.execute(sa.text(falsified)).rowcount == 1
     counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
-    (difference,) = json.loads(counted.stdout)["differences"]
+    difference, *of_number = json.loads(counted.stdout)["differences"]
     assert (counted.exit_code, difference["what"], key or difference["key"]) == (1, what, difference["key"])
+    assert [d["what"] for d in of_number] == (["红黄牌数"] if what == "红黄牌" else [])
 
 
 def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunner, engine: sa.Engine) -> None:
