@@ -21,6 +21,7 @@ from govbus.district import clock, oracle
 from govbus.district.clock import Deadlines, Offices, Span
 from govbus.district.model import Item, Story, Told
 from schemas import codec
+from schemas.envelope import derived_id
 from schemas.topics import ALERT, CASE
 from streams.rules.calendar import NATION, date_of
 from streams.rules.limits import Counting, counting, policy
@@ -72,8 +73,8 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
     found = Recount()
     _cases(tx, found, said)
     _cards(tx, found)
-    _one_by_one(tx, found, "差评", _BAD_RAW, _BAD_DERIVED, {"void": found.void})
-    _one_by_one(tx, found, "在用事项", _ITEMS_RAW, None)
+    _bad_ratings(tx, found)
+    _items(tx, found)
     return found
 
 
@@ -366,14 +367,27 @@ _TAKEN_BACK = "SELECT alert_id FROM alert_life WHERE kind = 'CARD' AND out_at IS
 # --- bad ratings and items, in SQL -------------------------------------------------------------------
 
 
-def _one_by_one(
-    tx: sa.Connection, found: Recount, what: str, raw: str, derived: str | None, asked: Mapping[str, Any] | None = None
-) -> None:
-    """Compare two queries of (key, value), or with the rule's own count of items; ``asked``: the first one's values."""
-    counted = {str(k): str(v) for k, v in tx.execute(sa.text(raw), asked or {})}
-    expected = {str(k): str(v) for k, v in tx.execute(sa.text(derived))} if derived else _by_rule(tx)
+def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
+    """Every bad rating has an alert at the desk, unless that is still on its way; and whether it was rectified."""
+    bad = tx.execute(sa.text(_BAD_RAW), {"void": found.void}).all()
+    alerts = [str(derived_id("BAD_RATING", r.event_id)) for r in bad]
+    asked = {"alerts": alerts, "departments": [r.department for r in bad], "given": [r.occurred_at for r in bad]}
+    loops = tx.execute(sa.text(_LOOPS), asked).all()
+    silent = [r.alert_id for r in loops if not r.heard]
+    coming = set(tx.execute(sa.text(_ON_THE_WAY), {"topic": ALERT.name, "alerts": silent}).scalars() if silent else ())
+    counted = {r.alert_id: str(r.rectified) for r in loops if r.alert_id not in coming}
+    if coming:
+        found.left_out["差评预警尚未到达监察台"] += len(coming)
+    derived = {i: str(rectified) for i, rectified in tx.execute(sa.text(_BAD_DERIVED))}
+    for alert_id in sorted(counted.keys() | derived.keys()):
+        found.compare("差评", alert_id, derived.get(alert_id), counted.get(alert_id))
+
+
+def _items(tx: sa.Connection, found: Recount) -> None:
+    counted = {str(k): str(v) for k, v in tx.execute(sa.text(_ITEMS_RAW))}
+    expected = _by_rule(tx)
     for key in sorted(counted.keys() | expected.keys()):
-        found.compare(what, key, expected.get(key), counted.get(key))
+        found.compare("在用事项", key, expected.get(key), counted.get(key))
 
 
 def _by_rule(tx: sa.Connection) -> dict[str, str]:
@@ -385,21 +399,19 @@ def _by_rule(tx: sa.Connection) -> dict[str, str]:
 # a bad rating stands unless its publisher amended it; its loop is told by the acts about it, from its minute on, of its
 # department or of who decides
 _BAD_RAW = """
+SELECT b.event_id, b.department, b.occurred_at FROM rating_event b
+WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D' AND b.case_no <> ALL(CAST(:void AS text[]))
+AND NOT EXISTS (SELECT FROM rating_event l WHERE l.case_no = b.case_no AND l.region = b.region
+    AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
+    AND NOT l.is_default AND l.revision > b.revision)"""
+_LOOPS = """
 WITH bad AS (
-    SELECT b.event_id, b.department, b.occurred_at FROM rating_event b
-    WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D'
-    AND b.case_no <> ALL(CAST(:void AS text[]))
-    AND NOT EXISTS (SELECT FROM rating_event l WHERE l.case_no = b.case_no AND l.region = b.region
-        AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
-        AND NOT l.is_default AND l.revision > b.revision)),
-told AS (
-    SELECT i.alert_id, b.department, b.occurred_at
-    FROM bad b JOIN alert_inbox i ON i.kind = 'BAD_RATING' AND i.evidence->>0 = b.event_id::text),
+    SELECT * FROM unnest(CAST(:alerts AS text[]), CAST(:departments AS text[]), CAST(:given AS bigint[]))
+        AS b(alert_id, department, given_at)),
 acts AS (
-    SELECT t.alert_id, h.event_type, h.occurred_at, h.department IN ('HS-XZSPJ', 'HS-LDXZ') AS decides
-    FROM told t JOIN handling_event h ON h.alert_id = t.alert_id::text
-        AND h.occurred_at / 60000 >= t.occurred_at / 60000
-        AND h.department IN (t.department, 'HS-XZSPJ', 'HS-LDXZ')),
+    SELECT b.alert_id, h.event_type, h.occurred_at, h.department IN ('HS-XZSPJ', 'HS-LDXZ') AS decides
+    FROM bad b JOIN handling_event h USING (alert_id) WHERE h.occurred_at / 60000 >= b.given_at / 60000
+        AND h.department IN (b.department, 'HS-XZSPJ', 'HS-LDXZ')),
 first AS (
     SELECT alert_id, min(occurred_at) FILTER (WHERE event_type = 'handling.appealed') AS appealed,
         min(occurred_at) FILTER (WHERE event_type = 'handling.revoked' AND decides) AS out,
@@ -408,8 +420,14 @@ first AS (
         min(occurred_at) FILTER (WHERE event_type = 'handling.upheld' AND decides) AS upheld,
         min(occurred_at) FILTER (WHERE event_type = 'handling.rectified') AS rectified
     FROM acts GROUP BY 1)
-SELECT t.alert_id, coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false)
-FROM told t LEFT JOIN first a USING (alert_id) WHERE NOT coalesce(a.appealed <= a.out, false)"""
+SELECT b.alert_id, EXISTS (SELECT FROM alert_inbox i WHERE i.alert_id = CAST(b.alert_id AS uuid)) AS heard,
+    coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false) AS rectified
+FROM bad b LEFT JOIN first a USING (alert_id) WHERE NOT coalesce(a.appealed <= a.out, false)"""
+_ON_THE_WAY = """
+SELECT o.key FROM outbox o LEFT JOIN cursor c ON c.processor = 'alerts' AND c.topic = o.topic
+    AND c.partition = o.sent_partition
+WHERE o.topic = :topic AND o.key = ANY(CAST(:alerts AS text[]))
+AND (o.sent_at IS NULL OR o.sent_offset >= coalesce(c.next_offset, 0))"""
 _BAD_DERIVED = """
 SELECT alert_id, rectified_at IS NOT NULL FROM alert_life l WHERE kind = 'BAD_RATING' AND out_at IS NULL
 AND NOT EXISTS (SELECT FROM case_state c WHERE c.case_no = l.case_no AND c.status = 'VOID')"""

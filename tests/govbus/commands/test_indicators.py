@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from connectors.intake.calendar import calendar_rows
 from govbus.cli import build
 from schemas import envelope
-from schemas.topics import CALENDAR, CASE, ITEM, Topic
+from schemas.topics import ALERT, CALENDAR, CASE, ITEM, Topic
 from streams.rules import lateness
-from streams.store import indicators, outbox
+from streams.store import indicators, outbox, tables
 from streams.store.applier import apply_batch, tick
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
@@ -391,20 +391,27 @@ def test_the_recount_names_a_falsified_row(
     assert [d["what"] for d in of_number] == (["红黄牌数"] if what == "红黄牌" else [])
 
 
+STORED: dict[str, Any] = {
+    "partition": 0, "offset": 0, "digest": uuid.UUID(int=0), "region": "430903", "department": "HS-ZJJ",
+    "entered_at": None, "received_at": ms("2020-09-15 11:00"), "occurred_at": ms("2020-09-15 11:00"),
+}  # fmt: skip
+BAD: dict[str, Any] = {
+    **STORED, "event_type": "rating.given", "service_no": 1, "assess_no": 1, "revision": 0, "operation": "I",
+    "item_code": A, "channel": "PC", "score": 1, "is_default": False,
+}  # fmt: skip
+
+
 def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunner, engine: sa.Engine) -> None:
     """One rectified rating, one amended, one that the desk does not know to be rectified, one with vain acts."""
-    event = {"partition": 0, "offset": 0, "digest": uuid.UUID(int=0), "region": "430903", "department": "HS-ZJJ",
-             "entered_at": None, "received_at": ms("2020-09-15 11:00"),
-             "occurred_at": ms("2020-09-15 11:00")}  # fmt: skip
-    rated = {**event, "event_type": "rating.given", "service_no": 1, "assess_no": 1, "revision": 0, "operation": "I",
-             "item_code": A, "channel": "PC", "score": 1, "is_default": False}  # fmt: skip
-    ids = [uuid.UUID(int=n) for n in range(1, 6)]
-    ratings = [{**rated, "case_no": f"R{n}", "event_id": ids[n]} for n in (0, 1, 2, 4)]
-    ratings.append({**rated, "case_no": "R1", "event_id": ids[3], "revision": 1, "score": 5})
+    event = STORED
+    events = [uuid.UUID(int=n) for n in range(1, 6)]
+    ids = [envelope.derived_id("BAD_RATING", e) for e in events]
+    ratings = [{**BAD, "case_no": f"R{n}", "event_id": events[n]} for n in (0, 1, 2, 4)]
+    ratings.append({**BAD, "case_no": "R1", "event_id": events[3], "revision": 1, "score": 5})
     words = [
         {"alert_id": i, "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-ZJJ",
          "case_no": f"R{n}", "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": event["occurred_at"],
-         "seen_at": 0, "evidence": [str(i)]}
+         "seen_at": 0}
         for n, i in enumerate(ids) if n != 3
     ]  # fmt: skip
     acts = [
@@ -432,6 +439,33 @@ def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunne
     assert found["differences"] == [
         {"what": "差评", "key": str(ids[2]), "derived": "False", "recounted": "True"}
     ]
+
+
+def test_the_recount_names_a_bad_rating_of_which_the_desk_never_heard(govbus: CliRunner, engine: sa.Engine) -> None:
+    """One of which no alert was published, one whose alert was lost behind the desk's cursor, one on its way to it."""
+    unsaid, lost, coming = events = [uuid.UUID(int=n) for n in range(1, 4)]
+    ids = {e: str(envelope.derived_id("BAD_RATING", e)) for e in events}
+    said = {"region": "430903", "department": "HS-ZJJ", "occurred_at": 0, "received_at": 0, "topic": ALERT.name,
+            "digest": uuid.UUID(int=0), "content_digest": uuid.UUID(int=0), "headers": {}, "sent_at": 1,
+            "sent_partition": 0}  # fmt: skip
+    word = outbox.row(ALERT, {
+        **{k: said[k] for k in ("region", "department", "occurred_at", "received_at")}, "event_type": "alert.issued",
+        "occurred_text": "", "entered_at": None, "alert_id": "A", "alert_seq": 1, "kind_code": "BAD_RATING",
+        "colour_code": "NONE", "rule_id": "", "rule_version": "", "case_no": "", "summary": "", "issued_at": 0,
+    }).value  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(sa.insert(rating_event), [{**BAD, "case_no": f"R{e}", "event_id": e} for e in events])
+        tx.execute(sa.insert(tables.outbox), [
+            {**said, "event_id": uuid.uuid4(), "key": ids[e], "value": word, "sent_offset": offset}
+            for e, offset in ((lost, 6), (coming, 7))
+        ])  # fmt: skip
+        at = {"processor": "alerts", "topic": ALERT.name, "partition": 0, "next_offset": 7}
+        tx.execute(sa.insert(tables.cursor), at)
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert found["left_out"]["差评预警尚未到达监察台"] == 1
+    assert sorted((d["what"], d["key"], d["derived"], d["recounted"]) for d in found["differences"]) == sorted(
+        ("差评", ids[e], "None", "False") for e in (unsaid, lost)
+    )
 
 
 # --- late entry: the query and the rule say the same ---
