@@ -24,6 +24,7 @@ from schemas import codec
 from schemas.envelope import derived_id
 from schemas.topics import ALERT, CASE
 from streams.rules.calendar import NATION, date_of
+from streams.rules.indicators import exempt
 from streams.rules.limits import Counting, counting, policy
 
 FETCH = 5_000
@@ -58,6 +59,8 @@ class Recount:
     differences: list[Difference] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
     """Cases that never were; a rating of one counts nowhere (DOMAIN §5.8)."""
+    strangers: set[tuple[str, str, str]] = field(default_factory=set)
+    """Item, department and region of cases by whose acceptance no version of the item was in force."""
     answering: dict[str, str] = field(default_factory=dict)
     """Case -> the department that its own records say answers for it."""
 
@@ -97,6 +100,8 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
         state = oracle.course(told, row["horizon"], open_in(row["region"])) if told else oracle.Course()
         if state.status == "VOID":
             found.void.append(row["case_no"])
+        if row["status"] != "VOID" and _strange(row["accepted_at"], versions.get(row["item_code"], ())):
+            found.strangers.add((row["item_code"], row["department"], row["region"]))
         why = "原始事件不在发布箱中"
         if len(records) == row["events"]:
             found.answering[row["case_no"]] = _answering(standing)
@@ -140,6 +145,11 @@ def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[
     if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
         return "特别程序的开始与结束不能一一对应"
     return ""
+
+
+def _strange(accepted: int | None, versions: Sequence[Item]) -> bool:
+    """Whether no version was in force when a case was accepted; of one that was not, whether there is none at all."""
+    return not (versions if accepted is None else any(i.in_force(clock.day_of(accepted)) for i in versions))
 
 
 def _answering(records: Iterable[Record]) -> str:
@@ -318,7 +328,8 @@ _CASE_EVENTS = (
     'ORDER BY e.case_no, e."offset"'
 )
 _CALENDARS = "SELECT region, year, body FROM calendar_event ORDER BY region, year, revision"
-_DERIVED = """SELECT c.case_no, c.region, c.item_code, c.on_time, c.due_at, c.accepted_at, n.events,
+_DERIVED = """SELECT c.case_no, c.region, c.department, c.item_code, c.status, c.on_time, c.due_at, c.accepted_at,
+    n.events,
     coalesce((SELECT max(watermark) FROM cursor WHERE processor = 'judge'), 0) AS horizon
 FROM case_state c JOIN (SELECT case_no, count(*) AS events FROM case_event GROUP BY 1) n USING (case_no) ORDER BY 1"""
 _ITEM_EVENTS = (
@@ -384,10 +395,17 @@ def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
 
 
 def _items(tx: sa.Connection, found: Recount) -> None:
+    """The items in force, and those that are handled though no version was in force when a case was accepted."""
+    from streams.store.indicators import strangers
+
     counted = {str(k): str(v) for k, v in tx.execute(sa.text(_ITEMS_RAW))}
     expected = _by_rule(tx)
     for key in sorted(counted.keys() | expected.keys()):
         found.compare("在用事项", key, expected.get(key), counted.get(key))
+    derived = {(s.item_code, s.department, s.region) for s in strangers(tx, expected.keys())}
+    known = counted.keys() | exempt()
+    for one in sorted(derived | {s for s in found.strangers if s[0] not in known}):
+        found.compare("平台外事项", " ".join(one), one in derived, one[0] not in known and one in found.strangers)
 
 
 def _by_rule(tx: sa.Connection) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -155,12 +155,38 @@ def _values(chosen: Chosen, as_of: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-LEVELS = """levels AS (
-    SELECT DISTINCT ON (item_code) item_code, coalesce(body->>'body_level_code', '') AS body_level,
-        body->>'promise_unit_code' IN ('1', '3', '4') AS working FROM item_event
-    WHERE event_type = 'item.published'
-    ORDER BY item_code, item_version DESC, received_at DESC, event_id DESC)"""
-"""The level of each item (gbt39046.level: 4 区, 5 乡镇, 6 村), and whether its limit is working time."""
+LEVELS = f"""withdrawn AS (
+    SELECT DISTINCT ON (item_code, item_version) item_code, item_version,
+        coalesce((body->>'cancelled_on')::date, {_local("occurred_at")}::date) AS gone_on
+    FROM item_event WHERE event_type = 'item.withdrawn'
+    ORDER BY item_code, item_version, received_at DESC, event_id DESC),
+versions AS (
+    SELECT DISTINCT ON (item_code, item_version) item_code, item_version, body,
+        (body->>'effective_on')::date AS from_on, least((body->>'cancelled_on')::date, gone_on) AS to_on
+    FROM item_event LEFT JOIN withdrawn USING (item_code, item_version) WHERE event_type = 'item.published'
+    ORDER BY item_code, item_version, received_at DESC, event_id DESC),
+spans AS (
+    SELECT item_code, day AS from_on, lead(day) OVER (PARTITION BY item_code ORDER BY day) AS to_on FROM (
+        SELECT item_code, from_on AS day FROM versions UNION SELECT item_code, to_on FROM versions) AS days
+    WHERE day IS NOT NULL),
+levels AS (
+    SELECT DISTINCT ON (s.item_code, s.from_on) s.item_code, s.from_on, s.to_on,
+        coalesce(v.body->>'body_level_code', '') AS body_level,
+        v.body->>'promise_unit_code' IN ('1', '3', '4') AS working
+    FROM spans s JOIN versions v ON v.item_code = s.item_code AND v.from_on <= s.from_on
+        AND (s.from_on < v.to_on) IS NOT FALSE
+    ORDER BY s.item_code, s.from_on, v.from_on DESC, v.item_version DESC)"""
+"""From which day to before which day an item has one level (gbt39046.level: 4 区, 5 乡镇, 6 村), and a limit in working
+time or not: what ``streams.rules.indicators.in_force`` says of a day, of all days at once.
+"""
+
+
+def _by_version(moment: str) -> str:
+    """SQL: whether ``v`` of LEVELS is the version in force at an epoch-ms expression (DOMAIN §2.2)."""
+    day = f"{_local(moment)}::date"
+    return f"{day} >= v.from_on AND ({day} < v.to_on) IS NOT FALSE"
+
+
 LATE = """stops AS (
     SELECT DISTINCT ON (c.case_no) c.case_no, e.entered_at, e.received_at
     FROM case_state c JOIN case_event e USING (case_no)
@@ -188,7 +214,8 @@ WHERE l.label <> '' AND (:department = '' OR c.department = :department) ORDER B
 _CASES = f"""WITH {LEVELS}, {LATE}, facts AS (
     SELECT c.*, coalesce(v.body_level, '') AS body_level, coalesce(l.label, '') AS label,
         CASE WHEN v.working AND c.on_time IS NOT NULL THEN (c.state->>'used_minutes')::bigint END AS used
-    FROM case_state c LEFT JOIN levels v USING (item_code) LEFT JOIN lateness l USING (case_no)
+    FROM case_state c LEFT JOIN levels v ON v.item_code = c.item_code AND {_by_version("c.accepted_at")}
+    LEFT JOIN lateness l USING (case_no)
     WHERE c.on_time IS NOT NULL OR (c.stopped_at IS NULL AND l.label <> ''))
 -- sums
  count(on_time) AS finished, count(*) FILTER (WHERE on_time) AS on_time, count(*) FILTER (WHERE NOT on_time) AS overdue,
@@ -200,7 +227,8 @@ _CARDS = f"""WITH {LEVELS}, facts AS (
     SELECT k.colour, k.issued_at, coalesce(s.department, k.department) AS department, k.region, k.item_code,
         coalesce(v.body_level, '') AS body_level,
         l.rectified_at < (l.dues->>'at_once')::bigint + 60000 AS at_once
-    FROM card k LEFT JOIN case_state s USING (case_no) LEFT JOIN levels v ON v.item_code = k.item_code
+    FROM card k LEFT JOIN case_state s USING (case_no)
+    LEFT JOIN levels v ON v.item_code = k.item_code AND {_by_version("coalesce(s.accepted_at, k.issued_at)")}
     LEFT JOIN alert_life l ON l.case_no = k.case_no AND l.alert_id = k.alert_id::text
     WHERE k.kind = 'CARD' AND k.revoked_at IS NULL AND l.out_at IS NULL)
 -- sums
@@ -208,8 +236,9 @@ _CARDS = f"""WITH {LEVELS}, facts AS (
  count(*) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
 _RATED = f"""WITH {LEVELS}, facts AS (
     SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level
-    FROM alert_life l LEFT JOIN levels v USING (item_code) WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL
-    AND NOT EXISTS (SELECT FROM case_state c WHERE c.case_no = l.case_no AND c.status = 'VOID'))
+    FROM alert_life l LEFT JOIN case_state c USING (case_no)
+    LEFT JOIN levels v ON v.item_code = l.item_code AND {_by_version("coalesce(c.accepted_at, l.issued_at)")}
+    WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL AND c.status IS DISTINCT FROM 'VOID')
 -- sums
 """
 _BAD = f"""{_RATED}
@@ -234,11 +263,18 @@ def _add_items(
         for name, value in _item_counts(count, excluded is None).items():
             n[name] += value
     known = {c.item_code for c, _ in counted}
-    for row in tx.execute(_HANDLED).mappings():
-        stranger = ItemCount(row["item_code"], row["department"], row["region"], "", False, False)
-        if stranger.item_code not in known | indicators.exempt() and _asked(row["department"], row["region"], chosen):
+    for stranger in strangers(tx, known):
+        if _asked(stranger.department, stranger.region, chosen):
             counts[_item_key(stranger, chosen.by)]["all_items"] += 1
     return sorted((e for _, e in wanted if e is not None), key=lambda e: (e.department, e.item_code))
+
+
+def strangers(tx: sa.Connection, known: Set[str]) -> list[ItemCount]:
+    """Items that are handled beside the platform, once for each department and region: not among those in force
+    (``known``), nor exempt, nor in force when each of the cases was accepted.
+    """
+    rows = [r for r in tx.execute(_STRANGERS) if r.item_code not in known | indicators.exempt()]
+    return [ItemCount(r.item_code, r.department, r.region, "", False, False) for r in rows]
 
 
 def items_in_force(tx: sa.Connection) -> list[ItemCount]:
@@ -279,4 +315,8 @@ _ITEMS = sa.text(
     "SELECT item_code, item_version, event_type, department, region, occurred_at, body FROM item_event "
     "ORDER BY received_at, event_id"
 )
-_HANDLED = sa.text("SELECT item_code, min(department) AS department, min(region) AS region FROM case_state GROUP BY 1")
+_STRANGERS = sa.text(  # a case that was not accepted needs any version at any time
+    f"WITH {LEVELS} SELECT c.item_code, c.department, c.region FROM case_state c "
+    "WHERE c.status <> 'VOID' AND NOT EXISTS (SELECT FROM levels v WHERE v.item_code = c.item_code "
+    f"AND (c.accepted_at IS NULL OR {_by_version('c.accepted_at')})) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+)

@@ -201,6 +201,65 @@ def test_a_case_of_an_item_that_nobody_published_shows_in_the_coverage(govbus: C
     assert figures(govbus)["HS-GAFJ"] == {"platform_coverage": (0, 1)}
 
 
+STRANGE = "11430903MBDEM01706400010000000"
+GOING = {"event_type": "item.withdrawn"}
+LATER = {"item_version": 2, "promise_unit_code": "2", "statutory_unit_code": "2", "body_level_code": "5"}
+
+
+def equal(runner: CliRunner) -> bool:
+    return bool(json.loads(runner.invoke(build(), ["indicators", "recount", "--json"]).stdout)["equal"])
+
+
+def test_a_version_that_is_not_in_force_yet_changes_no_figure(govbus: CliRunner, engine: sa.Engine) -> None:
+    before, levels = figures(govbus), figures(govbus, "--by", "level")
+    hear(engine, [item(A, 7.0, 20.0, "3", effective_on=date(2031, 1, 1), **LATER)], {ITEM: 2})
+    assert (figures(govbus), figures(govbus, "--by", "level")) == (before, levels)
+
+
+def test_a_case_counts_by_the_version_in_force_when_it_was_accepted(govbus: CliRunner, engine: sa.Engine) -> None:
+    told = [item(A, 7.0, 20.0, "3", effective_on=date(2020, 9, 15), **LATER),
+            case("L1", "accepted", "2020-09-15 09:00"), case("L1", "decided", "2020-09-16 09:00")]  # fmt: skip
+    cards = figures(govbus, "--by", "level")["4"]["red_cards"]
+    hear(engine, told, {ITEM: 2, CASE: 11})
+    levels = figures(govbus, "--by", "level")
+    assert (levels["4"]["on_time_rate"], levels["5"]["on_time_rate"]) == ((3, 4), (1, 1))
+    assert (levels["4"]["average_minutes"][1], levels["5"]["average_minutes"]) == (4, (0, 0))  # natural days
+    assert levels["4"]["red_cards"] == cards
+    assert equal(govbus)
+
+
+@pytest.mark.parametrize(
+    ("gone", "coverage"),
+    [
+        (date(2020, 10, 5), (2, 2)),  # all its cases were accepted while it was in force
+        (date(2020, 9, 14), (2, 3)),
+    ],
+)
+def test_a_withdrawn_item_is_missing_only_if_cases_were_accepted_without_it(
+    govbus: CliRunner, engine: sa.Engine, gone: date, coverage: tuple[int, int]
+) -> None:
+    hear(engine, [item(A, 5.0, 10.0, "3", cancelled_on=gone, **GOING)], {ITEM: 2, CASE: 11})
+    assert figures(govbus)["HS-ZJJ"]["platform_coverage"] == coverage
+    assert equal(govbus)
+
+
+def test_each_department_that_handles_an_unknown_item_shows_in_the_coverage(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    told = [case(f"K{n}", "accepted", "2020-09-15 09:00", department="HS-SLJ", item_code=STRANGE) for n in (8, 9)]
+    hear(engine, told, {CASE: 11})
+    found = figures(govbus)
+    assert found["HS-GAFJ"]["platform_coverage"] == found["HS-SLJ"]["platform_coverage"] == (0, 1)
+    assert equal(govbus)
+
+
+def test_a_void_case_of_an_unknown_item_shows_nowhere(govbus: CliRunner, engine: sa.Engine) -> None:
+    told = case("K7", "voided", "2020-09-16 09:00", department="HS-GAFJ", item_code=STRANGE, reason="误录")
+    hear(engine, [told], {CASE: 11})
+    assert "HS-GAFJ" not in figures(govbus)
+    assert equal(govbus)
+
+
 def test_figures_come_by_level_item_and_period_and_for_some_days_only(govbus: CliRunner) -> None:
     assert figures(govbus, "--by", "level")["5"]["depth_share"] == (0, 1)
     months = figures(govbus, "--by", "month,item")
@@ -232,7 +291,8 @@ def test_the_recount_agrees_and_says_what_it_could_not_judge(govbus: CliRunner) 
     counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
     found = json.loads(counted.stdout)
     assert (counted.exit_code, found["differences"]) == (0, [])
-    assert found["checked"] == {"办结与按时": 6, "红黄牌": 14, "红黄牌数": 2, "在用事项": 3}
+    assert found["checked"] == {"办结与按时": 6, "红黄牌": 14, "红黄牌数": 2, "在用事项": 3,
+                                "平台外事项": 1}  # fmt: skip
     assert found["left_out"] == {"事项未发布": 1}
 
 
