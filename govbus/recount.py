@@ -381,8 +381,10 @@ _TAKEN_BACK = "SELECT alert_id FROM alert_life WHERE kind = 'CARD' AND out_at IS
 def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
     """Every bad rating has an alert at the desk, unless that is still on its way; and whether it was rectified."""
     bad = tx.execute(sa.text(_BAD_RAW), {"void": found.void}).all()
-    alerts = [str(derived_id("BAD_RATING", r.event_id)) for r in bad]
-    asked = {"alerts": alerts, "departments": [r.department for r in bad], "given": [r.occurred_at for r in bad]}
+    alerts = [
+        str(derived_id("BAD_RATING", r.region, r.case_no, r.service_no, r.department, r.assess_no)) for r in bad
+    ]
+    asked = {"alerts": alerts, "departments": [r.department for r in bad], "given": [r.given_at for r in bad]}
     loops = tx.execute(sa.text(_LOOPS), asked).all()
     silent = [r.alert_id for r in loops if not r.heard]
     coming = set(tx.execute(sa.text(_ON_THE_WAY), {"topic": ALERT.name, "alerts": silent}).scalars() if silent else ())
@@ -414,14 +416,19 @@ def _by_rule(tx: sa.Connection) -> dict[str, str]:
     return {c.item_code: f"{c.deep} {c.statutory:.2f} {c.statutory - c.promise:.2f}" for c in items_in_force(tx)}
 
 
+# what a department tells of one assessment
+_SAME = "(%s.region, %s.case_no, %s.service_no, %s.department, %s.assess_no) = " \
+    "(b.region, b.case_no, b.service_no, b.department, b.assess_no) AND NOT %s.is_default"
 # a bad rating stands unless its publisher amended it; its loop is told by the acts about it, from its minute on, of its
 # department or of who decides
-_BAD_RAW = """
-SELECT b.event_id, b.department, b.occurred_at FROM rating_event b
+_BAD_RAW = f"""
+SELECT b.region, b.case_no, b.service_no, b.department, b.assess_no, (
+    SELECT f.occurred_at FROM rating_event f WHERE {_SAME.replace("%s", "f")} AND f.revision > coalesce((
+        SELECT max(g.revision) FROM rating_event g WHERE {_SAME.replace("%s", "g")} AND g.revision < b.revision
+        AND (g.score > 2 OR g.operation = 'D')), -1) ORDER BY f.revision LIMIT 1) AS given_at
+FROM rating_event b
 WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D' AND b.case_no <> ALL(CAST(:void AS text[]))
-AND NOT EXISTS (SELECT FROM rating_event l WHERE l.case_no = b.case_no AND l.region = b.region
-    AND l.service_no = b.service_no AND l.department = b.department AND l.assess_no = b.assess_no
-    AND NOT l.is_default AND l.revision > b.revision)"""
+AND NOT EXISTS (SELECT FROM rating_event l WHERE {_SAME.replace("%s", "l")} AND l.revision > b.revision)"""
 _LOOPS = """
 WITH bad AS (
     SELECT * FROM unnest(CAST(:alerts AS text[]), CAST(:departments AS text[]), CAST(:given AS bigint[]))

@@ -20,7 +20,7 @@ def word(seq: int, event_type: str, colour: str = "RED", alert_id: uuid.UUID = O
     record = {
         "alert_id": str(alert_id), "alert_seq": seq, "event_type": event_type, "region": "430903",
         "department": "HS-SCJGJ", "case_no": "c1", "kind_code": kind, "colour_code": colour,
-        "summary": "超期", "issued_at": 1_000 + seq,
+        "summary": "超期", "issued_at": 1_000 + seq, "occurred_at": 500 + seq,
         "item_code": "", "rule_id": "HS-CARD-R", "due_at": None, "received_at": 1_000 + seq,
         "revoked_reason_code": "", "evidence": [], "named": True if event_type == "alert.issued" else None,
     }  # fmt: skip
@@ -63,8 +63,8 @@ def test_a_correction_that_leaves_a_bad_rating_bad_begins_no_deadline_anew(engin
             tx.execute(sa.text("DELETE FROM alert_inbox"))
             for events in [told[:count]] if together else [[e] for e in told[:count]]:
                 Inbox().apply(tx, events)
-            issued_at.append(tx.execute(sa.text("SELECT issued_at FROM alert_inbox")).scalar_one())
-    assert issued_at == [1_001, 1_001, 1_004]  # bad again after it was good: another matter
+            issued_at.append(tuple(tx.execute(sa.text("SELECT issued_at, given_at FROM alert_inbox")).one()))
+    assert issued_at == [(1_001, 501), (1_001, 501), (1_004, 504)]  # bad again after it was good: another matter
 
 
 def test_an_issued_alert_is_open_until_it_is_revoked(engine: sa.Engine) -> None:

@@ -461,13 +461,20 @@ BAD: dict[str, Any] = {
 }  # fmt: skip
 
 
+def bad_alert(case_no: str) -> uuid.UUID:
+    """Id of the alert about ``BAD`` of this case."""
+    return envelope.derived_id("BAD_RATING", BAD["region"], case_no, 1, BAD["department"], 1)
+
+
 def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunner, engine: sa.Engine) -> None:
     """One rectified rating, one amended, one that the desk does not know to be rectified, one with vain acts."""
     event = STORED
-    events = [uuid.UUID(int=n) for n in range(1, 6)]
-    ids = [envelope.derived_id("BAD_RATING", e) for e in events]
+    events = [uuid.UUID(int=n) for n in range(1, 7)]
+    ids = [bad_alert(f"R{n}") for n in range(5)]
     ratings = [{**BAD, "case_no": f"R{n}", "event_id": events[n]} for n in (0, 1, 2, 4)]
     ratings.append({**BAD, "case_no": "R1", "event_id": events[3], "revision": 1, "score": 5})
+    still = {"revision": 1, "score": 2, "occurred_at": event["occurred_at"] + 5 * HOUR}  # its acts were before it
+    ratings.append({**BAD, "case_no": "R0", "event_id": events[5], **still})
     words = [
         {"alert_id": i, "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-ZJJ",
          "case_no": f"R{n}", "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": event["occurred_at"],
@@ -504,7 +511,7 @@ def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunne
 def test_the_recount_names_a_bad_rating_of_which_the_desk_never_heard(govbus: CliRunner, engine: sa.Engine) -> None:
     """One of which no alert was published, one whose alert was lost behind the desk's cursor, one on its way to it."""
     unsaid, lost, coming = events = [uuid.UUID(int=n) for n in range(1, 4)]
-    ids = {e: str(envelope.derived_id("BAD_RATING", e)) for e in events}
+    ids = {e: str(bad_alert(f"R{e}")) for e in events}
     said = {"region": "430903", "department": "HS-ZJJ", "occurred_at": 0, "received_at": 0, "topic": ALERT.name,
             "digest": uuid.UUID(int=0), "content_digest": uuid.UUID(int=0), "headers": {}, "sent_at": 1,
             "sent_partition": 0}  # fmt: skip

@@ -8,7 +8,6 @@ import datetime as dt
 import itertools
 import json
 import random
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
