@@ -12,14 +12,15 @@ ROOT = Path(__file__).parent.parent
 OURS = ("schemas", "streams", "connectors", "consumers", "govbus", "bench", "tests")
 # What each part may import of ours. streams.store holds the words (Carried, Said) and the way into the
 # outbox that connectors and consumers share; masking and the calendar's defaults are pure and have one home. The gate
-# refuses what the processors of calendars, items and ratings would refuse, by the same rules.
+# refuses what the processors of calendars, items and ratings would refuse, by the same rules, and names licences and
+# resources as their processors do.
 ALLOWED = {
     "schemas": ("schemas",),
     "streams.rules": ("schemas", "streams.rules"),
     "streams": ("schemas", "streams"),
     "connectors": (
         "schemas", "connectors", "streams.store",
-        *(f"streams.rules.{shared}" for shared in ("mask", "calendar", "define", "tally")),
+        *(f"streams.rules.{shared}" for shared in ("mask", "calendar", "catalogue", "define", "index", "tally")),
     ),
     "consumers": ("schemas", "consumers", "streams.store"),
     "govbus": ("schemas", "streams", "connectors", "consumers", "govbus", "bench"),
