@@ -29,6 +29,7 @@ from streams.rules.lifecycle import (
     CaseEvent,
     Course,
     Finding,
+    counted_from,
     course,
 )
 from streams.rules.limits import ItemVersion, counting
@@ -244,7 +245,7 @@ def _state(
         seen.parked,
         alerts,
         nearest,
-        plain.counted_from(events),
+        counted_from(events),
         _counted_to(view, events),
     )
 

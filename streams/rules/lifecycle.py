@@ -220,6 +220,11 @@ def in_order(events: Iterable[CaseEvent]) -> list[CaseEvent]:
     return sorted(events, key=_order)
 
 
+def counted_from(events: Sequence[CaseEvent]) -> int:
+    """The first moment from which on the calendar may matter to the case (epoch ms)."""
+    return min(t for e in events for t in (e.occurred_at, e.started_at, e.corrected_at) if t is not None)
+
+
 def _order(event: CaseEvent) -> tuple[int, int, str]:
     moment = event.occurred_at
     if event.special or event.type.startswith("special_"):

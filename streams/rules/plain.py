@@ -1,7 +1,7 @@
 """The judgement of a case in which nothing is out of the ordinary, without the detours that the others need.
 
 Most cases are submitted, accepted, handled and decided in time. Of these :func:`derive` gives exactly what
-``judge.fold`` gives the long way, at a fraction of its cost, and nothing of any other; a property test holds both
+``judge.fold`` gives the long way, and nothing of any other; a property test holds both
 together. What is ordinary is decided here; limits, cards and the calendar are the same functions.
 """
 
@@ -26,6 +26,7 @@ from streams.rules.lifecycle import (
     RUNNING,
     SUBMITTED,
     CaseEvent,
+    counted_from,
     in_order,
 )
 from streams.rules.limits import ItemVersion, counting, in_force
@@ -77,7 +78,7 @@ def derive(
 def _way(events: Sequence[CaseEvent], calendar: Calendar) -> _Way | None:
     """The way of the case, or None where it is not the ordinary one."""
     way = _Way()
-    for event in events if len(events) == 1 else in_order(events):
+    for event in in_order(events):
         if event.special or not _went(way, event, calendar):
             return None
         if event.responsible:
@@ -178,8 +179,3 @@ def _first_card(name: str, line: Deadline, stopped_at: int | None) -> int | None
         if moment is not None and (first is None or moment < first):
             first = moment
     return first
-
-
-def counted_from(events: Sequence[CaseEvent]) -> int:
-    """The first moment from which on the calendar may matter to the case (epoch ms)."""
-    return min(t for e in events for t in (e.occurred_at, e.started_at, e.corrected_at) if t is not None)
