@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ACTIONS = {"alert.issued": "发牌", "alert.revoked": "撤牌", "alert.retracted": "收回"}
-DECIDERS = "HS-XZSPJ"
-"""Who decides and supervises unless it is said otherwise (DOMAIN §5.1)."""
-DECISIONS = ("upheld", "revoked", "supervised", "supervision_cancelled")
 COLOURS = {"YELLOW": "黄牌", "RED": "红牌", "RED_STATUTORY": "红牌(法定)", "NONE": "预警"}
 
 
@@ -137,7 +134,9 @@ def handle(
 
     from connectors.publisher import Publisher
     from govbus.screen import console
+    from schemas.errors import Misconfigured
     from schemas.topics import HANDLING
+    from streams.rules import life
 
     engine, found = _known(alert)
     row = {
@@ -146,8 +145,12 @@ def handle(
         "actor_name": actor, "rating_id": rating, "verify_result_code": verify, "level_code": level,
         "closing_code": closing, "satisfied": satisfied,
     }  # fmt: skip
-    who = dept or (DECIDERS if event in DECISIONS else found["department"])
-    (result,) = Publisher(engine, who, found["region"]).publish(HANDLING, [row])
+    who = dept or (life.deciders()[0] if life.decides(event) else found["department"])
+    publisher = Publisher(engine, who, found["region"])
+    if not life.entitled(event, publisher.department, found["department"]):  # on the bus it would become a finding
+        may = life.deciders() if life.decides(event) else (found["department"], *life.deciders())
+        raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")
+    (result,) = publisher.publish(HANDLING, [row])
     if as_json:
         faults = [{"field": f.field, "reason": f.reason, "text": f.text} for f in result.faults]
         told = {"outcome": result.outcome, "event_id": str(result.event_id or ""), "receipt": result.receipt or ""}

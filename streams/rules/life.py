@@ -94,6 +94,21 @@ def text(name: str) -> str:
     return str(_raw()["text"][name])
 
 
+def deciders() -> tuple[str, ...]:
+    """Who decides appeals and supervises, the one that does so unless it is said otherwise first."""
+    return tuple(_raw()["rule"]["deciders"])
+
+
+def decides(act: str) -> bool:
+    """Whether an act (without ``handling.``) decides something, which no department does in its own matter."""
+    return act in _raw()["rule"]["decisions"]
+
+
+def entitled(act: str, by: str, about: str) -> bool:
+    """Whether ``by`` may do the act: deciders any, the department that the alert is ``about`` what decides nothing."""
+    return by in deciders() or (by == about and not decides(act))
+
+
 # --- what is known --------------------------------------------------------------------------------
 
 
@@ -280,7 +295,7 @@ class _Walk:
         if name not in self.process.acts:
             return "not_for_kind"
         before, _, within = self.process.acts[name]
-        if not self._entitled(act):
+        if not entitled(act.type, act.department, self.word.department):
             return "not_entitled"
         if self._before_alert(act):
             return "before_alert"
@@ -289,12 +304,6 @@ class _Walk:
         if self.stage not in before:
             return "out_of_order"
         return "appeal_late" if within and self._over(within, act.occurred_at) else ""
-
-    def _entitled(self, act: Act) -> bool:
-        """The supervisors to every act, the department that the alert is about to those that decide nothing."""
-        rule = _raw()["rule"]
-        own = act.department == self.word.department and act.type not in rule["decisions"]
-        return own or act.department in rule["deciders"]
 
     def _before_alert(self, act: Act) -> bool:
         """Whether nobody could act yet, by the minute; about a rating one can before the bus knows of it."""

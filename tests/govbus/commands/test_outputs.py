@@ -152,6 +152,9 @@ def test_a_supervisor_signs_an_alert_once_and_sees_a_wrong_act_refused(govbus: C
     refused = govbus.invoke(build(), [*sign[:4], "thrown_away", "--at", "2021-03-01 11:00:00"])
     assert refused.exit_code == 1
     assert "未登记：event_type" in refused.stdout
+    for event, by in (("signed", "HS-JTJ"), ("revoked", "HS-ZJJ")):
+        foreign = govbus.invoke(build(), ["alerts", "handle", alert["alert_id"], "--event", event, "--dept", by])
+        assert "无权作出该处置" in str(foreign.exception)
     with engine.connect() as tx:
         sent = tx.execute(sa.text("SELECT topic, key, department FROM outbox WHERE topic LIKE 'oversight.%'")).one()
     assert tuple(sent) == ("oversight.handling.v1", "case-1", "HS-ZJJ")
