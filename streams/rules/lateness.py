@@ -45,13 +45,15 @@ def label(
     received_at: int | None,
     together: int,
     as_of: int,
+    provisional: bool = False,
 ) -> str:
     """Why a case is, or looked, overdue at ``as_of``; "" if it neither is nor did. Times epoch ms UTC.
 
     ``stopped_at``: when it was decided, returned or transferred (None: open); ``entered_at`` and ``received_at`` of
-    that event; ``together``: how many such stops of the department were keyed in within the same span, with this one.
+    that event; ``together``: how many such stops of the department were keyed in within the same span, with this one;
+    ``provisional``: the calendar of a year up to the due time is not published, so nothing is late yet (§3.6).
     """
-    if due_at is None:
+    if due_at is None or provisional:
         return ""
     if stopped_at is None or stopped_at >= due_at + MINUTE_MS:
         return LATE_SERVICE if as_of >= due_at + MINUTE_MS else ""

@@ -194,12 +194,14 @@ LATE = """stops AS (
     ORDER BY c.case_no, e.occurred_at = c.stopped_at DESC, e.occurred_at, e.received_at, e.event_id),
 late AS (
     SELECT c.case_no, c.due_at, c.stopped_at, s.received_at, coalesce(s.entered_at, s.received_at) AS keyed,
-        c.on_time IS NOT NULL AND c.stopped_at < c.due_at + 60000 AND s.received_at >= c.due_at + 60000 AS heard_late,
-        c.department, c.on_time
+        c.on_time IS NOT NULL AND c.stopped_at < c.due_at + 60000 AND s.received_at >= c.due_at + 60000
+            AND NOT c.provisional AS heard_late,
+        c.department, c.on_time, c.provisional
     FROM case_state c LEFT JOIN stops s USING (case_no)
     WHERE c.due_at IS NOT NULL AND (c.on_time IS NOT NULL OR c.stopped_at IS NULL)),
 lateness AS (
     SELECT case_no, CASE
+        WHEN provisional THEN ''
         WHEN stopped_at IS NULL OR stopped_at >= due_at + 60000
             THEN CASE WHEN CAST(:as_of AS bigint) >= due_at + 60000 THEN 'LATE_SERVICE' ELSE '' END
         WHEN NOT heard_late OR heard_late IS NULL THEN ''
@@ -207,6 +209,13 @@ lateness AS (
             OVER (PARTITION BY department, keyed / :bulk_ms, heard_late) >= :bulk_events THEN 'BACKFILL'
         ELSE 'LATE_ENTRY' END AS label FROM late)"""
 """The rule of streams.rules.lateness over all cases at once; a test holds both together."""
+UNSETTLED = (
+    "(c.provisional AND (NOT c.on_time OR c.state->>'calendar_version' LIKE "
+    f"'%' || extract(year FROM {_local('c.stopped_at')}) || '-provisional%'))"
+)
+"""SQL: whether the calendar that is not published yet may still turn on time into overdue, or the other way round: it
+cannot where the case ended on time before that year began. No red card either (§3.6).
+"""
 _LATE_CASES = f"""WITH {LATE}
 SELECT l.label, l.case_no, c.department, c.item_code, c.due_at, c.stopped_at, s.entered_at, s.received_at
 FROM lateness l JOIN case_state c USING (case_no) LEFT JOIN stops s USING (case_no)
@@ -216,7 +225,7 @@ _CASES = f"""WITH {LEVELS}, {LATE}, facts AS (
         CASE WHEN v.working AND c.on_time IS NOT NULL THEN (c.state->>'used_minutes')::bigint END AS used
     FROM case_state c LEFT JOIN levels v ON v.item_code = c.item_code AND {_by_version("c.accepted_at")}
     LEFT JOIN lateness l USING (case_no)
-    WHERE c.on_time IS NOT NULL OR (c.stopped_at IS NULL AND l.label <> ''))
+    WHERE (c.on_time IS NOT NULL AND NOT {UNSETTLED}) OR (c.stopped_at IS NULL AND l.label <> ''))
 -- sums
  count(on_time) AS finished, count(*) FILTER (WHERE on_time) AS on_time, count(*) FILTER (WHERE NOT on_time) AS overdue,
  count(*) FILTER (WHERE on_time AND {_local("stopped_at")}::date < {_local("due_at")}::date) AS early,

@@ -72,9 +72,10 @@ TOLD = [
 
 
 def hear(
-    engine: sa.Engine, told: list[tuple[Topic, dict[str, Any]]], after: Mapping[Topic, int] | None = None
-) -> None:
-    """Publish and apply behind the offsets ``after``, then let the timers speak up to 2020-10-09 09:00."""
+    engine: sa.Engine, told: list[tuple[Topic, dict[str, Any]]], after: Mapping[Topic, int] | None = None,
+    until: str = "2020-10-09 09:00",
+) -> None:  # fmt: skip
+    """Publish and apply behind the offsets ``after``, then let the timers speak."""
     judge = JudgeProjection()
     processors: dict[Topic, Projection] = {CALENDAR: ScheduleProjection(), ITEM: DefineProjection(), CASE: judge}
     offsets: dict[Topic, int] = dict(after or {})
@@ -87,7 +88,7 @@ def hear(
         headers = tuple(envelope.headers(topic, row.record))
         carried = Carried(topic, 0, offsets[topic], str(given_[topic.key]).encode(), row.value, headers)
         apply_batch(engine, processors[topic], [carried])
-    while tick(engine, judge, 0, ms("2020-10-09 09:00")):
+    while tick(engine, judge, 0, ms(until)):
         pass
 
 
@@ -226,6 +227,25 @@ def test_a_case_counts_by_the_version_in_force_when_it_was_accepted(govbus: CliR
     assert (levels["4"]["average_minutes"][1], levels["5"]["average_minutes"]) == (4, (0, 0))  # natural days
     assert levels["4"]["red_cards"] == cards
     assert equal(govbus)
+
+
+def test_what_a_calendar_that_is_not_published_yet_may_still_turn_is_in_no_figure(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    """2022 is not published: K8 ended on time before it begins, K9 on time and K10 late in it, K11 has not ended."""
+    told = [case(f"K{n}", "accepted", "2021-12-29 10:00", department="HS-JTJ") for n in range(8, 12)]
+    ends = {8: "2021-12-31 16:00", 9: "2022-01-04 10:00", 10: "2022-03-01 10:00"}
+    told += [case(f"K{n}", "decided", at, department="HS-JTJ") for n, at in ends.items()]
+    told.append(case("K12", "accepted", "2022-06-01 10:00", department="HS-ZJJ"))
+    hear(engine, told, {CASE: 11})
+    mine = figures(govbus)["HS-JTJ"]
+    assert (mine["on_time_rate"], mine["overdue_rate"], mine["late_service"]) == ((1, 1), (0, 1), (0, None))
+    assert govbus.invoke(build(), ["indicators", "late", "--department", "HS-JTJ"]).exit_code == 1
+    year = calendar_rows(2022, 2022, occurred_at=0, department="HS-XZSPJ")
+    base = {"region": "000000", "received_at": ms("2022-06-02 10:00"), "entered_at": None, "occurred_text": ""}
+    hear(engine, [(CALENDAR, {**row, **base}) for row in year], {CALENDAR: 2}, "2022-06-02 10:00")
+    mine = figures(govbus)["HS-JTJ"]
+    assert (mine["on_time_rate"], mine["late_service"]) == ((2, 3), (2, None))
 
 
 @pytest.mark.parametrize(
@@ -544,13 +564,14 @@ cases = st.tuples(
     st.one_of(st.none(), st.integers(-5, 3).map(lambda n: DUE + n * 20_000), st.just(DUE - 30 * HOUR)),
     st.sampled_from([None, 0, 59_999, 60_000, 3 * HOUR, 140 * HOUR, 200 * HOUR]),
     st.sampled_from([0, 1, 60_000, 30 * HOUR, 300 * HOUR]),
+    st.sampled_from([False, False, False, True]),
 )
 
 
 def test_the_query_labels_every_case_as_the_rule_does(engine: sa.Engine) -> None:
     @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
     @given(st.lists(cases, min_size=1, max_size=70))
-    def check(drawn: list[tuple[str, int | None, int | None, int]]) -> None:
+    def check(drawn: list[tuple[str, int | None, int | None, int, bool]]) -> None:
         rows = [_row(n, *one) for n, one in enumerate(drawn)]
         with engine.begin() as tx:
             tx.execute(sa.text("TRUNCATE case_state, case_event"))
@@ -565,11 +586,13 @@ def test_the_query_labels_every_case_as_the_rule_does(engine: sa.Engine) -> None
     check()
 
 
-def _row(n: int, department: str, stopped: int | None, entered: int | None, delay: int) -> dict[str, Any]:
+def _row(
+    n: int, department: str, stopped: int | None, entered: int | None, delay: int, provisional: bool
+) -> dict[str, Any]:
     keyed = None if entered is None or stopped is None else stopped + entered
     heard = None if stopped is None else (stopped if keyed is None else keyed) + delay
     return {"case_no": f"K{n}", "department": department, "stopped_at": stopped, "entered_at": keyed,
-            "received_at": heard, "id": uuid.uuid4()}  # fmt: skip
+            "received_at": heard, "id": uuid.uuid4(), "provisional": provisional}  # fmt: skip
 
 
 def _label(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -577,13 +600,13 @@ def _label(row: Mapping[str, Any], rows: list[dict[str, Any]]) -> str:
         return int((r["received_at"] if r["entered_at"] is None else r["entered_at"]) // lateness.thresholds().bulk_ms)
 
     def late(r: Mapping[str, Any]) -> bool:
-        return lateness.in_time_known_late(DUE, r["stopped_at"], r["received_at"])
+        return not r["provisional"] and lateness.in_time_known_late(DUE, r["stopped_at"], r["received_at"])
 
     together = sum(late(r) and r["department"] == row["department"] and keyed(r) == keyed(row) for r in rows) if late(
         row
     ) else 0
     return lateness.label(
-        DUE, row["stopped_at"], row["entered_at"], row["received_at"], together, as_of=DUE + 60_000
+        DUE, row["stopped_at"], row["entered_at"], row["received_at"], together, DUE + 60_000, row["provisional"]
     )
 
 
@@ -594,7 +617,7 @@ def _insert(tx: sa.Connection, rows: list[dict[str, Any]]) -> None:
         sa.text(
             "INSERT INTO case_state (case_no, partition, region, department, item_code, status, due_at, stopped_at, "
             "on_time, provisional, state) VALUES (:case_no, 0, '', :department, '', '', :due, :stopped_at, :on_time, "
-            "false, '{}')"
+            ":provisional, '{}')"
         ),
         values,
     )
