@@ -57,6 +57,7 @@ APPLIED: Mapping[Topic, sa.Table] = {
 PUSHED = (UPLOAD, ROLLUP)
 ABOUT: Mapping[str, str] = {UPLOAD.name: "source_event_id", DEADLETTER.name: "dead_id"}
 """The field of an outbound record that names what it is about."""
+STANDS = frozenset({"rating.excluded", "rating.restored"})
 MOST_NAMED = 10_000
 SILENT_S = 30.0
 _SOURCE = re.compile(rb"^/[0-9]+/([A-Za-z0-9-]+)$")
@@ -235,10 +236,12 @@ def _time(text: bytes) -> int:
 
 
 def _about(topic: str, value: bytes) -> uuid.UUID | None:
+    """What an upload or a dead letter is about; None of all others, and of a word that a rating counts or does not."""
     if topic not in ABOUT:
         return None
     try:
-        return uuid.UUID(codec.decode(value, BY_NAME[topic])[ABOUT[topic]])
+        record = codec.decode(value, BY_NAME[topic])
+        return None if record["event_type"] in STANDS else uuid.UUID(record[ABOUT[topic]])
     except (Rejected, ValueError):
         return None
 

@@ -82,7 +82,7 @@ CALENDAR = Topic(
 )
 ALERT = Topic("oversight.alert.v1", 1010, "oversight", "alert_id", ("alert_id", "alert_seq"), "out")
 ROLLUP = Topic("rating.rollup.v1", 11, "rating", "scope", ("scope", "revision"), "out", cleanup="compact")
-UPLOAD = Topic("rating.upload.v1", 12, "rating", "rating_id", ("rating_id", "source_event_id"), "out")
+UPLOAD = Topic("rating.upload.v1", 1012, "rating", "rating_id", ("rating_id", "source_event_id"), "out")
 ENTRY = Topic(
     "directory.entry.v1", 13, "directory", "resource_code", ("resource_code", "entry_version"), "out"
 )

@@ -16,7 +16,6 @@ from schemas.topics import ROLLUP, UPLOAD, Topic
 PROTOCOL = "govbus-province/1"
 SHANGHAI = timezone(timedelta(hours=8))
 PUSHED: tuple[Topic, ...] = (UPLOAD, ROLLUP)
-KINDS: Mapping[str, str] = {UPLOAD.name: "rating", ROLLUP.name: "rollup"}
 RATING: Mapping[str, str] = {
     "project_no": "projectNo",
     "service_number": "serviceNumber",
@@ -36,6 +35,10 @@ RATING: Mapping[str, str] = {
     "user_name": "userName",
 }
 """Our field → the province's (spelling as published, DOMAIN §5.5)."""
+STANDS: Mapping[str, str] = {
+    ours: RATING[ours] for ours in ("project_no", "service_number", "assess_number", "revision", "effective")
+}
+"""Of a word that a rating counts no more, or again: its revision is a number of its own."""
 ROLLED: Mapping[str, str] = {
     "scope": "scope",
     "scope_kind_code": "scopeKind",
@@ -49,8 +52,13 @@ ROLLED: Mapping[str, str] = {
 
 def body(topic: Topic, record: Mapping[str, Any]) -> dict[str, Any]:
     """``record`` of ``rating.upload.v1`` or ``rating.rollup.v1`` in the province's names, JSON types only."""
-    names = RATING if topic == UPLOAD else ROLLED
-    return {theirs: _plain(ours, record[ours]) for ours, theirs in names.items()}
+    return {theirs: _plain(ours, record[ours]) for ours, theirs in _names(topic, record).items()}
+
+
+def _names(topic: Topic, record: Mapping[str, Any]) -> Mapping[str, str]:
+    if topic == ROLLUP:
+        return ROLLED
+    return RATING if record["event_type"] == "rating.uploaded" else STANDS
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -64,7 +72,7 @@ def _plain(name: str, value: Any) -> Any:
 def record(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of ``push_queue`` as it is sent: identity, digest, body, and the seal over all of them."""
     sent = {
-        "kind": KINDS[row["topic"]],
+        "kind": _kind(row),
         "event_id": str(row["event_id"]),
         "digest": str(row["digest"]),
         "region": row["region"],
@@ -72,6 +80,12 @@ def record(row: Mapping[str, Any]) -> dict[str, Any]:
         "body": row["body"],
     }
     return {**sent, "seal": receipts.seal(sent)}
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    if row["topic"] == ROLLUP.name:
+        return "rollup"
+    return "standing" if row["body"].keys() == set(STANDS.values()) else "rating"
 
 
 def batch(batch_id: uuid.UUID, region: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The province's own database: what districts pushed, once each, and the receipts given for it.
 
 Decides what is accepted. Knows nothing of a district's tables. ``record`` keeps everything ever accepted
-(history); ``rating`` and ``rollup`` hold the newest revision. Times are epoch milliseconds UTC, days are
+(history); ``rating``, ``standing`` and ``rollup`` hold the newest revision. Times are epoch milliseconds UTC, days are
 Asia/Shanghai.
 """
 
@@ -65,6 +65,17 @@ rating = sa.Table(
     sa.Column("effective", sa.Boolean, nullable=False),
     sa.Column("rated_on", sa.Date, nullable=False),
     sa.Index("ix_province_rating_day", "rated_on"),
+)
+standing = sa.Table(  # whether the district still counts a rating (DOMAIN §5.8); it may come before the rating
+    "province_standing",
+    metadata,
+    sa.Column("region", sa.Text, primary_key=True),
+    sa.Column("project_no", sa.Text, primary_key=True),
+    sa.Column("service_number", sa.Integer, primary_key=True),
+    sa.Column("assess_number", sa.Integer, primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+    sa.Column("event_id", sa.Uuid, nullable=False),
+    sa.Column("effective", sa.Boolean, nullable=False),
 )
 COUNTS = ("n1", "n2", "n3", "n4", "n5", "total", "good", "bad", "defaults")
 rollup = sa.Table(
@@ -231,6 +242,19 @@ def _rating_row(one: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _standing_row(one: Mapping[str, Any]) -> dict[str, Any]:
+    body = one["body"]
+    return {
+        "region": one["region"],
+        "project_no": _text(body["projectNo"]),
+        "service_number": _whole(body["serviceNumber"]),
+        "assess_number": _whole(body["assessNumber"]),
+        "revision": _whole(body["revision"]),
+        "event_id": uuid.UUID(one["event_id"]),
+        "effective": _flag(body["effectivEvalua"]),
+    }
+
+
 def _rollup_row(one: Mapping[str, Any]) -> dict[str, Any]:
     body = one["body"]
     counts = {name: _whole(body[name]) for name in COUNTS}
@@ -250,6 +274,7 @@ def _rollup_row(one: Mapping[str, Any]) -> dict[str, Any]:
 
 _ROWS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "rating": _rating_row,
+    "standing": _standing_row,
     "rollup": _rollup_row,
 }
 
@@ -280,7 +305,7 @@ def _keep(tx: sa.Connection, batch_id: uuid.UUID, good: Sequence[Mapping[str, An
     tx.execute(
         sa.insert(record), [{**{c: _column(c, r) for c in columns}, "batch_id": batch_id} for r in good]
     )
-    for kind, table in (("rating", rating), ("rollup", rollup)):
+    for kind, table in (("rating", rating), ("standing", standing), ("rollup", rollup)):
         newest: dict[tuple[Any, ...], dict[str, Any]] = {}
         rows = [_ROWS[kind](r) for r in good if r["kind"] == kind]
         for row in sorted(rows, key=lambda r: tuple(r[c] for c in AGE[table.name])):
@@ -295,6 +320,7 @@ def _column(name: str, one: Mapping[str, Any]) -> Any:
 
 AGE: Mapping[str, tuple[str, ...]] = {
     rating.name: ("active", "revision", "assess_time", "event_id"),
+    standing.name: ("revision", "event_id"),
     rollup.name: ("revision", "event_id"),
 }
 """What makes one row of a key newer than another, wherever and whenever it arrives (DOMAIN §5.6)."""

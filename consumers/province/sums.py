@@ -1,8 +1,8 @@
 """The province's own sums over the ratings it received, and where a district's pushed sum differs from them.
 
-Decides which rating counts, from DOMAIN §5.6 alone and independently of the districts: withdrawn (D) and
-ineffective ratings do not; of the ratings of one visit an active one replaces a default, and the re-rating
-replaces the first.
+Decides which rating counts, from DOMAIN §5.6 and §5.8 alone and independently of the districts: withdrawn (D) and
+ineffective ratings do not, nor those that their district took out (void case, appeal); of the ratings of one visit an
+active one replaces a default, and the re-rating replaces the first.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from consumers.province.store import COUNTS, rating, rollup
+from consumers.province.store import COUNTS, rating, rollup, standing
 
 Scope = Literal["province", "district", "department"]
 Row = dict[str, Any]
@@ -39,9 +39,11 @@ def _counting(day: date) -> sa.Select[Any]:
     """The one rating of each visit that counts, if it was given on ``day``."""
     visit = (rating.c.region, rating.c.project_no, rating.c.service_number)
     touched = sa.select(*visit).where(rating.c.rated_on == day)
+    same = (standing.c[key.name] == rating.c[key.name] for key in standing.primary_key)
+    out = sa.exists().where(~standing.c.effective, *same)
     effective = (
         sa.select(rating)
-        .where(rating.c.operation != "D", rating.c.effective, sa.tuple_(*visit).in_(touched))
+        .where(rating.c.operation != "D", rating.c.effective, ~out, sa.tuple_(*visit).in_(touched))
         .distinct(*visit)
         .order_by(*visit, rating.c.active.desc(), rating.c.assess_number.desc())
         .subquery()

@@ -270,8 +270,8 @@ def _decided(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen
     entries, view = dict(_rows(engine, ENTRIES_SQL)), dict(_rows(engine, VIEW_SQL))
     verdict.say("lost", "entry's last word not said", (e for e in entries if view.get(e) != entries[e]))
     rated = dict(_rows(engine, RATED_SQL)).keys()
-    uploaded = {str(codec.decode(seen[0].value, UPLOAD)["source_event_id"])
-                for (topic, _), seen in carried.items() if topic == UPLOAD.name}  # fmt: skip
+    words = (codec.decode(seen[0].value, UPLOAD) for (topic, _), seen in carried.items() if topic == UPLOAD.name)
+    uploaded = {str(w["source_event_id"]) for w in words if w["event_type"] == "rating.uploaded"}
     verdict.say("lost", "rating never uploaded", rated - uploaded)
     verdict.say("phantom", "uploaded, never applied", uploaded - rated)
     told = _totals(carried)

@@ -50,7 +50,7 @@ def _cursor_before_effects() -> None:
         with engine.begin() as tx:
             first = applier._first(lot)
             start = {p: min((since or {}).get(p, o), o) for p, o in first.items()}
-            at = applier._lock(tx, projection.name, projection.topic, start)
+            at = applier.lock(tx, projection.name, projection.topic, start)
             applier._refuse_gaps(projection.topic, start, at)
             fresh = applier._above(lot, at)
             at = applier._advance(tx, projection, fresh, at, {}) if len(fresh) else at
@@ -189,9 +189,9 @@ def _ratings_not_deduplicated() -> None:
     def forgetful(tx: Any, cases: str) -> Any:
         return stored(tx, cases).clear()
 
-    def under_new_ids(new: Any, old: Any, upload: bool) -> Any:
+    def under_new_ids(new: Any, old: Any, upload: bool, out: Any) -> Any:
         ids = pl.Series("event_id", [str(uuid.uuid4()) for _ in range(len(new))])
-        return effects(new.with_columns(ids), old, upload)
+        return effects(new.with_columns(ids), old, upload, out)
 
     tally._stored, tally._effects, tally.FEW = forgetful, under_new_ids, 0  # all of them by column
 

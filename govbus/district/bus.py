@@ -21,7 +21,7 @@ DUE_SQL = """SELECT (SELECT count(*) FROM case_state WHERE next_check_at <= :end
                     (SELECT count(*) FROM group_state WHERE next_check_at <= :end) +
                     (SELECT count(*) FROM desk_check WHERE next_check_at <= :end) +
                     (SELECT count(*) FROM case_group WHERE stale) +
-                    (SELECT count(*) FROM rating_claim_news)"""
+                    (SELECT count(*) FROM rating_claim_news) + (SELECT count(*) FROM rating_out_news)"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,10 +349,12 @@ def expect(made: Made) -> Expected:
     """The right outcome as plain dicts (JSON-able); takes a few seconds for 2,000 cases."""
     district = made.district
     rows = [*district.rows, *district.live]
+    cases = {s.case_no: _case(s, district.span.end) for s in district.stories if s.told}
+    void = {case_no for case_no, case in cases.items() if case["status"] == "VOID"}
     return {
-        "cases": {s.case_no: _case(s, district.span.end) for s in district.stories if s.told},
+        "cases": cases,
         "ratings": {"/".join(map(str, key)): score for key, score in _effective(made.opinions).items()},
-        "cells": _cells(made.opinions),
+        "cells": _cells([o for o in made.opinions if o.story.case_no not in void]),
         "bad": sum(_raised(o) for o in _visits(made.opinions).values()),
         "licences": {k.family: [k.standing, k.valid_to] for k in made.licences if k.rows},
         "directory": {r.code: [r.last_update, r.disputed, r.withdrawn] for r in made.resources},

@@ -264,17 +264,47 @@ def cell(rating: Rating) -> Cell:
     return Cell(r.region, r.department, day(r.occurred_at), r.item_code, r.channel, r.score)
 
 
-def effective(visit: Iterable[Rating]) -> Rating | None:
+Assessment = tuple[str, int, int]
+"""Department, visit and assessment of a case: what one publisher tells of one assessment, corrections included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether an assessment is ``out`` of what is counted: its case is void, or an appeal found it mistaken or
+    malicious (§5.8). ``changes``: how often that changed; ``known_at``: when it became known, epoch ms.
+    """
+
+    out: bool = False
+    changes: int = 0
+    known_at: int = 0
+
+    def turned(self, out: bool, known_at: int) -> Standing:
+        """After one look: itself if nothing changed."""
+        return self if out == self.out else Standing(out, self.changes + 1, known_at)
+
+
+Standings = Mapping[Assessment, Standing]
+COUNTS: Standings = {}
+"""Of a case of which nothing was ever out."""
+
+
+def assessment(rating: Rating) -> Assessment:
+    """Which assessment of its case a rating is about."""
+    return rating.department, rating.service_no, rating.assess_no
+
+
+def effective(visit: Iterable[Rating], standings: Standings = COUNTS) -> Rating | None:
     """The rating of one visit (region, case_no, service_no) that counts, or None.
 
-    Of each assessment the highest revision speaks, an active one before a default one (§5.6.3); a
-    withdrawal says that
-    there is none. An active rating counts before a default one, a re-rating before the first (§5.6.2).
+    Of each assessment the highest revision speaks, an active one before a default one (§5.6.3); a withdrawal says that
+    there is none, and one that is out is as good as none (§5.8). An active rating counts before a default one, a
+    re-rating before the first (§5.6.2).
     """
     last: dict[int, Rating] = {}
     for rating in sorted(visit, key=_weight):
         last[rating.assess_no] = rating
-    standing = [r for r in last.values() if r.operation != WITHDRAWAL]
+    gone = {a for a, standing in standings.items() if standing.out}
+    standing = [r for r in last.values() if r.operation != WITHDRAWAL and assessment(r) not in gone]
     return max(standing, key=lambda r: (not r.is_default, r.assess_no), default=None)
 
 
@@ -283,17 +313,24 @@ def _weight(rating: Rating) -> tuple[bool, int, int, str]:
     return (not rating.is_default, rating.revision, rating.occurred_at, str(rating.event_id))
 
 
-def cells(visit: Sequence[Rating]) -> dict[Cell, Count]:
-    """What one visit adds to the cells. Every event of the visit counts as an event in each of its cells.
+def cells(visit: Sequence[Rating], standings: Standings = COUNTS) -> dict[Cell, Count]:
+    """What one visit adds to the cells. Every event of the visit, and every change of what is out of it, counts as an
+    event in each of its cells.
 
     So a cell's number of events grows whenever its ``n`` may have changed: it can serve as the revision.
     """
-    counting = effective(visit)
+    counting = effective(visit, standings)
     known = max((r.received_at for r in visit), default=0)
-    added = {cell(r): Count(0, 0, len(visit), known) for r in visit}
+    events = len(visit) + sum(standings[a].changes for a in {assessment(r) for r in visit} & standings.keys())
+    added = {cell(r): Count(0, 0, events, known) for r in visit}
     if counting:
-        added[cell(counting)] = Count(1, int(counting.is_default), len(visit), known)
+        added[cell(counting)] = Count(1, int(counting.is_default), events, known)
     return added
+
+
+def loudest(ratings: Iterable[Rating]) -> Rating:
+    """Of the ratings of one assessment the one that speaks."""
+    return max(ratings, key=_weight)
 
 
 # --- bad ratings ----------------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def tick_all(engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int]
     """``tick`` for several partitions in one transaction; the partitions in which more is left to do."""
     try:
         with engine.begin() as tx:
-            _lock(tx, projection.name, projection.topic, horizons)
+            lock(tx, projection.name, projection.topic, horizons)
             more = {p for p, horizon in sorted(horizons.items()) if projection.tick(tx, p, horizon)}
             steps.take_watermarks(tx)
             failpoints.reach("tick.after_state")
@@ -170,7 +170,7 @@ def _apply(
     first = _first(lot)
     start = {p: since.get(p, end) for p, end in until.items()}
     start |= {p: min(since.get(p, offset), offset) for p, offset in first.items()}
-    at = _lock(tx, projection.name, projection.topic, start)
+    at = lock(tx, projection.name, projection.topic, start)
     failpoints.reach("apply.after_lock")
     _refuse_gaps(projection.topic, start, at)
     _tell_holes(projection, first, start, at)
@@ -197,7 +197,7 @@ def _first(lot: Lot) -> dict[int, int]:
     return dict(zip(partitions.tolist(), lot.offsets[places].tolist(), strict=True))
 
 
-def _lock(tx: sa.Connection, processor: str, topic: Topic, partitions: Iterable[int]) -> dict[int, int]:
+def lock(tx: sa.Connection, processor: str, topic: Topic, partitions: Iterable[int]) -> dict[int, int]:
     """Make sure the cursor rows exist, lock them in one order for everybody, and read ``next_offset``."""
     wanted = sorted(partitions)
     names = {"processor": processor, "topic": topic.name, "partitions": wanted}

@@ -18,7 +18,7 @@ from streams.rules import life, words
 from streams.rules.calendar import CalendarHistory
 from streams.rules.life import Act, Desk, Life, Word
 from streams.rules.state import Spoken, alert_of
-from streams.store import bulk, references, sets
+from streams.store import bulk, references, sets, standing
 from streams.store.failure import place
 from streams.store.projection import Said
 from streams.store.steps import say
@@ -126,7 +126,7 @@ def _look_at_cases(
     written: _Written,
 ) -> None:
     names = list(cases)
-    rows, acts, reds = _alerts(tx, names), _acts(tx, names), _reds(tx, names)
+    rows, acts, reds, excluded = _alerts(tx, names), _acts(tx, names), _reds(tx, names), _excluded(tx, names)
     lived: dict[str, list[dict[str, Any]]] = {}
     for case_no, before in cases.items():
         own, done = rows.get(case_no, {}), acts.get(case_no, [])
@@ -144,6 +144,7 @@ def _look_at_cases(
     sets.replace(tx, alert_life, "case_no", list(lived), [row for lives in lived.values() for row in lives])
     months = {life.month_of(d, issued) for d, issued, _, _ in reds ^ _reds(tx, names)}
     mark(tx, DEPARTMENT, dict.fromkeys(months, partition))
+    standing.look(tx, {case_no for case_no, _ in excluded ^ _excluded(tx, names)})
 
 
 def _look_at_department(
@@ -193,6 +194,11 @@ def _acts(tx: sa.Connection, cases: list[str]) -> dict[str, list[Act]]:
 def _reds(tx: sa.Connection, cases: list[str]) -> set[tuple[str, int, str, int | None]]:
     """(department, issued when, alert id, out of the statistics when) of the cases' red cards, as they are stored."""
     return {(d, issued, a, out) for d, issued, a, out in tx.execute(_REDS, {"cases": cases})}
+
+
+def _excluded(tx: sa.Connection, cases: list[str]) -> set[tuple[str, str]]:
+    """(case, alert id) of the cases' bad ratings that an appeal excluded, as they are stored."""
+    return {(case_no, alert_id) for case_no, alert_id in tx.execute(_EXCLUDED, {"cases": cases})}
 
 
 def _word(row: Mapping[str, Any]) -> Word:
@@ -279,6 +285,10 @@ _BEGIN = (
 _RED = "kind = 'CARD' AND colour IN ('RED', 'RED_STATUTORY')"
 _REDS = sa.text(
     f"SELECT department, issued_at, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}"
+)
+_EXCLUDED = sa.text(
+    "SELECT case_no, alert_id FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
+    "AND out_reason = 'appeal_upheld'"
 )
 _RED_ISSUED = sa.text(f"SELECT DISTINCT issued_at FROM alert_life WHERE department = :department AND {_RED}")
 _REDS_OF = sa.text(

@@ -318,6 +318,23 @@ rating_claim_news = sa.Table(  # cases whose judge has not been told of them yet
     "rating_claim_news", metadata, sa.Column("case_no", TEXT, nullable=False)
 )
 
+rating_out = sa.Table(  # ratings that do not count, or did not once; see streams.store.standing. Not state: changes
+    # that nobody saw are not in its number. department "": the case itself (0, 0); else one assessment of it
+    "rating_out",
+    metadata,
+    sa.Column("case_no", TEXT, primary_key=True),
+    sa.Column("department", TEXT, primary_key=True),
+    sa.Column("service_no", sa.Integer, primary_key=True),
+    sa.Column("assess_no", sa.Integer, primary_key=True),
+    sa.Column("out", sa.Boolean, nullable=False),  # of the case: void
+    sa.Column("changes", sa.Integer, nullable=False),  # how often it was changed: the number of the word said of it
+    sa.Column("known_at", BIG, nullable=False),  # of what changed it last
+)
+
+rating_out_news = sa.Table(  # cases of which the tally must look whether their ratings count; not state
+    "rating_out_news", metadata, sa.Column("case_no", TEXT, nullable=False)
+)
+
 # --- licences, directory, handling, counted topics ------------------------------------------------------------------
 
 licence_event = sa.Table("licence_event", metadata, *_event_columns(), sa.Column("family", TEXT, nullable=False),

@@ -7,7 +7,7 @@ folded by column; few ratings, and visits with more than one event or a withdraw
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -22,8 +22,8 @@ from schemas.topics import ALERT, RATING, ROLLUP, UPLOAD
 from streams.rules import mask
 from streams.rules import tally as rule
 from streams.rules.claims import tags as claim_tags
-from streams.rules.tally import Rating
-from streams.store import claims, frames, steps, tally_few
+from streams.rules.tally import Rating, Standings
+from streams.store import claims, frames, settling, standing, steps, tally_few
 from streams.store.bulk import driver
 from streams.store.projection import Carried, Refused
 from streams.store.tables import rating_event
@@ -77,7 +77,7 @@ class TallyProjection:
     ratings.
     """
 
-    name = "tally"
+    name = settling.TALLY
     topic = RATING
     aside_s = 1.0  # rollups may wait; alerts must not wait for rollups
 
@@ -100,7 +100,7 @@ class TallyProjection:
             first=first,
             watermarks=_watermarks(judged.accepted),
             cases=_array(first["case_no"].unique().sort()),
-            effects=_effects(first, first.clear(), self._upload),
+            effects=_effects(first, first.clear(), self._upload, {}),
         )
 
     def apply(self, tx: sa.Connection, carried: Sequence[Carried]) -> None:
@@ -118,12 +118,14 @@ class TallyProjection:
             return
         steps.bury(tx, prepared.refused)
         steps.note_watermarks(tx, prepared.watermarks)
+        out = standing.of_cases(tx, prepared.cases)
         old = _stored(tx, prepared.cases)
         new, effects = prepared.first, prepared.effects
         if not old.is_empty():
             new = prepared.first.join(old, on="event_id", how="anti", maintain_order="left")
-        if not old.is_empty():
-            effects = _effects(new, old, self._upload)
+        if out or not old.is_empty():
+            effects = _effects(new, old, self._upload, out)
+            standing.look(tx, out.keys() & set(new["case_no"]))
         if prepared.ratings.height > new.height:
             known = pl.concat([old.select("event_id", "digest"), new.select("event_id", "digest")])
             _bury_conflicts(tx, prepared.ratings, known, prepared.carried)
@@ -131,12 +133,14 @@ class TallyProjection:
             _write(tx, effects)
 
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:  # noqa: ARG002
-        """Merge cells that changed, or say the rollups of some of the days they marked; True if more is left. Needs no
-        clock: rollups follow events.
+        """Settle what does not count, merge cells that changed, or say the rollups of some of the days they marked;
+        True if more is left. Needs no clock: rollups follow events.
 
         What changes meanwhile waits for the next time (``aside_s``): said at once, every rollup of a busy day would be
         said many times a second. Days belong to no partition; it is asked beside the applying.
         """
+        if settling.settle(tx, self._upload):
+            return True
         limit = DAYS_PER_QUIET_TICK if self._quiet else DAYS_PER_TICK
         self._quiet = True
         days = [] if self._more_to_merge else _take_days(tx, limit)
@@ -171,11 +175,13 @@ def _array(texts: pl.Series) -> str:
     return f'{{"{quoted[0]}"}}' if len(texts) else "{}"
 
 
-def _effects(new: pl.DataFrame, old: pl.DataFrame, upload: bool) -> Effects | None:
-    """What the new events change, given the stored events of their cases; None if there are none."""
+def _effects(new: pl.DataFrame, old: pl.DataFrame, upload: bool, out: Mapping[str, Standings]) -> Effects | None:
+    """What the new events change, given the stored events of their cases and what of these does not count; None if
+    there are none.
+    """
     if new.is_empty():
         return None
-    changes, amended = _folded(new, old)
+    changes, amended = _folded(new, old, out)
     said = [(ALERT, _alerts(new, amended)), *([(UPLOAD, uploads(new))] if upload else [])]
     return Effects(
         events=frames.rows("rating_event", new.select(STORED).sort("case_no", "event_id")),
@@ -246,19 +252,21 @@ def _bury_conflicts(tx: sa.Connection, ratings: pl.DataFrame, known: pl.DataFram
 # --- fold -----------------------------------------------------------------------------------------
 
 
-def _folded(new: pl.DataFrame, old: pl.DataFrame) -> tuple[pl.DataFrame, Visits]:
+def _folded(new: pl.DataFrame, old: pl.DataFrame, out: Mapping[str, Standings]) -> tuple[pl.DataFrame, Visits]:
     """What must be added to the cells, one row a cell, and the visits that were folded one by one."""
     alone = new.select((pl.len().over(VISIT) == 1) & (pl.col("operation") != rule.WITHDRAWAL)).to_series()
     if not old.is_empty():
         known = old.select(VISIT).unique().with_columns(known=pl.lit(True))
         alone &= new.join(known, on=VISIT, how="left", maintain_order="left")["known"].is_null()
+    if out:
+        alone &= ~new["case_no"].is_in(list(out))
     counts = new.filter(alone).select(
         *CELL, n=1, defaults=pl.col("is_default").cast(pl.Int64), events=1, received_at="received_at"
     )
     if alone.all():
         return _summed([counts]), {}
     amended = tally_few.visits(_ratings(old), _ratings(new.filter(~alone)))
-    changes = pl.DataFrame(list(tally_few.changes(amended)), schema=_CHANGE, orient="row")
+    changes = pl.DataFrame(list(tally_few.changes(amended, out)), schema=_CHANGE)
     return _summed([counts, changes]), amended
 
 

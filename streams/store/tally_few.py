@@ -21,8 +21,8 @@ from schemas.errors import Fault
 from schemas.topics import ALERT, UPLOAD
 from streams.rules import mask
 from streams.rules import tally as rule
-from streams.rules.tally import Cell, Count, Rating
-from streams.store import bulk, claims, steps
+from streams.rules.tally import COUNTS, Cell, Count, Rating, Standings
+from streams.store import bulk, claims, standing, steps
 from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import rating_cell_change, rating_event
 
@@ -59,24 +59,25 @@ def apply(tx: sa.Connection, few: Few, upload: bool) -> None:
     """Keep what is new and write what follows from it; ``upload``: with single ratings for the province."""
     steps.bury(tx, few.refused)
     steps.note_watermarks(tx, ((e.carried.partition, r.received_at) for e, r in few.accepted))
-    known = _stored(tx, {r.case_no for _, r in few.accepted})
+    cases = sorted({r.case_no for _, r in few.accepted})
+    known, out = stored(tx, cases), standing.of_cases(tx, cases)
     new = _new(tx, few.accepted, {rating.event_id: digest for rating, digest in known})
     if not new:
         return
     touched = visits((rating for rating, _ in known), (rating for _, rating in new))
     bulk.insert_new(tx, rating_event, [_event_row(e, r) for e, r in new], ())
     claims.keep(tx, ((str(e.event_id), e.record) for e, _ in new))
-    rows = [dict(zip(_CHANGE, change, strict=True)) for change in changes(touched)]
-    bulk.insert_new(tx, rating_cell_change, rows, ())
+    bulk.insert_new(tx, rating_cell_change, list(changes(touched, out)), ())
+    standing.look(tx, out.keys() & {r.case_no for _, r in new})
     uploads = [Said(UPLOAD, _upload(e, r)) for e, r in new] if upload else []
     named = {rating.event_id for event, rating in new if rule.named(event.record)}
     steps.say(tx, [*(Said(ALERT, a) for a in alerts(touched, named)), *uploads])
 
 
-def _stored(tx: sa.Connection, cases: set[str]) -> list[tuple[Rating, UUID]]:
+def stored(tx: sa.Connection, cases: list[str]) -> list[tuple[Rating, UUID]]:
     """Stored events of these cases with their digests; see ``streams.store.tally``, why no other worker holds them."""
     with bulk.driver(tx).cursor() as cursor:
-        rows = cursor.execute(STORED_SQL, [sorted(cases)]).fetchall()
+        rows = cursor.execute(STORED_SQL, [cases]).fetchall()
     return [(Rating(*row), digest) for *row, digest in rows]
 
 
@@ -118,22 +119,31 @@ def visit_of(rating: Rating) -> Visit:
     return rating.region, rating.case_no, rating.service_no
 
 
-_CHANGE = (
-    "region", "department", "rated_on", "item_code", "channel", "score", "n", "defaults", "events", "received_at"
-)  # fmt: skip
+def changes(touched: Visits, out: Mapping[str, Standings]) -> Iterator[dict[str, Any]]:
+    """What must be added to each cell of these visits; a cell may come more than once. ``out``: by case, what does not
+    count.
+    """
+    for (_, case_no, _), (old, new) in touched.items():
+        standings = out.get(case_no, COUNTS)
+        before = rule.cells(old, standings)
+        for cell, after in rule.cells([*old, *new], standings).items():
+            yield change(cell, after - before.get(cell, Count()))
 
 
-def changes(touched: Visits) -> Iterator[tuple[Any, ...]]:
-    """What must be added to each cell of these visits; a cell may come more than once."""
-    for old, new in touched.values():
-        before = rule.cells(old)
-        for cell, after in rule.cells([*old, *new]).items():
-            added = after - before.get(cell, Count())
-            yield *_key(cell), added.n, added.defaults, added.events, added.received_at
-
-
-def _key(cell: Cell) -> tuple[object, ...]:
-    return cell.region, cell.department, cell.rated_on, cell.item_code, cell.channel, cell.score
+def change(cell: Cell, added: Count) -> dict[str, Any]:
+    """A row of ``rating_cell_change``."""
+    return {
+        "region": cell.region,
+        "department": cell.department,
+        "rated_on": cell.rated_on,
+        "item_code": cell.item_code,
+        "channel": cell.channel,
+        "score": cell.score,
+        "n": added.n,
+        "defaults": added.defaults,
+        "events": added.events,
+        "received_at": added.received_at,
+    }
 
 
 # --- alerts ---------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import pytest
 from connectors.registry import register_contracts
 from schemas.contracts import contract
 from schemas.errors import Misconfigured, Retryable
-from schemas.topics import ALERT, CASE, HANDLING, ITEM, RATING, TOPICS
+from schemas.topics import ALERT, CASE, HANDLING, ITEM, RATING, TOPICS, UPLOAD
 
 
 class Registry(ThreadingHTTPServer):
@@ -91,7 +91,7 @@ def registry() -> Iterator[Registry]:
         server.shutdown()
 
 
-EARLIER = {ITEM: (1, 1001), CASE: (2,), HANDLING: (6,), ALERT: (10,)}
+EARLIER = {ITEM: (1, 1001), CASE: (2,), HANDLING: (6,), ALERT: (10,), UPLOAD: (12,)}
 """Schema ids of versions before the present one."""
 
 

@@ -125,7 +125,7 @@ def _columns(event: Event) -> dict[str, Any]:
     r = event.record
     return {
         "case_no": r["case_no"], "service_no": 1, "assess_no": r["assess_no"], "revision": r["revision"],
-        "operation": r["operation"], "item_code": r["item_code"], "channel": "PAD",
+        "operation": r["operation"], "item_code": r["item_code"], "channel": "TABLET",
         "score": int(r["satisfaction_code"]), "is_default": False,
     }  # fmt: skip
 

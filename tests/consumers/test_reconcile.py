@@ -21,7 +21,8 @@ from consumers.reconcile import Report, multiset_hash, reconcile
 from govbus.cli import build
 from schemas import receipts
 from schemas.topics import DEADLETTER, RATING, ROLLUP, UPLOAD
-from streams.store import steps
+from streams.rules.tally import Standing
+from streams.store import settling, standing, steps
 
 pytestmark = pytest.mark.stack
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -29,13 +30,17 @@ SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 
 @pytest.fixture
 def settled(line: Any, make_rating: Callable[..., dict[str, Any]], postgres: Any) -> Any:
-    """Twelve ratings from publication to receipt; one torn record dead-lettered."""
+    """Twelve ratings from publication to receipt, one of them of a void case; one torn record dead-lettered."""
     from streams.store.engine import connect
 
     line.publish(RATING, [make_rating(f"case-{i}", str(1 + i % 5)) for i in range(12)])
     line.relay()
     line.send_raw(RATING, b"case-0", b"torn")
     line.apply()
+    with line.engine.begin() as tx:
+        standing.judged(tx, {"case-1": Standing(True)})
+        assert settling.settle(tx, upload=True)
+    line.relay()
     name = f"province_{uuid.uuid4().hex[:8]}"
     store = Store(connect(postgres.create(name)), SIGNER)
     store.create()
@@ -75,7 +80,7 @@ def test_a_settled_bus_is_equal_at_four_places(settled: Any) -> None:
     assert report.topics[RATING.name] == {
         "published": 12, "carried": 13, "applied": 12, "dead": 1, "acknowledged": 12,
     }  # fmt: skip
-    assert report.topics[UPLOAD.name] == {"published": 12, "carried": 12, "acknowledged": 12}
+    assert report.topics[UPLOAD.name] == {"published": 13, "carried": 13, "acknowledged": 13}
     assert json.loads(json.dumps(report.plain()))["places"]["dead"] == 1
 
 
@@ -167,7 +172,7 @@ def test_a_forged_receipt_is_told_and_acknowledges_nothing(settled: Any) -> None
         tx.execute(sa.text("UPDATE receipt SET signature = :s"), {"s": forged})
     report = look(settled)
     assert report.forged == [str(row.batch_id)]
-    assert len(named(report, "missing_at", "acknowledged")) == 12
+    assert len(named(report, "missing_at", "acknowledged")) == 13
 
 
 def test_a_receipt_kept_with_a_reason_that_is_no_text_is_read_all_the_same(settled: Any) -> None:
@@ -184,7 +189,7 @@ def test_a_receipt_kept_with_a_reason_that_is_no_text_is_read_all_the_same(settl
 def test_a_lost_receipt_leaves_its_records_unacknowledged(settled: Any) -> None:
     settled.run("DELETE FROM receipt")
     report = look(settled)
-    assert len(named(report, "missing_at", "acknowledged")) == 12
+    assert len(named(report, "missing_at", "acknowledged")) == 13
     assert report.topics[RATING.name]["acknowledged"] == 0
 
 

@@ -55,7 +55,7 @@ def _cursor_then_state(
     with engine.begin() as tx:
         first = applier._first(lot)
         start = {p: min((since or {}).get(p, offset), offset) for p, offset in first.items()}
-        at = applier._lock(tx, projection.name, projection.topic, start)
+        at = applier.lock(tx, projection.name, projection.topic, start)
         applier._refuse_gaps(projection.topic, start, at)
         fresh = applier._above(lot, at)
         if len(fresh):

@@ -25,7 +25,7 @@ from schemas.topics import ALERT, BY_NAME, CASE, DEADLETTER, ENTRY, INBOUND, ROL
 from streams.agents import projections
 from streams.store import tables
 from streams.store.applier import apply_batch, tick
-from streams.store.projection import Carried, Ticking
+from streams.store.projection import Carried, Projection, Ticking
 from streams.store.tables import STATE_TABLES
 
 LAST_WORD = (ROLLUP, ENTRY)
@@ -110,11 +110,18 @@ def calm(engine: sa.Engine, history: History) -> Found:
         places = log.places([projection.topic])
         records = [r for place in places for r in log.records(place)]
         apply_batch(engine, projection, [_carried(projection.topic, r) for r in records])
-        if hasattr(projection, "tick"):
-            for _, partition in places:
-                while tick(engine, cast(Ticking, projection), partition, END):
-                    pass
+        _settle(engine, projection, log)
+    for projection in projections():  # what one said of another's
+        _settle(engine, projection, log)
     return look(engine)
+
+
+def _settle(engine: sa.Engine, projection: Projection, log: Log) -> None:
+    """Let it speak until it has nothing more to say."""
+    if hasattr(projection, "tick"):
+        for _, partition in log.places([projection.topic]):
+            while tick(engine, cast(Ticking, projection), partition, END):
+                pass
 
 
 def _headers(row: Any) -> list[tuple[str, bytes]]:

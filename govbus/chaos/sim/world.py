@@ -51,7 +51,7 @@ _UNSETTLED = sa.text(
     "OR EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rollup_dirty) "
     "OR EXISTS (SELECT FROM case_state WHERE next_check_at <= :end) "
     "OR EXISTS (SELECT FROM group_state WHERE next_check_at <= :end) OR EXISTS (SELECT FROM case_group WHERE stale) "
-    "OR EXISTS (SELECT FROM rating_claim_news), "
+    "OR EXISTS (SELECT FROM rating_claim_news) OR EXISTS (SELECT FROM rating_out_news), "
     "(SELECT coalesce(sum(next_offset), 0) FROM cursor)"
 )
 

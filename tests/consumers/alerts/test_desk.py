@@ -19,7 +19,7 @@ from consumers.loop import reader
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
 from streams.store import desk, outbox
-from streams.store.applier import apply_batch
+from streams.store.applier import apply_batch, tick_aside
 from streams.store.follow import FollowProjection
 from streams.store.projection import Carried, Projection
 from streams.store.schedule import ScheduleProjection
@@ -77,7 +77,8 @@ class Bus:
         self.reader = desk.DeskReader()
         with engine.begin() as tx:
             tx.execute(sa.text(
-                "TRUNCATE alert_inbox, desk_check, alert_life, handling, handling_event, outbox, cursor, rating_event"
+                "TRUNCATE alert_inbox, desk_check, alert_life, handling, handling_event, outbox, cursor, rating_event, "
+                "rating_cell_merged, rating_cell_change, rating_out, rating_out_news"
             ))  # fmt: skip
 
     def hear(self, *told: Told) -> None:
@@ -309,6 +310,30 @@ def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office
     office.hear(act("contacted", "2020-09-21 15:00", raised["alert_id"]))
     office.tick("2020-09-22 12:00")
     assert office.stage(raised["alert_id"]) == "CONTACTED"
+
+
+def test_an_appeal_that_excludes_a_rating_takes_it_out_of_what_is_counted(office: Bus) -> None:
+    """The whole way: rating, alert, appeal, decision, news for the tally, cells, and what is known later."""
+
+    def counted() -> int:
+        while tick_aside(office.engine, office.follow[RATING]):  # type: ignore[arg-type]
+            pass
+        with office.engine.connect() as tx:
+            return int(tx.execute(sa.text("SELECT sum(n) FROM rating_cell")).scalar_one())
+
+    office.hear(rated("2020-09-21 11:00", "1"))
+    ((raised, value, headers),) = office.said()
+    office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
+    office.hear(act("contacted", "2020-09-21 15:00", raised["alert_id"]))
+    office.hear(act("appealed", "2020-09-22 09:00", raised["alert_id"]))
+    office.tick("2020-09-22 12:00")
+    assert counted() == 1
+    office.hear(act("revoked", "2020-09-23 09:00", raised["alert_id"], department="HS-XZSPJ"))
+    office.tick("2020-09-23 12:00")
+    assert (office.stage(raised["alert_id"]), counted()) == ("EXCLUDED", 0)
+    office.hear(act("upheld", "2020-09-23 08:00", raised["alert_id"], "2020-09-24 09:00", department="HS-XZSPJ"))
+    office.tick("2020-09-24 12:00")  # it was decided the day before
+    assert (office.stage(raised["alert_id"]), counted()) == ("RECTIFYING", 1)
 
 
 def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_starts_with_that(office: Bus) -> None:

@@ -114,6 +114,28 @@ def test_several_districts_add_up_from_single_ratings(client: TestClient[Any]) -
     assert [(r["region"], r["total"]) for r in districts] == [("430902", 1), ("430903", 2), ("430921", 1)]
 
 
+def stands(project: str, revision: int, effective: bool, **changes: Any) -> dict[str, Any]:
+    body = {"projectNo": project, "serviceNumber": 1, "assessNumber": 1, "revision": revision,
+            "effectivEvalua": effective, **changes}  # fmt: skip
+    return sealed("standing", "430903", body)
+
+
+def day_of(client: TestClient[Any]) -> list[tuple[int, int]]:
+    whole = client.get("/v1/rollups", params={"scope": "province", "day": DAY}).json()["rows"]
+    return [(r["bad"], r["good"]) for r in whole]
+
+
+def test_a_rating_that_its_district_took_out_does_not_count_whichever_comes_first(client: TestClient[Any]) -> None:
+    send(client, stands("p1", 1, False), rating("p1", 1), rating("p1", 5, assessNumber=2), rating("p2", 1))
+    assert day_of(client) == [(1, 1)]
+    send(client, rating("p1", 2, revision=1, operation="U"), stands("p2", 1, False))
+    assert day_of(client) == [(0, 1)]
+    send(client, stands("p2", 2, True), stands("p1", 1, False, assessNumber=2))
+    send(client, stands("p2", 1, False))  # an old word, late
+    assert day_of(client) == [(1, 0)]
+    assert outcomes(send(client, stands("p1", -1, True), stands("", 1, True))) == [("REFUSED", "bad_body")] * 2
+
+
 def test_corrections_withdrawals_re_ratings_and_defaults_count_once_in_any_order(
     client: TestClient[Any],
 ) -> None:

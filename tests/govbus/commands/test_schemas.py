@@ -35,7 +35,7 @@ def test_check_tells_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     told = json.loads(result.stdout)
     assert told["ok"] is False
     assert {f["rule"] for f in told["findings"]} == {"not_frozen"}
-    assert len(told["findings"]) == 19  # fourteen topics, three of them in their second version, one in its third
+    assert len(told["findings"]) == 20  # fourteen topics, four of them in their second version, one in its third
 
 
 def test_freeze_stores_every_version_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Takes ratings that do not count out of the cells, puts back those that count again, and tells the province of each.
+
+Runs beside the hot path and holds all of the tally's cursors until it ends, so that no rating is applied meanwhile:
+each is either stored, and settled here, or finds what is known here and leaves news of its own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+
+from schemas import codesets
+from schemas.envelope import derived_id
+from schemas.topics import RATING, UPLOAD
+from streams.rules import tally as rule
+from streams.rules.tally import COUNTS, Assessment, Count, Rating, Standing, Standings
+from streams.store import applier, bulk, standing, steps, tally_few
+from streams.store.projection import Said
+from streams.store.tables import rating_cell_change
+from streams.store.tally_few import Visit, visit_of
+
+TALLY = "tally"
+NEVER = Standing()
+
+
+def settle(tx: sa.Connection, upload: bool) -> bool:
+    """Settle some cases of which there is news; whether there were any. ``upload``: tell the province."""
+    cases = standing.news(tx)
+    if not cases:
+        return False
+    applier.lock(tx, TALLY, RATING, range(RATING.partitions))
+    before = standing.of_cases(tx, cases)
+    ratings = _by_case(rating for rating, _ in tally_few.stored(tx, cases))
+    excluded = {row.alert_id: row.out_at for row in tx.execute(_EXCLUDED, {"cases": cases})}
+    turned: list[tuple[str, Assessment, Standing]] = []
+    changes, words = [], []
+    for case_no, told in ratings.items():
+        was = before.get(case_no, COUNTS)
+        new = _turned(told, was, excluded)
+        turned += ((case_no, key, one) for key, one in new.items())
+        changes += _changes(told, was, {**was, **new})
+        words += [_word(_loudest(told, key), one) for key, one in new.items()]
+    standing.keep(tx, turned)
+    bulk.insert_new(tx, rating_cell_change, changes, ())
+    steps.say(tx, [Said(UPLOAD, word) for word in words] if upload else [])
+    return True
+
+
+def _by_case(ratings: Iterable[Rating]) -> dict[str, list[Rating]]:
+    found: dict[str, list[Rating]] = defaultdict(list)
+    for rating in sorted(ratings, key=lambda r: (r.case_no, str(r.event_id))):
+        found[rating.case_no].append(rating)
+    return found
+
+
+def _turned(told: Iterable[Rating], was: Standings, excluded: Mapping[str, int]) -> dict[Assessment, Standing]:
+    """The assessments of one case that are out and were not, or the other way round."""
+    case = was.get(standing.CASE, NEVER)
+    found: dict[Assessment, Standing] = {}
+    for rating in told:
+        key, appealed = rule.assessment(rating), excluded.get(str(rule.alert_id(rating)))
+        held = was.get(key, NEVER)
+        one = held.turned(case.out or appealed is not None, max(case.known_at, appealed or 0))
+        if one is not held:
+            found[key] = one
+    return found
+
+
+def _changes(told: Iterable[Rating], was: Standings, now: Standings) -> list[dict[str, Any]]:
+    visits: dict[Visit, list[Rating]] = defaultdict(list)
+    for rating in told:
+        visits[visit_of(rating)].append(rating)
+    return [
+        tally_few.change(cell, after - before.get(cell, Count()))
+        for visit in visits.values()
+        for before in (rule.cells(visit, was),)
+        for cell, after in rule.cells(visit, now).items()
+        if after != before.get(cell, Count())
+    ]
+
+
+def _loudest(told: Iterable[Rating], key: Assessment) -> Rating:
+    return rule.loudest(r for r in told if rule.assessment(r) == key)
+
+
+def _word(rating: Rating, held: Standing) -> dict[str, Any]:
+    """Record of rating.upload.v1 that tells the province whether the assessment counts; of the rating itself it repeats
+    what the bus keeps, and no text.
+    """
+    matter = [getattr(rating, name) for name in rule.MATTER]
+    return {
+        "region": rating.region,
+        "department": rating.department,
+        "occurred_at": rating.occurred_at,
+        "occurred_text": "",
+        "entered_at": None,
+        "received_at": max(held.known_at, rating.received_at),
+        "event_type": "rating.excluded" if held.out else "rating.restored",
+        "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),
+        "source_event_id": str(derived_id("standing", *matter, held.changes)),
+        "project_no": rating.case_no,
+        "service_number": rating.service_no,
+        "assess_number": rating.assess_no,
+        "revision": held.changes,
+        "operation": "U",
+        "satisfaction_code": str(rating.score),
+        "pf_code": tally_few.pf()[rating.channel],
+        "eval_detail": "",
+        "writing_evaluation": "",
+        "assess_time": rating.occurred_at,
+        "area_code": rating.region,
+        "dept_code": codesets.departments()[rating.department].uscc,
+        "task_code": rating.item_code,
+        "is_default": rating.is_default,
+        "effective": not held.out,
+        "user_name": "",
+    }
+
+
+_EXCLUDED = sa.text(
+    "SELECT alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
+    "AND out_reason = 'appeal_upheld'"
+)

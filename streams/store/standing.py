@@ -1,0 +1,69 @@
+"""Which ratings do not count: those of void cases, and those that an appeal found mistaken or malicious (DOMAIN §5.8).
+
+That a case is void is the judge's word, what an appeal decided the desk's, each in a transaction of its own and before
+or after the ratings. Whoever changes either leaves news here, in the same transaction; so does the tally when it meets
+a rating of a case of which something is out. ``streams.store.settling`` takes the news.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import sqlalchemy as sa
+
+from streams.rules.tally import Assessment, Standing, Standings
+from streams.store import bulk
+from streams.store.tables import rating_out, rating_out_news
+
+CASE: Assessment = ("", 0, 0)
+"""Stands for the case itself: out if it is void."""
+BLOCK = 1_000
+
+
+def judged(tx: sa.Connection, cases: Mapping[str, Standing]) -> None:
+    """Note which cases have become void, or are so no more."""
+    for case_no, standing in sorted(cases.items()):
+        tx.execute(_JUDGED, {"case_no": case_no, "out": standing.out, "known_at": standing.known_at})
+    look(tx, cases)
+
+
+def look(tx: sa.Connection, cases: Collection[str]) -> None:
+    """Have the ratings of these cases looked at."""
+    bulk.insert_new(tx, rating_out_news, [{"case_no": case_no} for case_no in sorted(cases)], ())
+
+
+def news(tx: sa.Connection) -> list[str]:
+    """Some cases that must be looked at, no longer waiting."""
+    return sorted(set(tx.execute(_NEWS, {"block": BLOCK}).scalars()))
+
+
+def of_cases(tx: sa.Connection, cases: str | Sequence[str]) -> dict[str, Standings]:
+    """What is, or was, out of these cases (a list or a text[] literal); nearly always nothing."""
+    found: dict[str, dict[Assessment, Standing]] = {}
+    for case_no, department, service_no, assess_no, *rest in bulk.driver(tx).execute(_OF_CASES, [cases]):
+        found.setdefault(case_no, {})[department, service_no, assess_no] = Standing(*rest)
+    return dict(found)
+
+
+def keep(tx: sa.Connection, turned: Iterable[tuple[str, Assessment, Standing]]) -> None:
+    """Store what was turned, case by case."""
+    rows = [
+        {**dict(zip(_KEY, (case_no, *key), strict=True)), "out": s.out, "changes": s.changes, "known_at": s.known_at}
+        for case_no, key, s in turned
+    ]
+    bulk.upsert(tx, rating_out, rows)
+
+
+_KEY = ("case_no", "department", "service_no", "assess_no")
+_OF_CASES = f"""SELECT {", ".join(_KEY)}, "out", changes, known_at
+FROM unnest(%s::text[]) AS asked(case_no) JOIN rating_out USING (case_no)""".encode()
+_JUDGED = sa.text(
+    "INSERT INTO rating_out AS o VALUES (:case_no, '', 0, 0, :out, 1, :known_at) "
+    "ON CONFLICT (case_no, department, service_no, assess_no) DO UPDATE "
+    'SET "out" = excluded."out", changes = o.changes + 1, known_at = excluded.known_at '
+    'WHERE o."out" <> excluded."out"'
+)
+_NEWS = sa.text(
+    "DELETE FROM rating_out_news WHERE ctid = ANY(ARRAY("
+    "SELECT ctid FROM rating_out_news LIMIT :block FOR UPDATE SKIP LOCKED)) RETURNING case_no"
+)

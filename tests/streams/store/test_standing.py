@@ -1,0 +1,235 @@
+"""Ratings of void cases, and those that an appeal excluded, leave cells, rollups and the province's sums, in any order
+of what is known (DOMAIN §5.8); by row and by column.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from datetime import date
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from schemas import codec, envelope
+from schemas.topics import CASE, RATING, ROLLUP, UPLOAD, Topic
+from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
+from streams.store import applier, settling, standing, tally
+from streams.store.judge import JudgeProjection
+from streams.store.projection import Carried, Projection
+from streams.store.tables import alert_life
+from streams.store.tally import TallyProjection
+
+pytestmark = pytest.mark.stack
+CODE = "11430903MBDEM0138T4000715002000"
+TABLES = (
+    "rating_event, rating_cell_merged, rating_cell_change, rating_out, rating_out_news, outbox, rollup_dirty, "
+    "rollup_emitted, cursor, case_event, case_state, case_history, alert_life"
+)
+OLDER = "province.result-older"
+
+
+def ms(day: int, hour: int) -> int:
+    return epoch_ms(day_of(date(2020, 10, day)) * DAY_MINUTES + hour * 60)
+
+
+def record(topic: Topic, kind: str, at: int, **more: Any) -> dict[str, Any]:
+    made = {"event_type": kind, "region": "430903", "department": "HS-ZRZYJ", "occurred_at": at, "received_at": at}
+    whole = {**made, "item_code": CODE, "case_no": "C-1", **more}
+    return {**whole, "event_id": str(envelope.event_id(topic, whole))}
+
+
+def case(kind: str, at: int, **more: Any) -> dict[str, Any]:
+    return record(CASE, f"case.{kind}", at, event_no=1, **more)
+
+
+def rating(at: int, score: int, **more: Any) -> dict[str, Any]:
+    told = {"service_no": 1, "assess_no": 1, "revision": 0, "operation": "I", "satisfaction_code": str(score)}
+    sets = {"satisfaction_set": "platform.satisfaction", "channel_set": "platform.channel", "channel_code": "2"}
+    kind = {"I": "rating.given", "U": "rating.corrected", "D": "rating.withdrawn"}[more.get("operation", "I")]
+    return record(RATING, kind, at, **{**told, **sets, **more})
+
+
+ACCEPTED, DECIDED, VOIDED = case("accepted", ms(12, 10)), case("decided", ms(13, 10)), case("voided", ms(21, 9))
+BAD, AGAIN = rating(ms(14, 9), 1), rating(ms(19, 9), 4, assess_no=2)
+
+
+class Bus:
+    """Applies records in the order given; ``settle`` lets the tally speak until it has nothing to say."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine, self.judge, self.tally = engine, JudgeProjection(), TallyProjection()
+        self._next: dict[str, int] = {}
+        with engine.begin() as tx:
+            tx.execute(sa.text(f"TRUNCATE {TABLES}"))
+
+    def put(self, *records: dict[str, Any]) -> None:
+        for made in records:
+            self.apply(self.judge if made["event_type"].startswith("case.") else self.tally, made)
+
+    def apply(self, projection: Projection, made: dict[str, Any]) -> None:
+        applier.apply_batch(self.engine, projection, [self.carried(projection.topic, made)])
+
+    def carried(self, topic: Topic, made: dict[str, Any]) -> Carried:
+        offset = self._next[topic.name] = self._next.get(topic.name, -1) + 1
+        value = codec.encode(topic, made)
+        whole = codec.decode(value, topic)
+        return Carried(topic, 0, offset, whole["case_no"].encode(), value, tuple(envelope.headers(topic, whole)))
+
+    def settle(self) -> None:
+        while applier.tick_aside(self.engine, self.tally):
+            pass
+
+    def rows(self, query: str) -> list[Any]:
+        with self.engine.connect() as tx:
+            return [tuple(row) for row in tx.execute(sa.text(query))]
+
+    def scores(self) -> dict[int, int]:
+        """How many ratings count, by score."""
+        return dict(self.rows("SELECT score, sum(n)::int FROM rating_cell GROUP BY score HAVING sum(n) <> 0"))
+
+    def cells(self) -> list[Any]:
+        return self.rows("SELECT * FROM rating_cell ORDER BY rated_on, score")
+
+    def said(self, topic: Topic) -> list[Any]:
+        query = f"SELECT value FROM outbox WHERE topic = '{topic.name}' ORDER BY seq"
+        return [codec.decode(bytes(value), topic) for (value,) in self.rows(query)]
+
+    def stands(self) -> list[tuple[Any, ...]]:
+        """What the province was told of what counts."""
+        words = (w for w in self.said(UPLOAD) if w["event_type"] != "rating.uploaded")
+        return [(w["event_type"], w["assess_number"], w["revision"], w["effective"]) for w in words]
+
+    def total(self) -> int:
+        """The district's total over all days, by each scope's newest revision."""
+        newest: dict[str, Any] = {}
+        for word in self.said(ROLLUP):
+            if word["scope_kind_code"] == "DISTRICT":
+                newest[word["scope"]] = max(newest.get(word["scope"], word), word, key=lambda w: w["revision"])
+        return sum(w["total"] for w in newest.values())
+
+    def appeal(self, excluded: bool) -> None:
+        """What the desk's derivation leaves behind, and its news (tests/consumers/alerts/test_desk.py has the desk)."""
+        alert_id = envelope.derived_id("BAD_RATING", "430903", "C-1", 1, "HS-ZRZYJ", 1)
+        row = {
+            "case_no": "C-1", "alert_id": str(alert_id), "region": "430903", "department": "HS-ZRZYJ", "item_code": "",
+            "kind": "BAD_RATING", "colour": "NONE", "rule_id": "", "stage": "", "issued_at": 0, "verified": "",
+            "level": "", "closing": "", "dues": {}, "next_timer": "", "steps": [],
+            "out_at": ms(23, 9) if excluded else None, "out_reason": "appeal_upheld" if excluded else "",
+        }  # fmt: skip
+        with self.engine.begin() as tx:
+            tx.execute(sa.delete(alert_life))
+            tx.execute(sa.insert(alert_life), row)
+            standing.look(tx, ["C-1"])
+
+
+@pytest.fixture(params=["rows", "columns"])
+def bus(request: pytest.FixtureRequest, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Bus:
+    if request.param == "columns":
+        monkeypatch.setattr(tally, "FEW", 0)
+    return Bus(engine)
+
+
+def test_ratings_of_a_case_that_turns_void_leave_cells_rollups_and_the_provinces_sums(bus: Bus) -> None:
+    bus.put(ACCEPTED, DECIDED, BAD)
+    bus.settle()
+    assert (bus.scores(), bus.total(), bus.stands()) == ({1: 1}, 1, [])
+    bus.put(VOIDED)
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({}, 0)
+    assert bus.stands() == [("rating.excluded", 1, 1, False)]
+
+
+def test_a_rating_that_comes_after_its_case_turned_void_is_excluded_too(bus: Bus) -> None:
+    bus.put(ACCEPTED, DECIDED, VOIDED)
+    bus.settle()
+    bus.put(BAD)
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({}, 0)
+    assert bus.stands() == [("rating.excluded", 1, 1, False)]
+    bus.put(AGAIN)
+    bus.settle()
+    assert bus.scores() == {}
+    assert bus.stands() == [("rating.excluded", 1, 1, False), ("rating.excluded", 2, 1, False)]
+
+
+def test_a_correction_of_a_rating_that_is_out_stays_out_and_is_said_once(bus: Bus) -> None:
+    bus.put(ACCEPTED, DECIDED, BAD, VOIDED)
+    bus.settle()
+    bus.put(rating(ms(14, 9), 5, operation="U", revision=1, received_at=ms(22, 9)))
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({}, 0)
+    assert bus.stands() == [("rating.excluded", 1, 1, False)]
+
+
+def test_a_case_that_is_void_no_more_has_its_ratings_counted_again(bus: Bus) -> None:
+    void = case("decided", ms(13, 10), result_set=OLDER, result_code="3")
+    bus.put(ACCEPTED, void, BAD)
+    bus.settle()
+    assert bus.scores() == {}
+    bus.put(case("voided", ms(14, 10), corrects_event_id=void["event_id"]))  # the decision, not the case
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({1: 1}, 1)
+    assert bus.stands() == [("rating.excluded", 1, 1, False), ("rating.restored", 1, 2, True)]
+
+
+def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(bus: Bus) -> None:
+    bus.put(BAD)
+    bus.settle()
+    bus.appeal(excluded=True)
+    bus.settle()
+    assert (bus.scores(), bus.stands()) == ({}, [("rating.excluded", 1, 1, False)])
+    bus.put(AGAIN)
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({4: 1}, 1)
+    bus.appeal(excluded=False)
+    bus.settle()
+    assert bus.scores() == {4: 1}  # a re-rating counts before the first
+    assert bus.stands()[1:] == [("rating.restored", 1, 2, True)]
+    bus.put(rating(ms(20, 9), 4, assess_no=2, operation="D", revision=1))
+    bus.settle()
+    assert bus.scores() == {1: 1}
+
+
+def test_every_order_with_looks_between_ends_in_the_same_cells(bus: Bus) -> None:
+    told = (ACCEPTED, VOIDED, BAD, AGAIN)
+    ends = set()
+    for order, look in itertools.product(itertools.permutations(told), range(5)):
+        again = Bus(bus.engine)
+        again.put(*order[:look])
+        again.settle()
+        again.put(*order[look:])
+        again.settle()
+        assert (again.scores(), again.total()) == ({}, 0), order
+        ends.add((tuple(again.cells()), tuple(sorted(again.stands()))))
+    assert len(ends) == 1
+
+
+def test_cells_derived_again_leave_out_at_once_what_was_out(bus: Bus) -> None:
+    bus.put(ACCEPTED, VOIDED, BAD, AGAIN)
+    bus.settle()
+    cells, words = bus.cells(), len(bus.said(UPLOAD))
+    with bus.engine.begin() as tx:
+        tx.execute(sa.text("TRUNCATE rating_event, rating_cell_merged, rating_cell_change, cursor"))
+    bus._next.pop(RATING.name)
+    bus.put(BAD, AGAIN)
+    bus.settle()
+    assert (bus.cells(), len(bus.said(UPLOAD))) == (cells, words)
+
+
+def test_a_rating_that_is_being_applied_is_waited_for(bus: Bus) -> None:
+    """The first of its partition: even the cursor's row is not there yet."""
+    bus.put(ACCEPTED)
+    found: list[Any] = []
+    looking = threading.Thread(target=lambda: found.append(applier.tick_aside(bus.engine, bus.tally)))
+    with bus.engine.begin() as tx:
+        applier.lock(tx, settling.TALLY, RATING, [0])
+        bus.tally.apply(tx, [bus.carried(RATING, BAD)])
+        bus.put(VOIDED)
+        looking.start()
+        looking.join(1.0)
+        assert looking.is_alive()
+    looking.join(10.0)
+    bus.settle()
+    assert (found, bus.scores()) == ([True], {})
