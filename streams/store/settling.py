@@ -7,7 +7,7 @@ each is either stored, and settled here, or finds what is known here and leaves 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,26 +27,30 @@ NEVER = Standing()
 
 
 def settle(tx: sa.Connection, upload: bool) -> bool:
-    """Settle some cases of which there is news; whether there were any. ``upload``: tell the province."""
+    """Settle some cases of which there is news; True if more may be left. ``upload``: tell the province."""
     cases = standing.news(tx)
     if not cases:
         return False
     applier.lock(tx, TALLY, RATING, range(RATING.partitions))
     before = standing.of_cases(tx, cases)
     ratings = _by_case(rating for rating, _ in tally_few.stored(tx, cases))
-    excluded = {row.alert_id: row.out_at for row in tx.execute(_EXCLUDED, {"cases": cases})}
+    appeals = tx.execute(_EXCLUDED, {"cases": cases}).all()
+    excluded = {row.event_id: row.out_at for row in appeals}
+    here = {str(rating.event_id) for told in ratings.values() for rating in told}
+    waiting = {row.case_no for row in appeals if row.event_id not in here}
     turned: list[tuple[str, Assessment, Standing]] = []
     changes, words = [], []
-    for case_no, told in ratings.items():
-        was = before.get(case_no, COUNTS)
+    for case_no in sorted(ratings.keys() - waiting):
+        told, was = ratings[case_no], before.get(case_no, COUNTS)
         new = _turned(told, was, excluded)
         turned += ((case_no, key, one) for key, one in new.items())
         changes += _changes(told, was, {**was, **new})
         words += [_word(_loudest(told, key), one) for key, one in new.items()]
     standing.keep(tx, turned)
+    standing.look(tx, waiting)  # while a rebuild reads the log again, an appeal is there before its rating
     bulk.insert_new(tx, rating_cell_change, changes, ())
     steps.say(tx, [Said(UPLOAD, word) for word in words] if upload else [])
-    return True
+    return len(cases) > len(waiting)
 
 
 def _by_case(ratings: Iterable[Rating]) -> dict[str, list[Rating]]:
@@ -56,14 +60,19 @@ def _by_case(ratings: Iterable[Rating]) -> dict[str, list[Rating]]:
     return found
 
 
-def _turned(told: Iterable[Rating], was: Standings, excluded: Mapping[str, int]) -> dict[Assessment, Standing]:
-    """The assessments of one case that are out and were not, or the other way round."""
+def _turned(told: Sequence[Rating], was: Standings, excluded: Mapping[str, int]) -> dict[Assessment, Standing]:
+    """The assessments of one case that are out and were not, or the other way round. ``excluded``: by the rating's
+    event, when its appeal was decided.
+    """
     case = was.get(standing.CASE, NEVER)
-    found: dict[Assessment, Standing] = {}
+    appealed: dict[Assessment, int] = dict.fromkeys(map(rule.assessment, told), 0)
     for rating in told:
-        key, appealed = rule.assessment(rating), excluded.get(str(rule.alert_id(rating)))
+        key = rule.assessment(rating)
+        appealed[key] = max(appealed[key], excluded.get(str(rating.event_id), 0))
+    found: dict[Assessment, Standing] = {}
+    for key, at in appealed.items():
         held = was.get(key, NEVER)
-        one = held.turned(case.out or appealed is not None, max(case.known_at, appealed or 0))
+        one = held.turned(case.out or at > 0, max(case.known_at, at))
         if one is not held:
             found[key] = one
     return found
@@ -121,6 +130,7 @@ def _word(rating: Rating, held: Standing) -> dict[str, Any]:
 
 
 _EXCLUDED = sa.text(
-    "SELECT alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
-    "AND out_reason = 'appeal_upheld'"
+    "SELECT l.case_no, l.out_at, i.evidence->>0 AS event_id FROM alert_life l JOIN alert_inbox i "
+    "ON i.alert_id::text = l.alert_id AND i.evidence->>0 IS NOT NULL "
+    "WHERE l.case_no = ANY(:cases) AND l.kind = 'BAD_RATING' AND l.out_reason = 'appeal_upheld'"
 )

@@ -18,14 +18,14 @@ from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
 from streams.store import applier, settling, standing, tally
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
-from streams.store.tables import alert_life
+from streams.store.tables import alert_inbox, alert_life
 from streams.store.tally import TallyProjection
 
 pytestmark = pytest.mark.stack
 CODE = "11430903MBDEM0138T4000715002000"
 TABLES = (
     "rating_event, rating_cell_merged, rating_cell_change, rating_out, rating_out_news, outbox, rollup_dirty, "
-    "rollup_emitted, cursor, case_event, case_state, case_history, alert_life"
+    "rollup_emitted, cursor, case_event, case_state, case_history, alert_life, alert_inbox"
 )
 OLDER = "province.result-older"
 
@@ -118,9 +118,15 @@ class Bus:
             "level": "", "closing": "", "dues": {}, "next_timer": "", "steps": [],
             "out_at": ms(23, 9) if excluded else None, "out_reason": "appeal_upheld" if excluded else "",
         }  # fmt: skip
+        same = ("alert_id", "case_no", "region", "department", "kind", "colour", "issued_at")
+        inbox = {
+            **{name: row[name] for name in same},
+            "alert_seq": 1, "action": "ISSUED", "summary": "", "seen_at": 0, "evidence": [BAD["event_id"]],
+        }  # fmt: skip
         with self.engine.begin() as tx:
-            tx.execute(sa.delete(alert_life))
-            tx.execute(sa.insert(alert_life), row)
+            for table, one in ((alert_life, row), (alert_inbox, inbox)):
+                tx.execute(sa.delete(table))
+                tx.execute(sa.insert(table), one)
             standing.look(tx, ["C-1"])
 
 
@@ -190,6 +196,16 @@ def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(b
     bus.put(rating(ms(20, 9), 4, assess_no=2, operation="D", revision=1))
     bus.settle()
     assert bus.scores() == {1: 1}
+
+
+def test_an_appeal_that_is_known_before_its_rating_waits_for_it(bus: Bus) -> None:
+    """As while ``govbus rebuild`` reads the log again."""
+    bus.appeal(excluded=True)
+    assert not applier.tick_aside(bus.engine, bus.tally)
+    bus.put(BAD, AGAIN)
+    bus.settle()
+    assert (bus.scores(), bus.stands()) == ({4: 1}, [("rating.excluded", 1, 1, False)])
+    assert bus.rows("SELECT * FROM rating_out_news") == []
 
 
 def test_every_order_with_looks_between_ends_in_the_same_cells(bus: Bus) -> None:
