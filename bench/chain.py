@@ -57,10 +57,11 @@ def relay(place: Stand, url: str, home: Path, stack: ExitStack) -> Relay:
 
 
 def environment(place: Stand, url: str, home: Path) -> dict[str, str]:
-    """Environment of a process of the bus."""
+    """Environment of a process of the bus; how another Kafka wants to be spoken to is none of it."""
     path = os.pathsep.join(sys.path)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GOVBUS_KAFKA")}
     return {
-        **os.environ,
+        **kept,
         "PYTHONPATH": path,
         "GOVBUS_KAFKA": place.kafka,
         "GOVBUS_DATABASE_URL": url,

@@ -14,6 +14,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from streams.store import access
+
 Place = tuple[str, int]
 TAIL_ROWS = 20_000
 """So many of the newest rows of the outbox are looked at; what is older has surely been applied by somebody."""
@@ -43,7 +45,9 @@ def ends(bootstrap: str, places: Iterable[Place]) -> dict[Place, int]:
     asked = {TopicPartition(*place): OffsetSpec.latest() for place in places}
     if not asked:
         return {}
-    admin = AdminClient({"bootstrap.servers": bootstrap, "client.id": "govbus-intact", "log_level": 0})
+    admin = AdminClient(
+        {"bootstrap.servers": bootstrap, "client.id": "govbus-intact", "log_level": 0, **access.current().confluent()}
+    )
     answers = admin.list_offsets(asked, request_timeout=ANSWER_S)
     return {(tp.topic, tp.partition): _end(answer) for tp, answer in answers.items()}
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors import intact
-from streams.store import bulk, failpoints
+from streams.store import access, bulk, failpoints
 from streams.store.engine import is_transient
 from streams.store.outbox import CHANNEL
 
@@ -96,6 +96,7 @@ class Sender:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
+                **access.current().confluent(),
                 "client.id": "govbus-relay",
                 "enable.idempotence": True,
                 "enable.gapless.guarantee": True,  # after a failed record nothing later is sent
@@ -128,8 +129,9 @@ class Sender:
                 raise Stopped
             if time.monotonic() - said > SAY_EVERY_SECONDS:
                 said = time.monotonic()
-                waiting = asked - len(landed)
-                log.warning("waiting for Kafka", kafka=self._bootstrap, records=waiting, why=self._complaint)
+                waiting, why = asked - len(landed), self._complaint
+                mend = {"mend": names} if (names := access.mend(why)) else {}
+                log.warning("waiting for Kafka", kafka=self._bootstrap, records=waiting, why=why, **mend)
         if problems:
             raise SendFailed(problems[0], landed)
         return landed
@@ -174,7 +176,9 @@ class Sender:
             raise SendFailed(str(error.args[0].str()), landed) from error
 
     def _hear(self, error: Any) -> None:
-        self._complaint, self._troubled = error.str(), True
+        self._troubled = True
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # says no more than what came before it
+            self._complaint = error.str()
 
 
 def _quiet_logger() -> logging.Logger:
@@ -238,7 +242,8 @@ class Relay:
             self._drop_sender()
             log.warning("waiting for Kafka to take a record it refused", kafka=self._bootstrap, why=str(error))
         elif isinstance(error, KafkaException):
-            log.warning("waiting for Kafka", kafka=self._bootstrap, why=error.args[0].str())
+            refused = access.refusal(self._bootstrap) if access.current().guarded else None
+            log.warning("waiting for Kafka", kafka=self._bootstrap, why=str(refused or error.args[0].str()))
         elif isinstance(error, WentBack):
             log.error("records landed where others had been", kafka=self._bootstrap)
         elif is_transient(error):

@@ -14,6 +14,7 @@ import structlog
 
 from schemas.errors import Misconfigured, Retryable
 from schemas.topics import BY_NAME, TOPICS, Topic
+from streams.store import access
 
 MAX_MESSAGE_BYTES = 1_048_576
 """More than a record may be (256 KiB), so that the broker is never the one that refuses."""
@@ -58,16 +59,18 @@ def apply(bootstrap: str, replication: int = 0) -> list[str]:
 
 
 def await_topics(bootstrap: str, pause: Callable[[float], None] = time.sleep) -> None:
-    """Return once every declared topic is there; says what it waits for, and what would mend it."""
+    """Return once every declared topic is there; says what it waits for, and what would mend it. Raises ``Denied`` if
+    Kafka does not let us in.
+    """
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    admin = _confluent(bootstrap)
     while True:
         try:
             found = admin.list_topics(timeout=ANSWER_MS / 1000).topics
         except KafkaException as error:
-            log.warning("waiting for Kafka", kafka=bootstrap, why=str(error.args[0].name()))
+            why = access.ask(bootstrap) or error.args[0].name()
+            log.warning("waiting for Kafka", kafka=bootstrap, why=str(why))
             pause(WAIT_S)
             continue
         missing = [t.name for t in TOPICS if t.name not in found]
@@ -80,11 +83,16 @@ def await_topics(bootstrap: str, pause: Callable[[float], None] = time.sleep) ->
 def wake_groups(bootstrap: str) -> None:
     """Ask after a consumer group, so that a new broker makes its topic of groups before a worker needs it."""
     from confluent_kafka import KafkaException
-    from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    admin = _confluent(bootstrap)
     with suppress(KafkaException):
         admin.describe_consumer_groups(["govbus"], request_timeout=ANSWER_MS / 1000)["govbus"].result()
+
+
+def _confluent(bootstrap: str) -> Any:
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, **access.current().confluent()})
 
 
 def _left(bootstrap: str, replication: int, seconds: float) -> list[str]:
@@ -133,10 +141,17 @@ def _admin(bootstrap: str) -> Iterator[Any]:
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
+    access.ask(bootstrap)  # at once: kafka-python would try for as long as it may
     try:
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap, client_id="govbus-topics", bootstrap_timeout_ms=ANSWER_MS)
+        admin = KafkaAdminClient(
+            bootstrap_servers=bootstrap,
+            client_id="govbus-topics",
+            bootstrap_timeout_ms=ANSWER_MS,
+            **access.current().kafka_python(),
+        )
     except KafkaError as error:
-        raise Retryable(f"Kafka does not answer at {bootstrap}: {error}") from error
+        refused = access.refusal(bootstrap)
+        raise Retryable(str(refused or f"Kafka does not answer at {bootstrap}: {error}")) from error
     try:
         yield admin
     except KafkaError as error:

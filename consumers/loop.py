@@ -25,7 +25,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from schemas.errors import Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
-from streams.store import failpoints, failure, inflight, quarantine, records, unfit
+from streams.store import access, failpoints, failure, inflight, quarantine, records, unfit
 from streams.store.applier import ADVANCE
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused
@@ -40,6 +40,8 @@ MAX_RECORDS, MANY_BYTES = 5_000, 256 * 1024
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
+ALONE_S = 3.0
+"""How long no broker may be connected before Kafka is asked whether it still lets us in."""
 REST_S, LONGEST_REST_S = 1.0, 30.0
 """How long a partition whose next batch is damaged is left alone before it is read again, at first and at most."""
 DAMAGED = re.compile(r"TopicPartition\(topic='([^']+)', partition=(\d+)\)")
@@ -100,21 +102,29 @@ class Batch(memory_records.DefaultRecordBatch):  # type: ignore[misc]
 def reader(bootstrap: str, patience_ms: int = 0) -> KafkaConsumer:
     """A consumer without a group that never invents a position. It hears of a record at once, or of all that came
     within ``patience_ms``. A header's name that is not UTF-8 is no damage to it.
+
+    Raises ``Denied`` if Kafka does not let us in, ``KafkaError`` or ``Retryable`` if it does not answer.
     """
     memory_records.DefaultRecordBatch = Batch  # there is no other place for it
-    return KafkaConsumer(
-        bootstrap_servers=bootstrap.split(","),
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        allow_auto_create_topics=False,
-        fetch_max_wait_ms=patience_ms or 100,
-        fetch_min_bytes=MANY_BYTES if patience_ms else 1,
-        max_partition_fetch_bytes=4 * 1024 * 1024,
-        reconnect_backoff_max_ms=1_000,
-        bootstrap_timeout_ms=BOOTSTRAP_MS,
-        metrics_enabled=False,
-    )
+    try:
+        return KafkaConsumer(
+            bootstrap_servers=bootstrap.split(","),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            allow_auto_create_topics=False,
+            fetch_max_wait_ms=patience_ms or 100,
+            fetch_min_bytes=MANY_BYTES if patience_ms else 1,
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            reconnect_backoff_max_ms=1_000,
+            bootstrap_timeout_ms=BOOTSTRAP_MS,
+            metrics_enabled=False,
+            **access.current().kafka_python(),
+        )
+    except KafkaError as error:
+        if guess := access.ask(bootstrap):
+            raise Retryable(str(guess)) from error
+        raise
 
 
 def partitions(consumer: KafkaConsumer, topics: Sequence[Topic]) -> list[TopicPartition]:
@@ -137,12 +147,20 @@ def carried(message: Any) -> Carried:
 
 
 def passes(error: BaseException) -> bool:
-    """Whether waiting helps: our own ``Retryable``, a broker or database that is away or busy."""
-    if isinstance(error, Retryable):
+    """Whether waiting helps: our own ``Retryable``, a broker or database that is away or busy. A Kafka that no longer
+    lets us in may do so again; a process that starts asks it first (``access.ask``).
+    """
+    if isinstance(error, Retryable | access.Denied):
         return True
     if isinstance(error, KafkaError):
         return type(error) in MENDS or bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
     return is_transient(error)
+
+
+def reason(error: Exception) -> str:
+    """Why we wait, for a line of the log: our own words, or the name of what a driver raised."""
+    told = isinstance(error, Retryable | access.Denied)
+    return str(error).splitlines()[0].removeprefix("- ") if told else type(error).__name__
 
 
 def _nobodys(error: Exception) -> bool:
@@ -215,10 +233,12 @@ class Loop:
 
     def _consume(self, consumer: KafkaConsumer, stop: threading.Event) -> None:
         """Poll, commit, go on; the position always follows the SQL cursor."""
+        alone: float | None = None
         while not stop.is_set():
             self._wake(consumer)
             chunks = self._poll(consumer)
             if not chunks:
+                alone = self._alone(consumer, alone)
                 continue
             failpoints.reach("consume.after_poll")
             rewinds = self._patiently(stop, self._database, lambda c=chunks: self.commit(c))  # type: ignore[misc]
@@ -232,6 +252,18 @@ class Loop:
                 )
                 consumer.seek(TopicPartition(*place), offset)
                 self._at[place] = offset
+
+    def _alone(self, consumer: KafkaConsumer, since: float | None) -> float | None:
+        """Since when (monotonic) no broker is connected; raises ``Denied`` if none lets us in any more, of which
+        kafka-python says no word.
+        """
+        if not access.current().guarded or any(c.connected for c in list(consumer._manager._conns.values())):
+            return None
+        now = time.monotonic()
+        if since is not None and now - since > ALONE_S:
+            access.ask(self.bootstrap)
+            return now
+        return since or now
 
     def _open(self) -> KafkaConsumer:
         """A consumer assigned to every partition and standing where the cursors stand."""
@@ -351,12 +383,11 @@ class Loop:
             except Exception as error:
                 if not passes(error):
                     raise
-                why = str(error).splitlines()[0] if isinstance(error, Retryable) else type(error).__name__
                 log.warning(
                     "consumer.waits",
                     consumer=self.effect.name,
                     waits_for=what,
-                    why=why,
+                    why=reason(error),
                     seconds=round(wait, 1),
                 )
             (self.pause or stop.wait)(wait * random.uniform(0.5, 1.0))

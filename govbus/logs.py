@@ -15,6 +15,8 @@ from typing import Any
 
 import structlog
 
+from streams.store import access
+
 HIDDEN = "[personal]"
 SILENT = ("kafka",)
 """Says every failed connection as an error; our own loops say once what they wait for."""
@@ -33,6 +35,7 @@ def configure(level: str = "INFO", process: str = "") -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         without_messages,
         without_personal,
+        with_mend,
     ]
     render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(ensure_ascii=False)
     structlog.configure(
@@ -75,6 +78,13 @@ def without_messages(_: Any, __: str, line: MutableMapping[str, Any]) -> Mutable
         frames = traceback.extract_tb(error.__traceback__)
         line["error"] = type(error).__name__
         line["frames"] = [f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames[-12:]]
+    return line
+
+
+def with_mend(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the settings to look at where aiokafka says that Kafka does not let us in."""
+    if str(line.get("logger", "")).startswith("aiokafka") and (names := access.mend(str(line.get("event")))):
+        line["mend"] = names
     return line
 
 

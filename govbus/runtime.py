@@ -13,6 +13,7 @@ from connectors.local.stack import Addresses, Stack
 from govbus.screen import console as screen
 from govbus.settings import Settings
 from schemas.errors import Retryable
+from streams.store import access
 
 PROVINCE_ADDRESS = Path("province") / "address.json"
 """Below the home: where a province that runs on this machine writes its URL and public key."""
@@ -50,8 +51,10 @@ def resolve(settings: Settings, prepare: bool = True) -> Settings:
     """Settings with every address filled in; starts the local stack for those that are empty.
 
     ``prepare``: a local stack that had to be started also gets its tables and topics. Where a province
-    runs on this machine, its published URL and key are filled in too; otherwise they stay empty.
+    runs on this machine, its published URL and key are filled in too; otherwise they stay empty. From now on this
+    process speaks to Kafka as the settings say.
     """
+    access.use(settings.kafka_access())
     if not (settings.kafka and settings.database_url):
         settings = _with_local(settings, prepare)
     return _with_province(settings)
@@ -71,6 +74,7 @@ def resolve_ready(settings: Settings) -> Settings:
     from connectors import topics_admin
     from streams.store import migrate
 
+    access.use(settings.kafka_access())
     filled = settings
     if not (settings.kafka and settings.database_url):
         filled = _filled(settings, start(settings, upgrade=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, Va
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from schemas.errors import Misconfigured
+from streams.store.access import Access, Mechanism, Security
 
 
 def _tried_as_a_header(address: str) -> str:
@@ -47,6 +49,8 @@ class WebhookSettings(BaseModel):
     departments: tuple[str, ...] = ()
 
 
+TLS = ("kafka_ca", "kafka_certificate", "kafka_certificate_key")
+SASL = ("kafka_sasl_mechanism", "kafka_user", "kafka_password")
 DATABASE = r"postgresql\+psycopg://([^/@:]+(:[^/@:]*)?@)?(\[[0-9A-Fa-f:.]+\]|[^/@:?]*)(:\d{1,5})?/[^/?]+(\?.*)?"
 
 
@@ -57,6 +61,17 @@ class Settings(BaseSettings):
 
     kafka: str = ""
     """Bootstrap servers, ``host:port[,host:port]``; empty: the local stack."""
+    kafka_security: Security = "PLAINTEXT"
+    """How that Kafka is spoken to: with TLS (``SSL``), with user and password (``SASL_PLAINTEXT``), or with both."""
+    kafka_ca: Path | None = None
+    """PEM file of the certificate authorities that sign its certificates; none: the system's."""
+    kafka_certificate: Path | None = None
+    """PEM file of our own certificate, where Kafka asks for one (mutual TLS)."""
+    kafka_certificate_key: Path | None = None
+    """PEM file of its key, without passphrase."""
+    kafka_sasl_mechanism: Mechanism | None = None
+    kafka_user: str = ""
+    kafka_password: SecretStr = SecretStr("")
     database_url: str = ""
     """SQLAlchemy URL of PostgreSQL (``postgresql+psycopg://…``); empty: the local stack."""
     home: Path = Path(".govbus")
@@ -123,12 +138,24 @@ class Settings(BaseSettings):
             raise ValueError("must be host:port[,host:port…]")
         return servers
 
+    @field_validator("kafka_ca", "kafka_certificate", "kafka_certificate_key", "kafka_sasl_mechanism", mode="before")
+    @classmethod
+    def _may_be_empty(cls, value: object) -> object:
+        return value or None
+
     @field_validator("smtp")
     @classmethod
     def _can_be_called(cls, server: str) -> str:
         if server and _split(f"smtp://{server}") is None:
             raise ValueError("must be host:port, the port up to 65535, at most 63 characters between dots")
         return server
+
+    def kafka_access(self) -> Access:
+        """How a process with these settings speaks to Kafka."""
+        return Access(
+            self.kafka_security, self.kafka_ca, self.kafka_certificate, self.kafka_certificate_key,
+            self.kafka_sasl_mechanism, self.kafka_user, self.kafka_password.get_secret_value(),
+        )  # fmt: skip
 
 
 def load() -> Settings:
@@ -148,7 +175,7 @@ def load() -> Settings:
 
 def _together(settings: Settings) -> list[str]:
     """Faults between settings."""
-    faults = []
+    faults = _kafka_faults(settings)
     names = [hook.name for hook in settings.webhooks]
     if len(set(names)) < len(names) or "digest" in names:
         faults.append("GOVBUS_WEBHOOKS: names must differ, and none may be digest")
@@ -159,6 +186,52 @@ def _together(settings: Settings) -> list[str]:
     if (settings.digest_dir or settings.smtp) and not settings.digest_to:
         faults.append("GOVBUS_DIGEST_TO: a digest needs somebody who receives it")
     return faults
+
+
+def _kafka_faults(settings: Settings) -> list[str]:
+    """What is wrong with how Kafka is to be spoken to."""
+    access, given = settings.kafka_access(), [name for name in (*TLS, *SASL) if getattr(settings, name)]
+    if not settings.kafka and (access.guarded or given):
+        names = ", ".join(map(_variable, ["kafka_security"] * access.guarded + given))
+        return [f"GOVBUS_KAFKA: name the servers that {names} are for; the local stack speaks PLAINTEXT"]
+    said = f"GOVBUS_KAFKA_SECURITY={access.security}"
+    idle = (TLS if not access.encrypted else ()) + (SASL if not access.named else ())
+    faults = [f"{_variable(n)}: {said} does not use it; change that, or unset this" for n in idle if n in given]
+    faults += [f"{_variable(n)}: {said} needs it" for n in SASL if access.named and n not in given]
+    if access.named and access.mechanism != "PLAIN" and re.search("[,=]", access.user):
+        faults.append("GOVBUS_KAFKA_USER: may hold no comma and no = with SCRAM")  # kafka-python does not quote them
+    if bool(access.certificate) != bool(access.key):
+        faults.append("GOVBUS_KAFKA_CERTIFICATE: set GOVBUS_KAFKA_CERTIFICATE_KEY too, or neither")
+    return faults or (_file_faults(access) if access.encrypted else [])
+
+
+def _variable(name: str) -> str:
+    return f"GOVBUS_{name.upper()}"
+
+
+def _file_faults(access: Access) -> list[str]:
+    """Which files of certificates and keys do not serve; shows their paths, never what they hold."""
+    files = dict(zip(TLS, (access.ca, access.certificate, access.key), strict=True))
+    if shut := [f"{_variable(n)}: {path} cannot be read: {why}" for n, path in files.items() if (why := _shut(path))]:
+        return shut
+    for name, part, wanted in (
+        ("kafka_ca", replace(access, certificate=None), "must hold certificates in PEM"),
+        ("kafka_certificate", access, "must be PEM and belong to its key, which has no passphrase"),
+    ):
+        try:
+            part.context()
+        except (OSError, ValueError) as error:
+            return [f"{_variable(name)}: {files[name]} {wanted}: {getattr(error, 'reason', None) or error}"]
+    return []
+
+
+def _shut(path: Path | None) -> str:
+    """Why a file cannot be read; empty if it can."""
+    try:
+        _ = path and path.read_bytes()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
 def _url_faults(url: str, settings: Settings) -> list[str]:

@@ -24,7 +24,7 @@ from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.agents.line import Line
 from streams.fault import die
-from streams.store import inflight, quarantine
+from streams.store import access, inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient, reading
 from streams.store.projection import Projection
@@ -112,6 +112,7 @@ def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
     app = faust.App(
         GROUP,
         broker=url,
+        broker_credentials=access.current().faust(),
         store="memory://",
         datadir=str(home / "worker"),
         autodiscover=False,

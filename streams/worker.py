@@ -76,7 +76,9 @@ def _collect_seldom() -> None:
 
 
 def main(arguments: Sequence[str] | None = None, **more: Any) -> None:
-    """``python -m streams``: everything on the command line, nothing from the environment; ``more`` as in ``run``."""
+    """``python -m streams``: everything on the command line, nothing from the environment, so PLAINTEXT alone; ``more``
+    as in ``run``.
+    """
     parser = argparse.ArgumentParser(prog="python -m streams", description="Process the inbound topics.")
     parser.add_argument("--kafka", required=True, help="bootstrap servers")
     parser.add_argument("--database-url", required=True, help="SQLAlchemy URL of PostgreSQL")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import ipaddress
 import itertools
 import logging
 import os
@@ -11,10 +13,14 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import sqlalchemy as sa
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from connectors.local.broker import Broker, Cluster
 from connectors.local.postgres import Postgres
@@ -161,6 +167,62 @@ def empty(kafka: str) -> None:
 def emptied() -> Callable[[str], None]:
     """``empty``, for the fixtures of other directories."""
     return empty
+
+
+class Authority:
+    """A certificate authority of a test's own; what it makes are PEM files in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir()
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = _called(directory.name)
+        made = _signed(self._name, self._key, self._name, self._key, x509.BasicConstraints(ca=True, path_length=0))
+        self.ca = self._write("ca.pem", made.public_bytes(serialization.Encoding.PEM))
+
+    def certificate(self, name: str, address: str = "127.0.0.1", passphrase: bytes = b"") -> tuple[Path, Path]:
+        """A certificate for ``name`` at an IP address, and its key."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        made = _signed(_called(name), key, self._name, self._key,
+                       x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]))  # fmt: skip
+        hidden = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+        pem = serialization.Encoding.PEM
+        held = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, hidden)
+        return self._write(f"{name}.pem", made.public_bytes(pem)), self._write(f"{name}.key", held)
+
+    def _write(self, name: str, content: bytes) -> Path:
+        path = self._directory / name
+        path.write_bytes(content)
+        return path
+
+
+def _called(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+
+
+def _signed(
+    name: x509.Name, key: ec.EllipticCurvePrivateKey, by: x509.Name, signing: ec.EllipticCurvePrivateKey, what: Any
+) -> x509.Certificate:
+    begins, signer = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), signing.public_key()
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(by)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(begins + datetime.timedelta(days=36_500))
+        .add_extension(what, critical=name == by)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+        .sign(signing, hashes.SHA256())
+    )
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Authority]:
+    """Makes an authority of that name."""
+    return lambda name: Authority(tmp_path_factory.mktemp("certificates") / name)
 
 
 @pytest.fixture

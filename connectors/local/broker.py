@@ -11,7 +11,7 @@ import re
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from connectors.local import jars
@@ -31,12 +31,15 @@ from connectors.local.process import (
     write_state,
 )
 from schemas.errors import Retryable
+from streams.store import access
 
 LOG4J = Path(__file__).with_name("log4j2.xml")
 SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")
 """Measured: starts soonest and stays near 300 MB a node."""
 MAIN = "kafka.Kafka"
-LISTENERS = re.compile(r"(?m)^listeners=CLIENT://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)$")
+LISTENERS = re.compile(r"(?m)^listeners=CLIENT://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)")
+PLAIN_MS, GUARDED_MS = 500, 3_000
+"""How long a broker may take to answer; TLS and SASL ask several times."""
 Say = Callable[[str], None]
 
 
@@ -120,12 +123,13 @@ class Node:
                 self._say(f"Kafka node {self.number}: port {state[name]} is in use, taking {chosen[name]}")
         write_state(self._state, **chosen, identity=state.get("identity"))
 
-    def configure(self, settings: dict[str, object]) -> None:
-        """Writes ``server.properties``."""
-        usual = {"advertised.listeners": f"CLIENT://{LOOPBACK}:{self.port}"}
+    def configure(self, settings: dict[str, object], more: Mapping[str, int]) -> None:
+        """Writes ``server.properties``; ``more``: names and ports of listeners beside our own two."""
+        beside = "".join(f",{name}://{LOOPBACK}:{port}" for name, port in more.items())
+        usual = {"advertised.listeners": f"CLIENT://{LOOPBACK}:{self.port}{beside}"}
         own: dict[str, object] = {
             "node.id": self.number,
-            "listeners": f"CLIENT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}",
+            "listeners": f"CLIENT://{LOOPBACK}:{self.port},CONTROLLER://{LOOPBACK}:{self.controller_port}{beside}",
             "log.dirs": self.directory / "data",
         }
         lines = [f"{key}={value}" for key, value in {**usual, **settings, **own}.items()]
@@ -206,7 +210,8 @@ class Cluster:
 
     ``tied``: the nodes die with this process (tests); otherwise they outlive it and are found again by their
     state files. ``heap_mb`` is the Java heap of one node in MiB. ``settings`` are added to every node's
-    configuration.
+    configuration. ``listeners`` (name and port) are opened beside the plain one, on a cluster of one; ``settings`` say
+    how they are guarded.
     """
 
     def __init__(
@@ -218,12 +223,14 @@ class Cluster:
         tied: bool = False,
         logs: Path | None = None,
         settings: dict[str, object] | None = None,
+        listeners: Mapping[str, int] | None = None,
         say: Say = _silent,
         progress: jars.Progress | None = None,
     ) -> None:
         self.directory = directory.resolve()
         self.logs = (logs or directory / "logs").resolve()
         self._extra = settings or {}
+        self._listeners = listeners or {}
         self._progress = progress
         self.nodes = [
             Node(n, self.directory / f"node-{n}", self.logs, heap_mb, tied, say) for n in range(1, size + 1)
@@ -291,7 +298,7 @@ class Cluster:
             node.choose_ports(taken)
         settings = self._settings()
         for node in missing:
-            node.configure(settings)
+            node.configure(settings, self._listeners)
             node.format(classpath, self._cluster_id())
         for node in missing:
             node.launch(classpath)
@@ -369,7 +376,7 @@ def Broker(
 
 def serves(bootstrap: str, brokers: int = 1) -> bool:
     """Whether every server of ``bootstrap`` knows of ``brokers`` brokers and of a controller: a client that asks the
-    slowest one must not be told of a controller that is not in its list.
+    slowest one must not be told of a controller that is not in its list. False too if one does not let us in.
     """
     return all(_knows(server, brokers) for server in bootstrap.split(","))
 
@@ -379,8 +386,12 @@ def _knows(bootstrap: str, brokers: int) -> bool:
     from kafka.errors import KafkaError
 
     try:
+        ours = access.current()
         admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap, request_timeout_ms=2000, bootstrap_timeout_ms=500
+            bootstrap_servers=bootstrap,
+            request_timeout_ms=2000,
+            bootstrap_timeout_ms=GUARDED_MS if ours.guarded else PLAIN_MS,
+            **ours.kafka_python(),
         )
     except (KafkaError, OSError, ValueError):
         return False

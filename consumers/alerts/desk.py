@@ -16,7 +16,7 @@ import structlog
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, reader
+from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, reader, reason
 from schemas.clock import wall_clock
 from schemas.topics import HANDLING
 from streams.store import desk, horizon
@@ -53,7 +53,7 @@ class DeskClock:
             except Exception as error:
                 if not passes(error):
                     raise
-                log.warning("desk.waits", why=type(error).__name__, seconds=round(wait, 1))
+                log.warning("desk.waits", why=reason(error), seconds=round(wait, 1))
                 stop.wait(wait)
                 wait = min(LONGEST_WAIT_S, wait * 2)
             finally:

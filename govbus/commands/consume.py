@@ -34,7 +34,7 @@ def consume(
     from govbus.runtime import resolve
     from govbus.settings import load
     from schemas.errors import Misconfigured
-    from streams.store import failpoints, quarantine
+    from streams.store import access, failpoints, quarantine
     from streams.store.engine import connect
 
     settings = resolve(load())
@@ -48,6 +48,7 @@ def consume(
         raise Misconfigured(f"there is no consumer {only!r}; there are {', '.join(sorted(names))}")
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, only or "consume")
+    access.ask(settings.kafka)
     quarantine.stand_by(settings.home / "consume", only or "consume")
     chosen = [effect for name, effect in effects.items() if only in ("", name)]
     extra = [work for name, found in works.items() if only in ("", name) for work in found]

@@ -375,6 +375,7 @@ def _poison_once(settings: Settings, made: Made, say: Callable[[str], None]) -> 
     from confluent_kafka import Producer
 
     from govbus.district.publishing import raws
+    from streams.store import access
 
     known = _mark(settings)
     if known.get("poisoned"):
@@ -382,6 +383,7 @@ def _poison_once(settings: Settings, made: Made, say: Callable[[str], None]) -> 
     producer = Producer(
         {
             "bootstrap.servers": settings.kafka,
+            **access.current().confluent(),
             "partitioner": "murmur2_random",
             "acks": "all",
             "enable.idempotence": True,

@@ -23,13 +23,14 @@ def push() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
-    from streams.store import failpoints, quarantine
+    from streams.store import access, failpoints, quarantine
     from streams.store.engine import connect
 
     given = load()
     settings = resolve(given)
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, "push")
+    access.ask(settings.kafka)
     quarantine.stand_by(settings.home / "push", "push")
     sender = Sender(connect(settings.database_url), address(given), settings.region)
     raise typer.Exit(run_all(settings.database_url, settings.kafka, [Queue()], [lambda stop: sender.run(stop)]))

@@ -17,12 +17,13 @@ def relay() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
-    from streams.store import failpoints
+    from streams.store import access, failpoints
     from streams.store.engine import connect
 
     settings = resolve(load())
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, "relay")
+    access.ask(settings.kafka)
     engine = connect(settings.database_url)
     try:
         raise typer.Exit(together([Relay(engine, settings.kafka).run]))

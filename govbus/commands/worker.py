@@ -16,12 +16,13 @@ def worker() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
-    from streams.store import failpoints
+    from streams.store import access, failpoints
     from streams.worker import run
 
     settings = resolve(load())
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, "worker")
+    access.ask(settings.kafka)
     await_topics(settings.kafka)
     run(
         settings.kafka,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from govbus import settings
 from schemas.errors import Misconfigured
+from streams.store.access import Access
 
 HOOK = {"name": "desk", "url": "https://desk.example/alerts", "secret": "sixteen-characters-at-least"}
 
@@ -125,6 +127,70 @@ def test_a_database_url_that_could_show_its_password_is_refused_without_it(
 def test_the_usual_database_urls_are_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
     assert settings.load().database_url.startswith("postgresql+psycopg://")
+
+
+PASSWORD = "never-to-be-shown"
+SASL = {"KAFKA_SASL_MECHANISM": "SCRAM-SHA-512", "KAFKA_USER": "govbus", "KAFKA_PASSWORD": PASSWORD}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"KAFKA_SECURITY": "SASL_SSL"}, ["KAFKA_SASL_MECHANISM", "KAFKA_USER", "KAFKA_PASSWORD"]),
+        ({"KAFKA_SECURITY": "SASL_PLAINTEXT", **SASL, "KAFKA_PASSWORD": ""}, ["KAFKA_PASSWORD"]),
+        ({"KAFKA_SECURITY": "SASL_PLAINTEXT", **SASL, "KAFKA_CA": "ca.pem"}, ["KAFKA_CA"]),
+        ({"KAFKA_SECURITY": "SSL", **SASL}, ["KAFKA_SASL_MECHANISM", "KAFKA_USER", "KAFKA_PASSWORD"]),
+        ({"KAFKA_CERTIFICATE": "a", "KAFKA_CERTIFICATE_KEY": "b"}, ["KAFKA_CERTIFICATE", "KAFKA_CERTIFICATE_KEY"]),
+        ({"KAFKA_SECURITY": "SSL", "KAFKA_CERTIFICATE": "a.pem"}, ["KAFKA_CERTIFICATE"]),
+        ({"KAFKA_SECURITY": "SSL", "KAFKA_CERTIFICATE_KEY": "a.key"}, ["KAFKA_CERTIFICATE"]),
+        ({"KAFKA_SECURITY": "SSL", "KAFKA_CA": "/nowhere/ca.pem"}, ["KAFKA_CA"]),
+        ({"KAFKA_SECURITY": "SASL_SSL", **SASL, "KAFKA_USER": "a,b"}, ["KAFKA_USER"]),
+        ({"KAFKA_SECURITY": "TLS"}, ["KAFKA_SECURITY"]),
+        ({"KAFKA_SECURITY": "SASL_SSL", **SASL, "KAFKA_SASL_MECHANISM": "GSSAPI"}, ["KAFKA_SASL_MECHANISM"]),
+        ({"KAFKA": "", "KAFKA_SECURITY": "SSL"}, ["KAFKA"]),
+        ({"KAFKA": "", "KAFKA_PASSWORD": PASSWORD}, ["KAFKA"]),
+    ],
+)  # fmt: skip
+def test_how_kafka_is_spoken_to_is_told_whole_or_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], told: list[str]
+) -> None:
+    text = faults(monkeypatch, **{"KAFKA": "kafka.town:9093", **given})
+    assert [line.removeprefix("- GOVBUS_").split(":")[0] for line in text.splitlines()] == told
+    assert PASSWORD not in text
+
+
+def test_a_file_that_serves_for_no_tls_is_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, authority: Any
+) -> None:
+    town = authority("town")
+    (certificate, key), (_, another) = town.certificate("ours"), town.certificate("another")
+    (hidden, encrypted), empty = town.certificate("hidden", passphrase=b"secret"), tmp_path / "empty.pem"
+    empty.touch()
+    rest = {"KAFKA": "kafka.town:9093", "KAFKA_SECURITY": "SSL"}
+    for ca, ours, its, name, word in (
+        (empty, certificate, key, "CA", "must hold certificates in PEM"),
+        (tmp_path, certificate, key, "CA", "cannot be read: Is a directory"),
+        (town.ca, certificate, tmp_path / "ours.key", "CERTIFICATE_KEY", "cannot be read: No such file"),
+        (town.ca, certificate, another, "CERTIFICATE", "belong to its key"),
+        (town.ca, key, certificate, "CERTIFICATE", "must be PEM"),
+        (town.ca, hidden, encrypted, "CERTIFICATE", "the key is encrypted"),
+    ):
+        given = {"KAFKA_CA": str(ca), "KAFKA_CERTIFICATE": str(ours), "KAFKA_CERTIFICATE_KEY": str(its)}
+        told = faults(monkeypatch, **rest, **given)
+        assert told.startswith(f"- GOVBUS_KAFKA_{name}: {given[f'KAFKA_{name}']} ")
+        assert word in told
+    monkeypatch.setenv("GOVBUS_KAFKA_CERTIFICATE", str(certificate))
+    monkeypatch.setenv("GOVBUS_KAFKA_CERTIFICATE_KEY", str(key))
+    assert settings.load().kafka_access() == Access("SSL", town.ca, certificate, key)
+
+
+def test_the_password_of_kafka_is_in_no_text_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"KAFKA": "kafka.town:9093", "KAFKA_SECURITY": "SASL_SSL", "KAFKA_CA": "", **SASL}.items():
+        monkeypatch.setenv(f"GOVBUS_{name}", value)
+    found = settings.load()
+    assert found.kafka_access() == Access("SASL_SSL", None, None, None, "SCRAM-SHA-512", "govbus", PASSWORD)
+    for text in (repr(found), str(found), found.model_dump_json(), repr(found.kafka_access())):
+        assert PASSWORD not in text
 
 
 def test_a_region_is_digits(monkeypatch: pytest.MonkeyPatch) -> None:
