@@ -45,6 +45,7 @@ pytestmark = pytest.mark.stack
 ROOT = Path(__file__).parents[2]
 USER, PASSWORD = "govbus", "never-to-be-shown"
 SECONDS = 120.0
+PATIENCE_S, TRIES = 30.0, 4
 SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
 PLAIN = f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
 
@@ -179,6 +180,14 @@ def alerts(town: Town) -> int:
     return int(found)
 
 
+def behind(town: Town) -> tuple[int, set[str]]:
+    """How many events are not sent yet, and which processors have not read everything."""
+    told = govbus(town.env(), "status", "--json")
+    assert told.returncode == 0, told.stdout + told.stderr
+    waiting = json.loads(told.stdout)["behind"]
+    return waiting["unsent"], {name.partition(" on ")[0] for name in waiting["lag"]}
+
+
 def bad_rating(town: Town, case_no: str) -> None:
     """A department publishes one."""
     one = (ROOT / "docs" / "one-bad-rating.jsonl").read_text()
@@ -197,10 +206,7 @@ def test_a_bad_rating_reaches_the_desk_over_tls_with_a_password_and_who_is_expel
         logs = [stack.enter_context(running(town, name)) for name in ("relay", "worker", "consume")]
         bad_rating(town, "C1")
         assert wait_until(lambda: alerts(town) == 1, SECONDS), [log.read_text()[-3000:] for log in logs]
-        told = govbus(town.env(), "status", "--json")
-        waiting = json.loads(told.stdout)["behind"]
-        assert (told.returncode, waiting["unsent"]) == (0, 0), waiting
-        assert {name.partition(" on ")[0] for name in waiting["lag"]} == {"province-queue"}  # nobody pushes here
+        assert wait_until(lambda: behind(town) == (0, {"province-queue"}), SECONDS), behind(town)  # nobody pushes here
         expelled_and_enrolled_again(town, logs)
         assert wait_until(lambda: alerts(town) == 2, SECONDS), [log.read_text()[-3000:] for log in logs]
     assert PASSWORD not in "".join(log.read_text() for log in logs) + applied.stdout + applied.stderr
@@ -238,7 +244,7 @@ def test_each_client_is_let_in_by_password_of_either_kind_and_by_certificate(tow
     mutual = Access("SSL", town.ca, *town.ours)
     for server, ours in ((town.guarded, town.scram), (town.guarded, plain), (town.mutual, mutual)):
         for client in (confluent, kafka_python, through_faust):
-            assert client(server, ours) >= 0, (client, ours)
+            assert client(server, ours, PATIENCE_S) >= 0, (client, ours)
 
 
 def test_no_client_takes_a_certificate_that_is_made_out_to_another_host(town: Town) -> None:
@@ -249,7 +255,7 @@ def test_no_client_takes_a_certificate_that_is_made_out_to_another_host(town: To
     assert (told.look, told.sure) == ("GOVBUS_KAFKA, which must name the hosts as their certificates do", True)
     for client in (confluent, kafka_python, through_faust):
         with pytest.raises(Exception, match=r"transport failure|Unable to bootstrap"):
-            client(elsewhere, town.scram)
+            client(elsewhere, town.scram, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -272,19 +278,23 @@ def test_why_kafka_lets_nobody_in_is_told_by_the_setting(
 ) -> None:
     access.use(replace(town.scram, **change))
     servers = {"guarded": town.guarded, "mutual": town.mutual, "plain": town.cluster.bootstrap, "away": "127.0.0.1:9"}
-    told = access.refusal(servers[server])
+    for _ in range(TRIES):  # a broker that is slow to answer sounds like one that hangs up
+        told = access.refusal(servers[server])
+        if (told.look if told else "") == look:
+            return
     assert (told.look if told else "") == look
 
 
-def confluent(server: str, ours: Access) -> int:
+def confluent(server: str, ours: Access, seconds: float) -> int:
     """How many topics each client sees."""
     admin: Any = AdminClient({"bootstrap.servers": server, "log_level": 0, **ours.confluent()})
-    return len(admin.list_topics(timeout=1).topics)
+    return len(admin.list_topics(timeout=seconds).topics)
 
 
-def kafka_python(server: str, ours: Access) -> int:
+def kafka_python(server: str, ours: Access, seconds: float) -> int:
+    patience = int(1_000 * seconds)
     try:
-        admin = KafkaAdminClient(bootstrap_servers=server, bootstrap_timeout_ms=1_500, **ours.kafka_python())
+        admin = KafkaAdminClient(bootstrap_servers=server, bootstrap_timeout_ms=patience, **ours.kafka_python())
     except KafkaError as error:
         raise AssertionError(str(error)) from error
     try:
@@ -293,7 +303,7 @@ def kafka_python(server: str, ours: Access) -> int:
         admin.close()
 
 
-def through_faust(server: str, ours: Access) -> int:
+def through_faust(server: str, ours: Access, _: float) -> int:
     async def ask() -> int:
         consumer = aiokafka.AIOKafkaConsumer(
             bootstrap_servers=server, **credentials_to_aiokafka_auth(ours.faust())
