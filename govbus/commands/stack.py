@@ -98,7 +98,7 @@ def _report(settings: Settings) -> list[dict[str, Any]]:
     from govbus import runtime
 
     local = [
-        {**asdict(part), "why": ""}
+        asdict(part)
         for part in runtime.local_stack(settings).status()
         if not (settings.database_url if part.name == "postgres" else settings.kafka)
     ]
@@ -119,7 +119,7 @@ def _configured(settings: Settings) -> list[dict[str, Any]]:
     if settings.database_url:
         address, answers = _database(settings.database_url)
         parts.append({"name": "postgres", "running": answers, "address": address})
-    return [{"pid": None, "data": "", "log": "", "why": "", **part} for part in parts]
+    return [{"pid": None, "data": "", "log": "", **part} for part in parts]
 
 
 def _database(url: str) -> tuple[str, bool]:
@@ -146,8 +146,8 @@ def _show(
         table.add_row(part["name"], state, part["address"], str(part["pid"] or ""), part["log"])
     screen = console()
     screen.print(table)
-    for line in [*(part["why"] for part in report if part["why"]), *changed, *_waiting(behind or {})]:
-        screen.print(Text(f"  {line}"), soft_wrap=True)
+    for line in [*(why for part in report if (why := part.get("why"))), *changed, *_waiting(behind or {})]:
+        screen.print(f"  {line}", soft_wrap=True)
 
 
 def _waiting(behind: Mapping[str, Any]) -> Iterator[str]:

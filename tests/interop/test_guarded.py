@@ -167,7 +167,7 @@ def running(town: Town, name: str) -> Iterator[Path]:
             yield log
             assert process.poll() is None, log.read_text()
         finally:
-            process.terminate()
+            process.kill()  # one that is not let in may take long to end
             process.wait(30)
 
 
