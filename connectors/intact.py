@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streams.store import access
+from schemas import access
 
 Place = tuple[str, int]
 TAIL_ROWS = 20_000

@@ -21,7 +21,8 @@ import structlog
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from connectors import intact
-from streams.store import access, bulk, failpoints
+from schemas import access
+from streams.store import bulk, failpoints
 from streams.store.engine import is_transient
 from streams.store.outbox import CHANNEL
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import structlog
 
+from schemas import access
 from schemas.errors import Misconfigured, Retryable
 from schemas.topics import BY_NAME, TOPICS, Topic
-from streams.store import access
 
 MAX_MESSAGE_BYTES = 1_048_576
 """More than a record may be (256 KiB), so that the broker is never the one that refuses."""

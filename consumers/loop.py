@@ -23,9 +23,10 @@ from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecord
 from sqlalchemy.dialects.postgresql import insert
 
+from schemas import access
 from schemas.errors import Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
-from streams.store import access, failpoints, failure, inflight, quarantine, records, unfit
+from streams.store import failpoints, failure, inflight, quarantine, records, unfit
 from streams.store.applier import ADVANCE
 from streams.store.engine import is_transient
 from streams.store.projection import Carried, Event, Refused

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from streams.store import access
+from schemas import access
 
 HIDDEN = "[personal]"
 SILENT = ("kafka",)

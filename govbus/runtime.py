@@ -12,8 +12,8 @@ from rich.console import Console
 from connectors.local.stack import Addresses, Stack
 from govbus.screen import console as screen
 from govbus.settings import Settings
+from schemas import access
 from schemas.errors import Retryable
-from streams.store import access
 
 PROVINCE_ADDRESS = Path("province") / "address.json"
 """Below the home: where a province that runs on this machine writes its URL and public key."""

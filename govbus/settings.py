@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from schemas.access import Access, Mechanism, Security
 from schemas.errors import Misconfigured
-from streams.store.access import Access, Mechanism, Security
 
 
 def _tried_as_a_header(address: str) -> str:

@@ -20,11 +20,12 @@ from aiokafka.errors import KafkaError
 from faust.tables.manager import TableManager
 from faust.types import TP
 
+from schemas import access
 from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.agents.line import Line
 from streams.fault import die
-from streams.store import access, inflight, quarantine
+from streams.store import inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient, reading
 from streams.store.projection import Projection

@@ -30,8 +30,8 @@ from connectors.local.process import (
     wait_until,
     write_state,
 )
+from schemas import access
 from schemas.errors import Retryable
-from streams.store import access
 
 LOG4J = Path(__file__).with_name("log4j2.xml")
 SMALL_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Djava.awt.headless=true")

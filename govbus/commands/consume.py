@@ -33,8 +33,9 @@ def consume(
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
+    from schemas import access
     from schemas.errors import Misconfigured
-    from streams.store import access, failpoints, quarantine
+    from streams.store import failpoints, quarantine
     from streams.store.engine import connect
 
     settings = resolve(load())

@@ -375,7 +375,7 @@ def _poison_once(settings: Settings, made: Made, say: Callable[[str], None]) -> 
     from confluent_kafka import Producer
 
     from govbus.district.publishing import raws
-    from streams.store import access
+    from schemas import access
 
     known = _mark(settings)
     if known.get("poisoned"):

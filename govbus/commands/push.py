@@ -23,7 +23,8 @@ def push() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
-    from streams.store import access, failpoints, quarantine
+    from schemas import access
+    from streams.store import failpoints, quarantine
     from streams.store.engine import connect
 
     given = load()

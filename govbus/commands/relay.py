@@ -17,7 +17,8 @@ def relay() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
-    from streams.store import access, failpoints
+    from schemas import access
+    from streams.store import failpoints
     from streams.store.engine import connect
 
     settings = resolve(load())

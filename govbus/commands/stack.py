@@ -110,7 +110,7 @@ def _configured(settings: Settings) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     if settings.kafka:
         from connectors.local.broker import serves
-        from streams.store import access
+        from schemas import access
 
         access.use(settings.kafka_access())
         answers = any(map(serves, settings.kafka.split(",")))  # of three brokers, two carry everything

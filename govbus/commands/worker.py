@@ -16,7 +16,8 @@ def worker() -> None:
     from govbus.logs import configure
     from govbus.runtime import resolve
     from govbus.settings import load
-    from streams.store import access, failpoints
+    from schemas import access
+    from streams.store import failpoints
     from streams.worker import run
 
     settings = resolve(load())

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from govbus import settings
+from schemas.access import Access
 from schemas.errors import Misconfigured
-from streams.store.access import Access
 
 HOOK = {"name": "desk", "url": "https://desk.example/alerts", "secret": "sixteen-characters-at-least"}
 

@@ -38,8 +38,8 @@ from kafka.errors import KafkaError
 from connectors.local.broker import Cluster
 from connectors.local.postgres import Postgres
 from connectors.local.process import free_port, wait_until
-from streams.store import access
-from streams.store.access import Access
+from schemas import access
+from schemas.access import Access
 
 pytestmark = pytest.mark.stack
 ROOT = Path(__file__).parents[2]
@@ -167,7 +167,7 @@ def running(town: Town, name: str) -> Iterator[Path]:
             yield log
             assert process.poll() is None, log.read_text()
         finally:
-            process.kill()  # one that is not let in may take long to end
+            process.terminate()
             process.wait(30)
 
 

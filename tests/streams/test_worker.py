@@ -140,6 +140,27 @@ def test_a_worker_told_to_stop_ends_with_zero_and_the_next_one_goes_on_where_it_
         wait_until(lambda: statuses(store) == ["REVOKED"], 180, "the revocation")
 
 
+HANGING = """
+import asyncio, os, signal, sys, threading
+import faust
+from streams import worker
+
+async def never(*_): await asyncio.Event().wait()
+
+worker.STOP_S = 1.0
+app = faust.App("t", broker="memory://", store="memory://", autodiscover=False, web_enabled=False, datadir=sys.argv[1])
+made = worker.QuietWorker(app, quiet=True, redirect_stdouts=False)
+made.stop = never
+threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+made.execute_from_commandline()
+"""
+
+
+def test_a_worker_whose_client_does_not_end_ends_all_the_same(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, "leaving" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
 @pytest.mark.stack
 def test_transactions_of_another_producer_leave_markers_behind_which_no_worker_stands(
     bus: Any, store: sa.Engine, tmp_path: Path

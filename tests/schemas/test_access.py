@@ -10,8 +10,8 @@ import faust
 import pytest
 from faust.transport.drivers.aiokafka import credentials_to_aiokafka_auth
 
-from streams.store import access
-from streams.store.access import Access
+from schemas import access
+from schemas.access import Access
 
 NAMED = {"mechanism": "SCRAM-SHA-512", "user": "govbus", "password": "never-to-be-shown"}
 
