@@ -14,6 +14,7 @@ from rich.text import Text
 from govbus import commands, outages
 from govbus.screen import console
 from schemas.errors import GovbusError, Misconfigured
+from streams.store import heap
 
 
 def build() -> typer.Typer:
@@ -27,6 +28,7 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Entry point. Exit codes: 0 true, 1 not true or refused, 2 wrong usage, 78 misconfigured."""
+    heap.keep_small()
     logging.getLogger("kafka").setLevel(logging.CRITICAL)  # says each failed attempt; we say what we wait for
     try:
         build()()

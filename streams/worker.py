@@ -61,7 +61,6 @@ def run(
     from streams.store import quarantine
     from streams.store.engine import connect
 
-    heap.keep_small()
     quarantine.stand_by(home / "worker", name or "worker")
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)
@@ -100,6 +99,7 @@ def main(arguments: Sequence[str] | None = None, **more: Any) -> None:
     """``python -m streams``: everything on the command line, nothing from the environment, so PLAINTEXT alone; ``more``
     as in ``run``.
     """
+    heap.keep_small()
     parser = argparse.ArgumentParser(prog="python -m streams", description="Process the inbound topics.")
     parser.add_argument("--kafka", required=True, help="bootstrap servers")
     parser.add_argument("--database-url", required=True, help="SQLAlchemy URL of PostgreSQL")

@@ -11,7 +11,8 @@ KEPT_BYTES = 1024 * 1024
 
 
 def keep_small() -> None:
-    """Call it before the first thread is started.
+    """Call it before anything else: the C library counts its arenas once, when a second thread asks for memory, and
+    polars, numpy and librdkafka start threads of their own.
 
     By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
     freed to keep ever larger ones: processes of some ten threads grew by megabytes an hour (docs/reliability.md,
