@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import sqlalchemy as sa
 
+from streams.store import engine as engine_module
 from streams.store.engine import connect, reading
 
 OFTEN = 7
@@ -32,3 +34,21 @@ def test_a_prepared_statement_is_planned_for_the_tables_as_they_are(database: st
     engine.dispose()
     assert [generic for generic, _ in plans] == [0] * len(plans)
     assert max(custom for _, custom in plans) > OFTEN
+
+
+def test_a_connection_and_what_it_keeps_of_its_largest_statement_is_given_up_after_a_while(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(_sessions(database)) == 1
+    monkeypatch.setattr(engine_module, "RECYCLE_S", 0)
+    assert len(_sessions(database)) == 2
+
+
+def _sessions(database: str) -> set[int]:
+    """The sessions that served two transactions, one after the other."""
+    engine, found = connect(database), set()
+    for _ in range(2):
+        with engine.begin() as tx:
+            found.add(tx.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
+    engine.dispose()
+    return found
