@@ -15,9 +15,7 @@ def keep_small() -> None:
     polars, numpy and librdkafka start threads of their own.
 
     By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
-    freed to keep ever larger ones: processes of some ten threads grew by megabytes an hour (docs/reliability.md,
-    ordinary load; the hour with this was at another load than the one without, so what it mends is not proven). Another
-    C library is left as it is.
+    freed to keep ever larger ones. Another C library is left as it is.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
