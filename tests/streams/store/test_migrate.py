@@ -93,3 +93,22 @@ def test_alerts_with_acts_are_looked_at_again_and_bad_ratings_get_their_own_time
         assert tx.execute(sa.select(alert_inbox.c.given_at)).scalar_one() == SEPTEMBER
         checks = tx.execute(sa.select(desk_check.c.key, desk_check.c.next_check_at).order_by(desk_check.c.key))
         assert [tuple(r) for r in checks] == [("C1", 0), ("C2", None)]
+
+
+def test_ratings_of_void_cases_and_excluded_ones_are_looked_at_after_the_upgrade(
+    database: str, engine: sa.Engine
+) -> None:
+    life = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}, "steps": [], "kind": "BAD_RATING"}
+    down(engine, "0008")
+    with engine.begin() as tx:
+        for case_no, status in (("C1", "VOID"), ("C2", "GRANTED")):
+            tx.execute(sa.text(
+                "INSERT INTO case_state (case_no, partition, region, department, item_code, status, provisional, state,"
+                " known_at) VALUES (:case_no, 0, '', '', '', :status, false, '{}', 7)"
+            ), {"case_no": case_no, "status": status})  # fmt: skip
+        tx.execute(sa.insert(alert_life), [{**life, "case_no": "C3", "out_reason": "appeal_upheld"},
+                                           {**life, "case_no": "C4", "out_reason": "rating_corrected"}])  # fmt: skip
+    migrate.upgrade(database)
+    with engine.connect() as tx:
+        assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM rating_out"))] == [("C1", "", 0, 0, True, 1, 7)]
+        assert sorted(tx.execute(sa.text("SELECT case_no FROM rating_out_news")).scalars()) == ["C1", "C3"]
