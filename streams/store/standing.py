@@ -22,8 +22,7 @@ BLOCK = 1_000
 
 def judged(tx: sa.Connection, cases: Mapping[str, Standing]) -> None:
     """Note which cases have become void, or are so no more."""
-    for case_no, standing in sorted(cases.items()):
-        tx.execute(_JUDGED, {"case_no": case_no, "out": standing.out, "known_at": standing.known_at})
+    tx.execute(_JUDGED, [{"case_no": c, "out": cases[c].out, "known_at": cases[c].known_at} for c in sorted(cases)])
     look(tx, cases)
 
 
