@@ -9,12 +9,14 @@ code and no limit: the caller's columns are its own decisions, of known types.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import fastavro
 import numpy as np
 import numpy.typing as npt
 import polars as pl
@@ -23,6 +25,7 @@ from schemas.codec import contract, frame, without_instants
 from schemas.envelope import CONTENT_TYPE, NAMESPACE
 from schemas.topics import Topic
 
+Span = tuple[int, int]
 UNIT = "\x1f"
 NOTHING: dict[str, object] = {"string": "", "int": 0, "long": 0, "boolean": False}
 """What stands in for an absent value while the present ones are written."""
@@ -50,12 +53,10 @@ def write(topic: Topic, records: pl.DataFrame) -> Written:
     """
     ids = event_ids(topic, records)
     whole = _whole(topic, records.with_columns(event_id=ids))
-    parts = _parts(topic, whole)
+    parts = whole.with_columns(**_parts(topic, whole))  # once, for both texts
     start = pl.lit(frame(topic.schema_id).hex())
-    both = whole.select(
-        value=pl.concat_str([start, *parts.values()]),
-        content=pl.concat_str([start, *{**parts, "received_at": pl.lit("00")}.values()]),
-    )
+    unreceived = [pl.lit("00") if name == "received_at" else pl.col(name) for name in parts.columns]
+    both = parts.select(value=pl.concat_str([start, pl.all()]), content=pl.concat_str([start, *unreceived]))
     return Written(ids, both["value"], digests_hex(both["value"]), digests_hex(both["content"]))
 
 
@@ -141,24 +142,33 @@ def _whole(topic: Topic, records: pl.DataFrame) -> pl.DataFrame:
 
 
 def _parts(topic: Topic, whole: pl.DataFrame) -> dict[str, pl.Expr]:
-    """Hexadecimal bytes of every field, in the contract's order."""
-    most = _most(topic, whole)
-    return {name: _encoded(kind, whole[name], most[name]) for name, kind, _ in _fields(topic)}
+    """Hexadecimal bytes of every field, in the contract's order; what is the same in all rows is written once."""
+    spans, same = _spans(topic, whole), _same(whole)
+    return {
+        name: pl.lit(_once(topic, name, whole[name])) if name in same else _encoded(kind, whole[name], spans[name])
+        for name, kind, _ in _fields(topic)
+    }
 
 
-def _most(topic: Topic, whole: pl.DataFrame) -> dict[str, int]:
-    """The largest number, zigzag, that each field writes: itself, or its length. One pass over the frame."""
+def _spans(topic: Topic, whole: pl.DataFrame) -> dict[str, Span]:
+    """The least and the largest number, zigzag, that each field writes: itself, or its length. One pass."""
     numbers = {}
     for name, kind, _ in _fields(topic):
-        column = pl.col(name)
         inner = kind[2] if isinstance(kind, tuple) else kind
         if inner == "string":
-            numbers[name] = column.str.len_bytes().max().cast(pl.Int64) * 2
+            numbers[name] = _length(pl.col(name))
         elif inner in ("int", "long"):
-            numbers[name] = _zigzag(column.cast(pl.Int64)).max()
-        else:
-            numbers[name] = pl.lit(0, pl.Int64)
-    return {name: value or 0 for name, value in whole.select(**numbers).row(0, named=True).items()}
+            numbers[name] = _zigzag(pl.col(name).cast(pl.Int64))
+    wide = whole.select(**numbers)
+    least, most = wide.min().row(0, named=True), wide.max().row(0, named=True)
+    return {name: (least.get(name) or 0, most.get(name) or 0) for name in whole.columns}
+
+
+def _same(whole: pl.DataFrame) -> set[str]:
+    """The fields that say the same in every row, lists aside."""
+    flat = [name for name, dtype in whole.schema.items() if not dtype.is_nested()]
+    found = whole.select(pl.col(name).eq_missing(pl.col(name).first()).all() for name in flat)
+    return {name for name in flat if found[name][0]} if whole.height else set()
 
 
 @cache
@@ -173,38 +183,60 @@ def _kind(schema: Any) -> Any:
     return schema["type"] if isinstance(schema, dict) else schema
 
 
-def _encoded(kind: Any, values: pl.Series, most: int) -> pl.Expr:
+def _once(topic: Topic, name: str, values: pl.Series) -> str:
+    """Hexadecimal bytes of the first of ``values``."""
+    kind, schema = _types(topic)[name]
+    _require_present(kind, values)
+    written = io.BytesIO()
+    fastavro.schemaless_writer(written, schema, values[0])
+    return written.getvalue().hex()
+
+
+@cache
+def _types(topic: Topic) -> dict[str, tuple[Any, Any]]:
+    fields = without_instants(contract(topic))["fields"]
+    return {f["name"]: (_kind(f["type"]), fastavro.parse_schema(f["type"])) for f in fields}
+
+
+def _require_present(kind: Any, values: pl.Series) -> None:
+    if not isinstance(kind, tuple) and values.null_count():
+        raise ValueError(f"column {values.name} of type {kind} holds an absent value")
+
+
+def _encoded(kind: Any, values: pl.Series, span: Span) -> pl.Expr:
+    _require_present(kind, values)
     column = pl.col(values.name)
     if isinstance(kind, tuple):
-        return _nullable(kind[1], kind[2], values, most)
-    if values.null_count():
-        raise ValueError(f"column {values.name} of type {kind} holds an absent value")
+        return _nullable(kind[1], kind[2], values, span)
     if kind == "array":
         return pl.lit(_lists(values))
-    return _present(kind, column, most)
+    return _present(kind, column, span)
 
 
-def _present(kind: Any, column: pl.Expr, most: int) -> pl.Expr:
+def _present(kind: Any, column: pl.Expr, span: Span) -> pl.Expr:
     if kind == "string":
-        return _strings(column, most)
+        return _strings(column, span)
     if kind == "boolean":
         return _hex(column)
     if kind in ("int", "long"):
-        return varints(column, most)
+        return _varints(_zigzag(column.cast(pl.Int64)), span)
     raise TypeError(f"cannot encode {kind} by column")
 
 
-def _nullable(null_at: int, kind: Any, values: pl.Series, most: int) -> pl.Expr:
+def _nullable(null_at: int, kind: Any, values: pl.Series, span: Span) -> pl.Expr:
     none, some = HEX[2 * null_at], HEX[2 - 2 * null_at]
-    if values.null_count() == len(values):
-        return pl.lit(none)
     column = pl.col(values.name)
-    filled = _present(kind, column.fill_null(NOTHING[kind]), most)
+    filled = _present(kind, column.fill_null(NOTHING[kind]), span)
     return pl.when(column.is_null()).then(pl.lit(none)).otherwise(pl.concat_str([pl.lit(some), filled]))
 
 
-def _strings(text: pl.Expr, most: int) -> pl.Expr:
-    return pl.concat_str([varints(text.str.len_bytes(), most), text.cast(pl.Binary).bin.encode("hex")])
+def _strings(text: pl.Expr, span: Span) -> pl.Expr:
+    return pl.concat_str([_varints(_length(text), span), text.cast(pl.Binary).bin.encode("hex")])
+
+
+def _length(text: pl.Expr) -> pl.Expr:
+    """Bytes of a text, zigzag."""
+    return 2 * text.str.len_bytes().cast(pl.Int64)
 
 
 def _lists(values: pl.Series) -> pl.Series:
@@ -215,27 +247,35 @@ def _lists(values: pl.Series) -> pl.Series:
     rows = (
         pl.DataFrame({"row": range(len(values)), "item": values}).filter(pl.col("item").list.len() > 0).explode("item")
     )
-    most = 2 * int(rows["item"].str.len_bytes().max() or 0)  # type: ignore[arg-type]
-    blocks = rows.group_by("row", maintain_order=True).agg(_strings(pl.col("item"), most).str.join().alias("hex"))
+    span = rows.select(least=_length(pl.col("item")).min(), most=_length(pl.col("item")).max()).row(0)
+    blocks = rows.with_columns(hex=_strings(pl.col("item"), span)).select("row", "hex")
+    longest = int(counts.max())  # type: ignore[arg-type]
+    if longest > 1:
+        blocks = blocks.group_by("row", maintain_order=True).agg(pl.col("hex").str.join())
     table = pl.DataFrame({"row": range(len(values)), "count": counts}).join(
         blocks, on="row", how="left", maintain_order="left"
     )
-    count = varints(pl.col("count"), 2 * int(counts.max()))  # type: ignore[arg-type]
+    count = _varints(2 * pl.col("count").cast(pl.Int64), (0, 2 * longest))
     whole = pl.when(pl.col("hex").is_null()).then(pl.lit("00")).otherwise(pl.format("{}{}00", count, "hex"))
     return table.select(v=whole)["v"]
 
 
-def varints(numbers: pl.Expr, most: int) -> pl.Expr:
-    """Zigzag varints as hexadecimal text; ``most`` is the largest zigzag form among them."""
-    rest = _zigzag(numbers.cast(pl.Int64))
-    if most < 128:
-        return _hex(rest)
+def _varints(rest: pl.Expr, span: Span) -> pl.Expr:
+    """Varints of numbers in their zigzag form as hexadecimal text; ``span`` is the least and the largest of them."""
+    least, most = ((max(n.bit_length(), 1) + 6) // 7 for n in span)
+    if least == most:
+        lower = [pl.lit(HEX).gather(_seven(rest, p).cast(pl.UInt32) + 128) for p in range(0, 7 * most - 7, 7)]
+        return pl.concat_str([*lower, _hex(rest // (1 << (7 * most - 7)))])
     pieces = [_hex(rest % 128 + 128 * (rest >= 128).cast(pl.Int64))]
-    for place in range(7, most.bit_length(), 7):
+    for place in range(7, 7 * most, 7):
         above = rest // (1 << place)
         piece = _hex(above % 128 + 128 * (above >= 128).cast(pl.Int64))
         pieces.append(pl.when(above > 0).then(piece).otherwise(pl.lit("")))
     return pl.concat_str(pieces)
+
+
+def _seven(rest: pl.Expr, place: int) -> pl.Expr:
+    return (rest // (1 << place)) % 128
 
 
 def _zigzag(numbers: pl.Expr) -> pl.Expr:

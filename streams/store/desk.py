@@ -140,11 +140,13 @@ def _look_at_cases(
         except Exception as error:
             written.let_be(CASE, case_no, error)
         else:
-            lived[case_no] = lives
+            if all(since <= horizon for since, _ in excluded.get(case_no, ())):  # else a rebuild has not read it again
+                lived[case_no] = lives
     sets.replace(tx, alert_life, "case_no", list(lived), [row for lives in lived.values() for row in lives])
     months = {life.month_of(d, issued) for d, issued, _, _ in reds ^ _reds(tx, names)}
     mark(tx, DEPARTMENT, dict.fromkeys(months, partition))
-    standing.look(tx, {case_no for case_no, _ in excluded ^ _excluded(tx, names)})
+    now = _excluded(tx, names)
+    standing.look(tx, {case_no for case_no in names if excluded.get(case_no) != now.get(case_no)})
 
 
 def _look_at_department(
@@ -196,9 +198,12 @@ def _reds(tx: sa.Connection, cases: list[str]) -> set[tuple[str, int, str, int |
     return {(d, issued, a, out) for d, issued, a, out in tx.execute(_REDS, {"cases": cases})}
 
 
-def _excluded(tx: sa.Connection, cases: list[str]) -> set[tuple[str, str]]:
-    """(case, alert id) of the cases' bad ratings that an appeal excluded, as they are stored."""
-    return {(case_no, alert_id) for case_no, alert_id in tx.execute(_EXCLUDED, {"cases": cases})}
+def _excluded(tx: sa.Connection, cases: list[str]) -> dict[str, list[tuple[int, str]]]:
+    """By case, its bad ratings that an appeal excluded, as stored: since when (epoch ms), and the alert's id."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for case_no, out_at, alert_id in tx.execute(_EXCLUDED, {"cases": cases}):
+        found.setdefault(case_no, []).append((out_at, alert_id))
+    return found
 
 
 def _word(row: Mapping[str, Any]) -> Word:
@@ -287,8 +292,8 @@ _REDS = sa.text(
     f"SELECT department, issued_at, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}"
 )
 _EXCLUDED = sa.text(
-    "SELECT case_no, alert_id FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
-    "AND out_reason = 'appeal_upheld'"
+    "SELECT case_no, out_at, alert_id FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
+    "AND out_reason = 'appeal_upheld' ORDER BY alert_id"
 )
 _RED_ISSUED = sa.text(f"SELECT DISTINCT issued_at FROM alert_life WHERE department = :department AND {_RED}")
 _REDS_OF = sa.text(

@@ -16,6 +16,7 @@ from operator import attrgetter, itemgetter
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import psycopg
 import sqlalchemy as sa
@@ -31,7 +32,7 @@ from streams.store.lot import Columns, Lot
 from streams.store.outbox import CHANNEL, WAKE
 from streams.store.projection import Carried, Event, Refused
 
-FEW_TO_SAY = 200  # records up to which encoding row by row is quicker than by column (57 µs each, 11 ms)
+FEW_TO_SAY = 120  # records up to which encoding row by row is quicker than by column (50 µs each, 6 ms)
 WANTED = ("ce_id", "ce_source", "ce_type")
 """Headers that must say what the record says."""
 ENOUGH_EVENTS = 200  # records from which decoding by column is quicker, though each becomes an object in the end
@@ -89,13 +90,28 @@ class Rows:
     data: memoryview
 
 
-def rows(table: str, frame: pl.DataFrame) -> Rows:
-    """The frame's columns made ready for COPY into ``table`` under their own names."""
+def rows(table: str, frame: pl.DataFrame, quoted: bool = False) -> Rows:
+    """The frame's columns made ready for COPY into ``table`` under their own names; ``quoted``: some value must be."""
     names = ", ".join(f'"{c}"' for c in frame.columns)
+    data, kind = (plain, "text") if not quoted and (plain := _plain(frame)) else (_quoted(frame), "csv")
+    return Rows(table, frame.height, f'COPY "{table}" ({names}) FROM STDIN (FORMAT {kind})'.encode(), data)
+
+
+def _plain(frame: pl.DataFrame) -> memoryview | None:
+    """COPY's text format, a tenth quicker than CSV on either side; None where a value would have to be escaped."""
+    buffer = io.BytesIO()
+    frame.write_csv(buffer, include_header=False, quote_style="never", separator="\t", null_value="\\N")
+    data = buffer.getbuffer()
+    characters = np.frombuffer(data, np.uint8)
+    ends, escapes = np.count_nonzero(characters <= ord("\r")), np.count_nonzero(characters == ord("\\"))
+    only_ours = ends == frame.height * frame.width and escapes == sum(frame.null_count().row(0))
+    return data if only_ours else None
+
+
+def _quoted(frame: pl.DataFrame) -> memoryview:
     buffer = io.BytesIO()
     frame.write_csv(buffer, include_header=False, quote_style="non_numeric")
-    statement = f'COPY "{table}" ({names}) FROM STDIN (FORMAT csv)'.encode()
-    return Rows(table, frame.height, statement, buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def write(tx: sa.Connection, ready: Rows) -> None:
@@ -120,7 +136,8 @@ def spoken(said: Sequence[tuple[Topic, pl.DataFrame]]) -> Spoken:
     if not encoded:
         return Spoken(pl.DataFrame(), None)
     whole = pl.concat(encoded)
-    ready = rows("outbox", whole) if whole.height > FEW and not whole["event_id"].is_duplicated().any() else None
+    once = whole.height > FEW and not whole["event_id"].is_duplicated().any()
+    ready = rows("outbox", whole, quoted=True) if once else None  # each value begins with a backslash
     return Spoken(whole, ready)
 
 

@@ -4,7 +4,7 @@ says it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -84,7 +84,7 @@ class JudgeProjection:
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
         known = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
-        judged = _Judged({row.case_no for row in stored if row.status == VOID})
+        judged = _Judged(standing.void(tx, list(cases)))
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())
             try:
@@ -120,14 +120,14 @@ _PARTITIONS_DUE = sa.text(
     "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until)"
 )
 _DUE = sa.text(
-    "SELECT case_no, status, next_check_at, folded::text FROM case_state c JOIN case_history USING (case_no) "
+    "SELECT case_no, next_check_at, folded::text FROM case_state c JOIN case_history USING (case_no) "
     "WHERE partition = :partition AND next_check_at <= :horizon AND NOT EXISTS (SELECT FROM outbox o "
     "WHERE o.topic = :topic AND o.key = c.case_no AND o.sent_at IS NULL) "
     "ORDER BY next_check_at LIMIT :block"  # as the index has it: after a revised calendar, all of a partition are due
 )
 _LET_BE = sa.text("UPDATE case_state SET next_check_at = NULL WHERE case_no = :case_no")
 _STATES = sa.text(
-    "SELECT case_no, status, next_check_at, folded::text FROM case_state JOIN case_history USING (case_no) "
+    "SELECT case_no, next_check_at, folded::text FROM case_state JOIN case_history USING (case_no) "
     "WHERE case_no = ANY(:cases)"
 )
 
@@ -143,9 +143,11 @@ def _load(tx: sa.Connection, cases: list[str], rows: Sequence[sa.Row[Any]]) -> d
 
 
 class _Judged:
-    """What one transaction has to write, gathered case by case; ``void``: the cases that were so before."""
+    """What one transaction has to write, gathered case by case; ``void``: the cases noted as such, and when that
+    became known.
+    """
 
-    def __init__(self, void: Collection[str]) -> None:
+    def __init__(self, void: Mapping[str, int]) -> None:
         self._void = void
         self._turned: dict[str, Standing] = {}
         self._states: list[dict[str, Any]] = []
@@ -170,12 +172,19 @@ class _Judged:
             # an event may change nothing of a card but who answers for it
             self._recarded.append(after.case_no)
             self._cards.extend(cards.rows(after.case_no, after, after.item_code, after.alerts))
-        if (after.status == VOID) != (after.case_no in self._void):
+        if self._turns(after):
             self._turned[after.case_no] = Standing(after.status == VOID, known_at=after.known_at)
         for decision in decisions:
             self._saids.append(Said(ALERT, alert_record(after.case_no, decision, _finding(decision))))
             alert_id = decision.alert.alert_id
             self._spoken[after.case_no, alert_id] = after.spoken[alert_id]
+
+    def _turns(self, after: CaseState) -> bool:
+        """Whether it has become void, or is so no more; a replay that knows less than was known says neither."""
+        since = self._void.get(after.case_no)
+        if after.status == VOID:
+            return since is None
+        return since is not None and after.known_at >= since
 
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, case_state, self._states)

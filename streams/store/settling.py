@@ -23,24 +23,25 @@ from streams.store.tables import rating_cell_change
 from streams.store.tally_few import Visit, visit_of
 
 TALLY = "tally"
-NEVER = Standing()
 
 
-def settle(tx: sa.Connection, upload: bool) -> bool:
-    """Settle some cases of which there is news; True if more may be left. ``upload``: tell the province."""
+def settle(tx: sa.Connection, upload: bool) -> bool | None:
+    """Settle some cases of which there is news; True if more may be left, None if there was none. ``upload``: tell the
+    province. The cursors are held until ``tx`` ends.
+    """
     cases = standing.news(tx)
     if not cases:
-        return False
+        return None
     applier.lock(tx, TALLY, RATING, range(RATING.partitions))
     before = standing.of_cases(tx, cases)
     ratings = _by_case(rating for rating, _ in tally_few.stored(tx, cases))
     appeals = tx.execute(_EXCLUDED, {"cases": cases}).all()
-    excluded = {row.event_id: row.out_at for row in appeals}
-    here = {str(rating.event_id) for told in ratings.values() for rating in told}
-    waiting = {row.case_no for row in appeals if row.event_id not in here}
+    excluded = {row.alert_id: row.out_at for row in appeals}
+    here = {str(rule.alert_id(rating)) for told in ratings.values() for rating in told}
+    waiting = {row.case_no for row in appeals if row.alert_id not in here}
     turned: list[tuple[str, Assessment, Standing]] = []
     changes, words = [], []
-    for case_no in sorted(ratings.keys() - waiting):
+    for case_no in sorted(ratings):
         told, was = ratings[case_no], before.get(case_no, COUNTS)
         new = _turned(told, was, excluded)
         turned += ((case_no, key, one) for key, one in new.items())
@@ -61,17 +62,14 @@ def _by_case(ratings: Iterable[Rating]) -> dict[str, list[Rating]]:
 
 
 def _turned(told: Sequence[Rating], was: Standings, excluded: Mapping[str, int]) -> dict[Assessment, Standing]:
-    """The assessments of one case that are out and were not, or the other way round. ``excluded``: by the rating's
-    event, when its appeal was decided.
+    """The assessments of one case that are out and were not, or the other way round. ``excluded``: by the id of its
+    alert, when the appeal against an assessment was decided.
     """
-    case = was.get(standing.CASE, NEVER)
-    appealed: dict[Assessment, int] = dict.fromkeys(map(rule.assessment, told), 0)
-    for rating in told:
-        key = rule.assessment(rating)
-        appealed[key] = max(appealed[key], excluded.get(str(rating.event_id), 0))
+    case = was.get(standing.CASE, standing.COUNTED)
+    appealed = {rule.assessment(rating): excluded.get(str(rule.alert_id(rating)), 0) for rating in told}
     found: dict[Assessment, Standing] = {}
     for key, at in appealed.items():
-        held = was.get(key, NEVER)
+        held = was.get(key, standing.COUNTED)
         one = held.turned(case.out or at > 0, max(case.known_at, at))
         if one is not held:
             found[key] = one
@@ -130,7 +128,6 @@ def _word(rating: Rating, held: Standing) -> dict[str, Any]:
 
 
 _EXCLUDED = sa.text(
-    "SELECT l.case_no, l.out_at, i.evidence->>0 AS event_id FROM alert_life l JOIN alert_inbox i "
-    "ON i.alert_id::text = l.alert_id AND i.evidence->>0 IS NOT NULL "
-    "WHERE l.case_no = ANY(:cases) AND l.kind = 'BAD_RATING' AND l.out_reason = 'appeal_upheld'"
+    "SELECT case_no, alert_id, out_at FROM alert_life "
+    "WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' AND out_reason = 'appeal_upheld'"
 )

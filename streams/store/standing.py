@@ -17,6 +17,7 @@ from streams.store.tables import rating_out, rating_out_news
 
 CASE: Assessment = ("", 0, 0)
 """Stands for the case itself: out if it is void."""
+COUNTED = Standing()
 BLOCK = 1_000
 
 
@@ -24,6 +25,12 @@ def judged(tx: sa.Connection, cases: Mapping[str, Standing]) -> None:
     """Note which cases have become void, or are so no more."""
     tx.execute(_JUDGED, [{"case_no": c, "out": cases[c].out, "known_at": cases[c].known_at} for c in sorted(cases)])
     look(tx, cases)
+
+
+def void(tx: sa.Connection, cases: list[str]) -> dict[str, int]:
+    """Those of ``cases`` that are noted as void, which a rebuild leaves, and when that became known (epoch ms)."""
+    noted = {case_no: held.get(CASE, COUNTED) for case_no, held in of_cases(tx, cases).items()}
+    return {case_no: case.known_at for case_no, case in noted.items() if case.out}
 
 
 def look(tx: sa.Connection, cases: Collection[str]) -> None:

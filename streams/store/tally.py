@@ -85,6 +85,7 @@ class TallyProjection:
         self._upload = upload
         self._more_to_merge = False  # a hint: first all is merged, then every day is said once
         self._quiet = True  # a hint: nothing was applied since the last tick
+        self._news: bool | None = None  # what the last tick settled may have left some; None: it settled nothing
 
     def prepare(self, carried: Sequence[Carried]) -> Prepared | Few:
         """All that needs no database: decode, judge, fold and encode, as if nothing of it were known yet."""
@@ -139,18 +140,20 @@ class TallyProjection:
         What changes meanwhile waits for the next time (``aside_s``): said at once, every rollup of a busy day would be
         said many times a second. Days belong to no partition; it is asked beside the applying.
         """
-        if settling.settle(tx, self._upload):
+        if self._news is None and (news := settling.settle(tx, self._upload)) is not None:
+            self._news = news  # in turns with merging, which must neither hold the cursors nor wait for ever
             return True
+        news, self._news = bool(self._news), None
         limit = DAYS_PER_QUIET_TICK if self._quiet else DAYS_PER_TICK
         self._quiet = True
         days = [] if self._more_to_merge else _take_days(tx, limit)
         if days:
             _say_rollups(tx, days)
             more = _any_marked(tx)
-            return claims.tell(tx) or more
+            return claims.tell(tx) or more or news
         merged = _merge(tx)
         self._more_to_merge = merged == MERGED_AT_ONCE
-        return claims.tell(tx) or merged > 0
+        return claims.tell(tx) or merged > 0 or news
 
 
 # --- keep what is new -----------------------------------------------------------------------------

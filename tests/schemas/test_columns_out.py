@@ -25,7 +25,7 @@ KINDS = {
     "long": (st.integers(-(2**62), 2**62 - 1), pl.Int64),
     "timestamp-millis": (MS, pl.Int64),
     "date": (st.dates(dt.date(1970, 1, 1), dt.date(9999, 12, 31)), pl.Date),
-    "array": (st.lists(TEXT, max_size=130), pl.List(pl.String)),
+    "array": (st.lists(TEXT, max_size=1) | st.lists(TEXT, max_size=130), pl.List(pl.String)),
 }
 
 
@@ -71,6 +71,27 @@ def _same(topic: Topic, records: list[dict[str, Any]]) -> None:
 @given(data=st.data())
 def test_what_is_written_by_column_has_the_bytes_it_has_by_row(topic: Topic, data: st.DataObject) -> None:
     _same(topic, data.draw(_records(topic)))
+
+
+@pytest.mark.parametrize("topic", [ALERT, ROLLUP, UPLOAD], ids=lambda topic: topic.name)
+@given(data=st.data())
+def test_what_is_the_same_in_all_rows_has_the_same_bytes(topic: Topic, data: st.DataObject) -> None:
+    records = data.draw(_records(topic))
+    alike = data.draw(st.sets(st.sampled_from(sorted(_fields(topic)))))
+    _same(topic, [{**record, **{name: records[0][name] for name in alike}} for record in records])
+
+
+@given(data=st.data())
+def test_the_same_record_again_is_written_again(data: st.DataObject) -> None:
+    _same(ALERT, 3 * data.draw(_records(ALERT))[:1])
+
+
+@given(data=st.data())
+def test_what_must_not_be_absent_is_told(data: st.DataObject) -> None:
+    record = data.draw(_records(ALERT))[0]
+    for summaries in ([None], [None, None], ["a", None]):
+        with pytest.raises(ValueError, match="absent value"):
+            columns_out.write(ALERT, _frame(ALERT, [{**record, "summary": s} for s in summaries]))
 
 
 @pytest.mark.parametrize("topic", [ALERT, ROLLUP, UPLOAD], ids=lambda topic: topic.name)

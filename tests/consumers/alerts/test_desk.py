@@ -312,28 +312,55 @@ def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office
     assert office.stage(raised["alert_id"]) == "CONTACTED"
 
 
+def _counted(office: Bus) -> int:
+    while tick_aside(office.engine, office.follow[RATING]):  # type: ignore[arg-type]
+        pass
+    with office.engine.connect() as tx:
+        return int(tx.execute(sa.text("SELECT sum(n) FROM rating_cell")).scalar_one())
+
+
+def test_an_excluded_rating_stays_so_while_a_rebuild_reads_the_appeal_again(office: Bus) -> None:
+    office.hear(rated("2020-09-21 11:00", "1"))
+    ((raised, value, headers),) = office.said()
+    office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
+    acts = [
+        act("contacted", "2020-09-21 15:00", raised["alert_id"]),
+        act("appealed", "2020-09-22 09:00", raised["alert_id"]),
+        act("revoked", "2020-09-23 09:00", raised["alert_id"], department="HS-XZSPJ"),
+    ]
+    office.hear(*acts)
+    office.tick("2020-09-23 12:00")
+    assert (office.stage(raised["alert_id"]), _counted(office)) == ("EXCLUDED", 0)
+    with office.engine.begin() as tx:
+        tx.execute(sa.text("TRUNCATE handling_event, handling"))
+        desk.mark_all(tx)
+    for until in (0, "2020-09-21 12:00"):
+        office.tick(until)
+        assert _counted(office) == 0
+    for number, heard in enumerate(acts):
+        apply_batch(office.engine, office.follow[HANDLING], [carry(heard, len(acts) + number)])
+        office.tick(heard[1]["received_at"])
+        assert _counted(office) == 0
+    assert office.stage(raised["alert_id"]) == "EXCLUDED"
+    with office.engine.connect() as tx:
+        assert tx.execute(sa.text("SELECT DISTINCT changes FROM rating_out")).scalars().all() == [1]
+
+
 def test_an_appeal_that_excludes_a_rating_takes_it_out_of_what_is_counted(office: Bus) -> None:
     """The whole way: rating, alert, appeal, decision, news for the tally, cells, and what is known later."""
-
-    def counted() -> int:
-        while tick_aside(office.engine, office.follow[RATING]):  # type: ignore[arg-type]
-            pass
-        with office.engine.connect() as tx:
-            return int(tx.execute(sa.text("SELECT sum(n) FROM rating_cell")).scalar_one())
-
     office.hear(rated("2020-09-21 11:00", "1"))
     ((raised, value, headers),) = office.said()
     office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
     office.hear(act("contacted", "2020-09-21 15:00", raised["alert_id"]))
     office.hear(act("appealed", "2020-09-22 09:00", raised["alert_id"]))
     office.tick("2020-09-22 12:00")
-    assert counted() == 1
+    assert _counted(office) == 1
     office.hear(act("revoked", "2020-09-23 09:00", raised["alert_id"], department="HS-XZSPJ"))
     office.tick("2020-09-23 12:00")
-    assert (office.stage(raised["alert_id"]), counted()) == ("EXCLUDED", 0)
+    assert (office.stage(raised["alert_id"]), _counted(office)) == ("EXCLUDED", 0)
     office.hear(act("upheld", "2020-09-23 08:00", raised["alert_id"], "2020-09-24 09:00", department="HS-XZSPJ"))
     office.tick("2020-09-24 12:00")  # it was decided the day before
-    assert (office.stage(raised["alert_id"]), counted()) == ("RECTIFYING", 1)
+    assert (office.stage(raised["alert_id"]), _counted(office)) == ("RECTIFYING", 1)
 
 
 def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_starts_with_that(office: Bus) -> None:

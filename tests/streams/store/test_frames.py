@@ -9,13 +9,18 @@ from datetime import date, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import polars as pl
 import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from govbus.chaos import corpus
 from schemas import codec, columns, envelope
 from schemas.topics import INBOUND, RATING, Topic
 from streams.rules import tally
 from streams.store import frames, steps
+from streams.store.engine import connect
 from streams.store.lot import Lot
 from streams.store.projection import Carried
 
@@ -125,3 +130,28 @@ def test_events_are_the_same_however_many_come_at_once(topic: Topic, monkeypatch
     assert [(r.carried.offset, r.fault) for r in refused] == [(r.carried.offset, r.fault) for r in by_row[1]]
     assert len(events) >= 60
     assert refused
+
+
+ODD = st.sampled_from(["", "\\N", "\\.", "\\", "\t", "\n", "\r", "\r\n", '"', '""', ",", "\x01", "\x0b", "NULL"])
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
+ROW = st.tuples(st.none() | ODD | TEXT, st.none() | st.integers(-(2**31), 2**31 - 1), ODD | TEXT, st.booleans())
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(ROW, min_size=1, max_size=6))
+def test_whatever_a_text_holds_it_is_the_same_in_the_table(database: str, rows: list[tuple[Any, ...]]) -> None:
+    frame = pl.DataFrame(rows, schema={"a": pl.String, "b": pl.Int64, "c": pl.String, "d": pl.Boolean}, orient="row")
+    engine = connect(database)
+    with engine.begin() as tx:
+        tx.execute(sa.text("CREATE TEMPORARY TABLE odd (a text, b bigint, c text, d boolean) ON COMMIT DROP"))
+        for quoted in (False, True):
+            frames.write(tx, frames.rows("odd", frame, quoted=quoted))
+        assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM odd"))] == rows * 2
+    engine.dispose()
+
+
+@pytest.mark.parametrize(("text", "kind"), [("办件", b"text"), ("", b"text"), ("\\N", b"csv"), ("a\tb", b"csv")])
+def test_only_what_would_have_to_be_escaped_is_quoted(text: str, kind: bytes) -> None:
+    frame = pl.DataFrame({"a": ["one", text, None]})
+    assert kind in frames.rows("t", frame).statement
+    assert b"csv" in frames.rows("t", frame, quoted=True).statement

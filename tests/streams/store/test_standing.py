@@ -201,7 +201,7 @@ def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(b
 def test_an_appeal_that_is_known_before_its_rating_waits_for_it(bus: Bus) -> None:
     """As while ``govbus rebuild`` reads the log again."""
     bus.appeal(excluded=True)
-    assert not applier.tick_aside(bus.engine, bus.tally)
+    bus.settle()
     bus.put(BAD, AGAIN)
     bus.settle()
     assert (bus.scores(), bus.stands()) == ({4: 1}, [("rating.excluded", 1, 1, False)])
@@ -232,6 +232,47 @@ def test_cells_derived_again_leave_out_at_once_what_was_out(bus: Bus) -> None:
     bus.put(BAD, AGAIN)
     bus.settle()
     assert (bus.cells(), len(bus.said(UPLOAD))) == (cells, words)
+
+
+def test_a_case_that_a_rebuild_finds_void_no_more_has_its_ratings_counted_again(bus: Bus) -> None:
+    """What ends it was in the log, and is read again in one batch with what made it void."""
+    void = case("decided", ms(13, 10), result_set=OLDER, result_code="3")
+    undone = case("voided", ms(14, 10), corrects_event_id=void["event_id"])
+    bus.put(ACCEPTED, void, BAD)
+    bus.settle()
+    assert bus.scores() == {}
+    _forget_cases(bus)
+    applier.apply_batch(bus.engine, bus.judge, [bus.carried(CASE, made) for made in (ACCEPTED, void, undone)])
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({1: 1}, 1)
+
+
+def test_a_rebuild_that_has_not_come_to_the_void_yet_says_nothing(bus: Bus) -> None:
+    bus.put(ACCEPTED, DECIDED, VOIDED, BAD)
+    bus.settle()
+    stands = bus.stands()
+    _forget_cases(bus)
+    for made in (ACCEPTED, DECIDED, VOIDED):
+        bus.put(made)
+        bus.settle()
+        assert (bus.scores(), bus.stands()) == ({}, stands)
+
+
+def _forget_cases(bus: Bus) -> None:
+    with bus.engine.begin() as tx:
+        tx.execute(sa.text("TRUNCATE case_event, case_state, case_history"))
+        tx.execute(sa.text("DELETE FROM cursor WHERE processor = 'judge'"))
+    bus._next.pop(CASE.name)
+
+
+def test_news_and_merging_take_turns(bus: Bus) -> None:
+    """Else rollups would stand still as long as there is news."""
+    bus.put(ACCEPTED, DECIDED, BAD, VOIDED)
+    for _ in range(2):
+        with bus.engine.begin() as tx:
+            standing.look(tx, ["C-1"])
+        applier.tick_aside(bus.engine, bus.tally)
+    assert bus.rows("SELECT count(*) FROM rating_cell_change") == [(0,)]
 
 
 def test_a_rating_that_is_being_applied_is_waited_for(bus: Bus) -> None:
