@@ -73,6 +73,7 @@ standing = sa.Table(  # whether the district still counts a rating (DOMAIN §5.8
     sa.Column("project_no", sa.Text, primary_key=True),
     sa.Column("service_number", sa.Integer, primary_key=True),
     sa.Column("assess_number", sa.Integer, primary_key=True),
+    sa.Column("department", sa.Text, primary_key=True),  # two may number alike, and each is told of by itself
     sa.Column("revision", sa.Integer, nullable=False),
     sa.Column("event_id", sa.Uuid, nullable=False),
     sa.Column("effective", sa.Boolean, nullable=False),
@@ -249,6 +250,7 @@ def _standing_row(one: Mapping[str, Any]) -> dict[str, Any]:
         "project_no": _text(body["projectNo"]),
         "service_number": _whole(body["serviceNumber"]),
         "assess_number": _whole(body["assessNumber"]),
+        "department": one["department"],
         "revision": _whole(body["revision"]),
         "event_id": uuid.UUID(one["event_id"]),
         "effective": _flag(body["effectivEvalua"]),

@@ -49,9 +49,9 @@ def rollup(revision: int, n5: int, n1: int, region: str = "430903") -> dict[str,
     return sealed("rollup", region, body)
 
 
-def sealed(kind: str, region: str, body: dict[str, Any]) -> dict[str, Any]:
+def sealed(kind: str, region: str, body: dict[str, Any], department: str = "HS-SCJGJ") -> dict[str, Any]:
     ids = {"event_id": str(uuid.uuid4()), "digest": str(uuid.uuid4())}
-    record = {"kind": kind, **ids, "region": region, "department": "HS-SCJGJ", "body": body}
+    record = {"kind": kind, **ids, "region": region, "department": department, "body": body}
     return {**record, "seal": receipts.seal(record)}
 
 
@@ -134,6 +134,15 @@ def test_a_rating_that_its_district_took_out_does_not_count_whichever_comes_firs
     send(client, stands("p2", 1, False))  # an old word, late
     assert day_of(client) == [(1, 0)]
     assert outcomes(send(client, stands("p1", -1, True), stands("", 1, True))) == [("REFUSED", "bad_body")] * 2
+
+
+def test_what_one_department_took_out_leaves_the_rating_of_another_that_numbered_alike(client: TestClient[Any]) -> None:
+    send(client, rating("p1", 1), stands("p1", 1, False))
+    other = sealed("rating", "430903", {**rating("p1", 5)["body"], "assessTime": f"{DAY} 16:00:00"}, "HS-ZJJ")
+    send(client, other)
+    assert day_of(client) == [(0, 1)]
+    send(client, sealed("standing", "430903", stands("p1", 1, False)["body"], "HS-ZJJ"))
+    assert day_of(client) == []
 
 
 def test_corrections_withdrawals_re_ratings_and_defaults_count_once_in_any_order(
