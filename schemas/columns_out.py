@@ -134,34 +134,36 @@ def _quoted(text: pl.Expr) -> pl.Expr:
 def _whole(topic: Topic, records: pl.DataFrame) -> pl.DataFrame:
     """All fields of the contract in its order, absent ones with their defaults, days as numbers."""
     absent = {
-        name: pl.lit(pl.Series([[]], dtype=pl.List(pl.String))).first() if default == [] else pl.lit(default)
-        for name, _, default in _fields(topic)
-        if name not in records.columns
+        f.name: pl.lit(pl.Series([[]], dtype=pl.List(pl.String))).first() if f.default == [] else pl.lit(f.default)
+        for f in _fields(topic)
+        if f.name not in records.columns
     }
-    return records.with_columns(**absent).select(pl.col(name).to_physical() for name, _, _ in _fields(topic))
+    return records.with_columns(**absent).select(pl.col(f.name).to_physical() for f in _fields(topic))
 
 
 def _parts(topic: Topic, whole: pl.DataFrame) -> dict[str, pl.Expr]:
     """Hexadecimal bytes of every field, in the contract's order; what is the same in all rows is written once."""
-    spans, same = _spans(topic, whole), _same(whole)
+    same = _same(whole)
+    spans = _spans([f for f in _fields(topic) if f.name not in same], whole)
     return {
-        name: pl.lit(_once(topic, name, whole[name])) if name in same else _encoded(kind, whole[name], spans[name])
-        for name, kind, _ in _fields(topic)
+        f.name: pl.lit(_once(f, whole[f.name])) if f.name in same else _encoded(f.kind, whole[f.name], spans[f.name])
+        for f in _fields(topic)
     }
 
 
-def _spans(topic: Topic, whole: pl.DataFrame) -> dict[str, Span]:
-    """The least and the largest number, zigzag, that each field writes: itself, or its length. One pass."""
+def _spans(fields: Iterable[Field], whole: pl.DataFrame) -> dict[str, Span]:
+    """The least and the largest number, zigzag, that each field writes: itself, or its length."""
     numbers = {}
-    for name, kind, _ in _fields(topic):
-        inner = kind[2] if isinstance(kind, tuple) else kind
+    for field in fields:
+        inner = field.kind[2] if isinstance(field.kind, tuple) else field.kind
         if inner == "string":
-            numbers[name] = _length(pl.col(name))
+            numbers[field.name] = _length(pl.col(field.name))
         elif inner in ("int", "long"):
-            numbers[name] = _zigzag(pl.col(name).cast(pl.Int64))
+            numbers[field.name] = _zigzag(pl.col(field.name).cast(pl.Int64))
+        else:
+            numbers[field.name] = pl.lit(0, pl.Int64)
     wide = whole.select(**numbers)
-    least, most = wide.min().row(0, named=True), wide.max().row(0, named=True)
-    return {name: (least.get(name) or 0, most.get(name) or 0) for name in whole.columns}
+    return {s.name: (int(s.min() or 0), int(s.max() or 0)) for s in wide}  # type: ignore[arg-type]
 
 
 def _same(whole: pl.DataFrame) -> set[str]:
@@ -171,10 +173,22 @@ def _same(whole: pl.DataFrame) -> set[str]:
     return {name for name in flat if found[name][0]} if whole.height else set()
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a contract: ``kind`` as this module tells kinds apart, ``schema`` as fastavro writes it."""
+
+    name: str
+    kind: Any
+    schema: Any
+    default: Any
+
+
 @cache
-def _fields(topic: Topic) -> tuple[tuple[str, Any, Any], ...]:
+def _fields(topic: Topic) -> tuple[Field, ...]:
     fields = without_instants(contract(topic))["fields"]
-    return tuple((f["name"], _kind(f["type"]), f.get("default")) for f in fields)
+    return tuple(
+        Field(f["name"], _kind(f["type"]), fastavro.parse_schema(f["type"]), f.get("default")) for f in fields
+    )
 
 
 def _kind(schema: Any) -> Any:
@@ -183,19 +197,12 @@ def _kind(schema: Any) -> Any:
     return schema["type"] if isinstance(schema, dict) else schema
 
 
-def _once(topic: Topic, name: str, values: pl.Series) -> str:
+def _once(field: Field, values: pl.Series) -> str:
     """Hexadecimal bytes of the first of ``values``."""
-    kind, schema = _types(topic)[name]
-    _require_present(kind, values)
+    _require_present(field.kind, values)
     written = io.BytesIO()
-    fastavro.schemaless_writer(written, schema, values[0])
+    fastavro.schemaless_writer(written, field.schema, values[0])
     return written.getvalue().hex()
-
-
-@cache
-def _types(topic: Topic) -> dict[str, tuple[Any, Any]]:
-    fields = without_instants(contract(topic))["fields"]
-    return {f["name"]: (_kind(f["type"]), fastavro.parse_schema(f["type"])) for f in fields}
 
 
 def _require_present(kind: Any, values: pl.Series) -> None:

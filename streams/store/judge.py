@@ -84,7 +84,7 @@ class JudgeProjection:
         codes = {e.item_code for _, events in cases.values() for e in events}
         codes.update(e.item_code for state in states.values() for e in state.events)
         known = replace(self._references.read(tx, epochs, codes), claims=claims.of_cases(tx, list(cases)))
-        judged = _Judged(standing.void(tx, list(cases)))
+        judged = _Judged(standing.noted(tx, list(cases)))
         for case_no, (partition, events) in cases.items():
             before = states.get(case_no) or CaseState(case_no, ())
             try:
@@ -143,12 +143,10 @@ def _load(tx: sa.Connection, cases: list[str], rows: Sequence[sa.Row[Any]]) -> d
 
 
 class _Judged:
-    """What one transaction has to write, gathered case by case; ``void``: the cases noted as such, and when that
-    became known.
-    """
+    """What one transaction has to write, gathered case by case; ``noted``: which cases were said to be void."""
 
-    def __init__(self, void: Mapping[str, int]) -> None:
-        self._void = void
+    def __init__(self, noted: Mapping[str, Standing]) -> None:
+        self._noted = noted
         self._turned: dict[str, Standing] = {}
         self._states: list[dict[str, Any]] = []
         self._histories: list[dict[str, Any]] = []
@@ -181,10 +179,8 @@ class _Judged:
 
     def _turns(self, after: CaseState) -> bool:
         """Whether it has become void, or is so no more; a replay that knows less than was known says neither."""
-        since = self._void.get(after.case_no)
-        if after.status == VOID:
-            return since is None
-        return since is not None and after.known_at >= since
+        held = self._noted.get(after.case_no, standing.COUNTED)
+        return (after.status == VOID) != held.out and after.known_at >= held.known_at
 
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, case_state, self._states)

@@ -27,10 +27,9 @@ def judged(tx: sa.Connection, cases: Mapping[str, Standing]) -> None:
     look(tx, cases)
 
 
-def void(tx: sa.Connection, cases: list[str]) -> dict[str, int]:
-    """Those of ``cases`` that are noted as void, which a rebuild leaves, and when that became known (epoch ms)."""
-    noted = {case_no: held.get(CASE, COUNTED) for case_no, held in of_cases(tx, cases).items()}
-    return {case_no: case.known_at for case_no, case in noted.items() if case.out}
+def noted(tx: sa.Connection, cases: list[str]) -> dict[str, Standing]:
+    """What is noted of these cases themselves, which a rebuild leaves; of most of them nothing."""
+    return {case_no: held[CASE] for case_no, held in of_cases(tx, cases).items() if CASE in held}
 
 
 def look(tx: sa.Connection, cases: Collection[str]) -> None:

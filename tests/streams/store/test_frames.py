@@ -20,7 +20,6 @@ from schemas import codec, columns, envelope
 from schemas.topics import INBOUND, RATING, Topic
 from streams.rules import tally
 from streams.store import frames, steps
-from streams.store.engine import connect
 from streams.store.lot import Lot
 from streams.store.projection import Carried
 
@@ -139,15 +138,13 @@ ROW = st.tuples(st.none() | ODD | TEXT, st.none() | st.integers(-(2**31), 2**31 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, min_size=1, max_size=6))
-def test_whatever_a_text_holds_it_is_the_same_in_the_table(database: str, rows: list[tuple[Any, ...]]) -> None:
+def test_whatever_a_text_holds_it_is_the_same_in_the_table(engine: sa.Engine, rows: list[tuple[Any, ...]]) -> None:
     frame = pl.DataFrame(rows, schema={"a": pl.String, "b": pl.Int64, "c": pl.String, "d": pl.Boolean}, orient="row")
-    engine = connect(database)
     with engine.begin() as tx:
         tx.execute(sa.text("CREATE TEMPORARY TABLE odd (a text, b bigint, c text, d boolean) ON COMMIT DROP"))
         for quoted in (False, True):
             frames.write(tx, frames.rows("odd", frame, quoted=quoted))
         assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM odd"))] == rows * 2
-    engine.dispose()
 
 
 @pytest.mark.parametrize(("text", "kind"), [("办件", b"text"), ("", b"text"), ("\\N", b"csv"), ("a\tb", b"csv")])

@@ -201,7 +201,7 @@ def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(b
 def test_an_appeal_that_is_known_before_its_rating_waits_for_it(bus: Bus) -> None:
     """As while ``govbus rebuild`` reads the log again."""
     bus.appeal(excluded=True)
-    bus.settle()
+    assert [applier.tick_aside(bus.engine, bus.tally) for _ in range(2)] == [True, False]  # it waits without haste
     bus.put(BAD, AGAIN)
     bus.settle()
     assert (bus.scores(), bus.stands()) == ({4: 1}, [("rating.excluded", 1, 1, False)])
@@ -256,6 +256,21 @@ def test_a_rebuild_that_has_not_come_to_the_void_yet_says_nothing(bus: Bus) -> N
         bus.put(made)
         bus.settle()
         assert (bus.scores(), bus.stands()) == ({}, stands)
+
+
+def test_a_rebuild_that_has_not_come_to_what_ended_the_void_yet_says_nothing(bus: Bus) -> None:
+    void = case("decided", ms(13, 10), result_set=OLDER, result_code="3")
+    told = ACCEPTED, void, case("voided", ms(14, 10), corrects_event_id=void["event_id"])
+    bus.put(*told[:2], BAD)
+    bus.settle()
+    bus.put(told[2])
+    bus.settle()
+    stands = bus.stands()
+    _forget_cases(bus)
+    for made in told:
+        bus.put(made)
+        bus.settle()
+        assert (bus.scores(), bus.stands()) == ({1: 1}, stands)
 
 
 def _forget_cases(bus: Bus) -> None:
