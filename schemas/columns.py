@@ -92,7 +92,7 @@ def readable(topic: Topic) -> bool:
     return _plan(topic) is not None
 
 
-def decode_columns(topic: Topic, values: Sequence[bytes], ids: Sequence[bytes]) -> pl.DataFrame:
+def decode_columns(topic: Topic, values: Sequence[bytes], ids: Sequence[bytes] | pl.Series) -> pl.DataFrame:
     """All ``values`` as one frame, row ``i`` from value ``i``; ``ids`` are their ``ce_id`` headers.
 
     Timestamps are Int64 epoch milliseconds UTC, days ``pl.Date``, absent values null. Raises
@@ -142,7 +142,7 @@ def _read(plan: Plan, block: Block) -> pl.DataFrame:
     return read
 
 
-def _check_ids(read: pl.DataFrame, ids: Sequence[bytes]) -> None:
+def _check_ids(read: pl.DataFrame, ids: Sequence[bytes] | pl.Series) -> None:
     given = pl.Series(ids, dtype=pl.Binary)
     same = (read["event_id"].cast(pl.Binary) == given).fill_null(False)  # a header may be null
     _require(bool(same.all()), "an id differs from its record")

@@ -8,7 +8,6 @@ code and no limit: the caller's columns are its own decisions, of known types.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -17,9 +16,8 @@ from functools import cache
 from typing import Any
 
 import fastavro
-import numpy as np
-import numpy.typing as npt
 import polars as pl
+import polars_hash as pl_hash
 
 from schemas.codec import contract, frame, without_instants
 from schemas.envelope import CONTENT_TYPE, NAMESPACE
@@ -30,9 +28,7 @@ UNIT = "\x1f"
 NOTHING: dict[str, object] = {"string": "", "int": 0, "long": 0, "boolean": False}
 """What stands in for an absent value while the present ones are written."""
 HEX = pl.Series([f"{b:02x}" for b in range(256)])
-UUID_TEXT = 36
-_HEX_PAIRS = np.array([list(f"{b:02x}".encode()) for b in range(256)], dtype=np.uint8)
-_DIGITS = [i for i in range(UUID_TEXT) if i not in (8, 13, 18, 23)]  # where a UUID's text has no dash
+DIGEST_DIGITS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +53,26 @@ def write(topic: Topic, records: pl.DataFrame) -> Written:
     start = pl.lit(frame(topic.schema_id).hex())
     unreceived = [pl.lit("00") if name == "received_at" else pl.col(name) for name in parts.columns]
     both = parts.select(value=pl.concat_str([start, pl.all()]), content=pl.concat_str([start, *unreceived]))
-    return Written(ids, both["value"], digests_hex(both["value"]), digests_hex(both["content"]))
+    return Written(ids, both["value"], *(digests(both[c].str.decode("hex")) for c in both.columns))
 
 
 def event_ids(topic: Topic, records: pl.DataFrame) -> pl.Series:
     """``schemas.envelope.event_id`` of every row, as text."""
-    return _split(event_ids_joined(topic, records))
-
-
-def event_ids_joined(topic: Topic, records: pl.DataFrame) -> bytes:
-    """``event_ids`` one after the other, 36 bytes each: so they are compared at once."""
-    return _derived([pl.lit(topic.name), "region", "department", *topic.identity], records).tobytes()
+    return derived_ids([pl.lit(topic.name), "region", "department", *topic.identity], records)
 
 
 def derived_ids(parts: Sequence[str | pl.Expr], records: pl.DataFrame) -> pl.Series:
     """``schemas.envelope.derived_id`` of the named columns, row by row, as text."""
-    return _split(_derived(parts, records).tobytes())
-
-
-def _derived(parts: Sequence[str | pl.Expr], records: pl.DataFrame) -> npt.NDArray[np.uint8]:
-    """UUIDv5 (RFC 9562 §5.5) of every row as text, an array of (rows, 36) bytes."""
     exprs = [(pl.col(p) if isinstance(p, str) else p).cast(pl.String) for p in parts]
-    texts = records.select(text=pl.concat_str(exprs, separator=UNIT).cast(pl.Binary))["text"].to_list()
-    sha1, space = hashlib.sha1, NAMESPACE.bytes
-    hashes = b"".join([sha1(space + t).digest() for t in texts])
-    ids = np.frombuffer(hashes, dtype=np.uint8).reshape(-1, 20)[:, :16].copy()
-    ids[:, 6] = (ids[:, 6] & 0x0F) | 0x50
-    ids[:, 8] = (ids[:, 8] & 0x3F) | 0x80
-    written = np.full((len(ids), UUID_TEXT), ord("-"), dtype=np.uint8)
-    written[:, _DIGITS] = _HEX_PAIRS[ids].reshape(-1, 32)
-    return written
+    return records.select(id=pl_hash.concat_str(exprs, separator=UNIT).uuidhash.uuid5(str(NAMESPACE)))["id"]
 
 
-def _split(joined: bytes) -> pl.Series:
-    """Texts of 36 bytes each."""
-    texts = np.frombuffer(joined, dtype=f"S{UUID_TEXT}").tolist()
-    return pl.Series(texts, dtype=pl.Binary).cast(pl.String)
-
-
-def digests(values: Iterable[bytes]) -> pl.Series:
-    """``schemas.envelope.digest`` of every value, as 32 hexadecimal digits (PostgreSQL reads them as
+def digests(values: pl.Series) -> pl.Series:
+    """``schemas.envelope.digest`` of every value (bytes), as 32 hexadecimal digits (PostgreSQL reads them as
     uuid).
     """
-    sha256 = hashlib.sha256
-    return pl.Series([sha256(v).digest()[:16] for v in values], dtype=pl.Binary).bin.encode("hex")
-
-
-def digests_hex(values: pl.Series) -> pl.Series:
-    """``digests`` of values that are hexadecimal text."""
-    return digests(values.str.decode("hex").to_list())
+    hashed = values.to_frame("value").select(pl_hash.col("value").chash.sha2_256().str.head(DIGEST_DIGITS))
+    return hashed["value"]
 
 
 def headers_json(topic: Topic, records: pl.DataFrame, ids: pl.Series) -> pl.Series:

@@ -228,7 +228,7 @@ _TYPES = {c.name: c.type.compile(_POSTGRESQL) for c in tables.outbox.columns}
 class _Heads:
     """The headers that must agree with the record, by column; ``single`` tells where no name came twice."""
 
-    ids: list[bytes]
+    ids: pl.Series
     sources: pl.Series
     types: pl.Series
     single: pl.Series
@@ -254,7 +254,7 @@ def _read(topic: Topic, lot: Lot, start: int, parts: list[pl.DataFrame], refused
 def _read_columns(topic: Topic, lot: Lot, start: int, parts: list[pl.DataFrame], refused: list[Refused]) -> None:
     heads = _heads(lot)
     values = lot.values()
-    frame = columns.decode_columns(topic, values, heads.ids)
+    frame = columns.decode_columns(topic, values.to_list(), heads.ids)
     frame = frame.with_columns(
         row=pl.int_range(start, start + len(lot), dtype=pl.Int64),
         digest=columns_out.digests(values),
@@ -278,21 +278,21 @@ def _heads(lot: Lot) -> _Heads:
     alike = set(map(len, headers)) == {len(first)} and list(map(itemgetter(0), flat)) == first * len(lot)
     if not alike or len(set(first)) < len(first) or not set(WANTED) <= set(first):
         return _mixed_heads(headers)
-    ids, sources, types = (list(map(itemgetter(1), flat[first.index(name) :: len(first)])) for name in WANTED)
-    return _Heads(ids, _binary(sources), _binary(types), pl.repeat(True, len(lot), dtype=pl.Boolean, eager=True))
+    ids, sources, types = (_binary(list(map(itemgetter(1), flat[first.index(n) :: len(first)]))) for n in WANTED)
+    return _Heads(ids, sources, types, pl.repeat(True, len(lot), dtype=pl.Boolean, eager=True))
 
 
 def _column_heads(raws: Columns) -> _Heads:
     none = pl.repeat(b"", len(raws), dtype=pl.Binary, eager=True)
     ids, sources, types = (none if (found := raws.header(name)) is None else found for name in WANTED)
-    return _Heads(ids.to_list(), sources, types, pl.repeat(True, len(raws), dtype=pl.Boolean, eager=True))
+    return _Heads(ids, sources, types, pl.repeat(True, len(raws), dtype=pl.Boolean, eager=True))
 
 
 def _mixed_heads(headers: Sequence[Sequence[tuple[str, bytes]]]) -> _Heads:
     heads = [dict(h) for h in headers]
-    ids, sources, types = ([h.get(n, b"") for h in heads] for n in WANTED)
+    ids, sources, types = (_binary([h.get(n, b"") for h in heads]) for n in WANTED)
     single = pl.Series([len(h) == len(g) for h, g in zip(heads, headers, strict=True)])
-    return _Heads(ids, _binary(sources), _binary(types), single)
+    return _Heads(ids, sources, types, single)
 
 
 def _agreement(topic: Topic, frame: pl.DataFrame, lot: Lot, heads: _Heads) -> pl.Series:
@@ -301,6 +301,7 @@ def _agreement(topic: Topic, frame: pl.DataFrame, lot: Lot, heads: _Heads) -> pl
         pl.lit(heads.single)
         & (pl.format("/{}/{}", "region", "department").cast(pl.Binary) == pl.lit(heads.sources))
         & (pl.format("cn.govbus.{}.v1", "event_type").cast(pl.Binary) == pl.lit(heads.types))
+        & (pl.col("event_id") == pl.lit(columns_out.event_ids(topic, frame)))
         & (pl.col(topic.key).cast(pl.String).cast(pl.Binary) == pl.lit(lot.keys()))
         & pl.col("event_type").is_in(list(steps.event_types(topic)))
         & pl.all_horizontal(
@@ -311,9 +312,6 @@ def _agreement(topic: Topic, frame: pl.DataFrame, lot: Lot, heads: _Heads) -> pl
             pl.col(name).str.len_bytes() <= bounds.MOST for name in bounds.bounded(topic)
         )
     )
-    whole = (frame["event_id"].str.len_bytes() == columns_out.UUID_TEXT).all()  # else joining hides limits
-    if not whole or columns_out.event_ids_joined(topic, frame) != b"".join(heads.ids):
-        agrees &= pl.col("event_id") == pl.lit(columns_out.event_ids(topic, frame))
     return frame.select(ok=agrees.fill_null(False))["ok"]
 
 

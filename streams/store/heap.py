@@ -1,23 +1,32 @@
-"""How a process that runs for months uses the C library's heap: what is freed goes back to the system."""
+"""How a process that runs for months uses memory: what one batch freed serves the next, what a burst took goes back to
+the system.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 ARENAS = 2
-KEPT_BYTES = 1024 * 1024
-"""Free memory at a heap's end that is kept; a block of this size has a mapping of its own, which ends with it."""
+MAPPED_BYTES = 32 * 1024 * 1024
+"""A block of this size has a mapping of its own, which ends with it. A smaller one whose pages come anew from the
+kernel for every batch cost a tenth of the worker's processor time (docs/decisions/0008)."""
+KEPT_BYTES = 64 * 1024 * 1024
+"""Free memory at a heap's end that is kept."""
+POLARS = f"oversize_threshold:0,dirty_decay_ms:5000,narenas:{ARENAS}"
+"""The allocator of polars (jemalloc): large blocks like others, freed pages kept for five seconds."""
 
 
 def keep_small() -> None:
-    """Call it before anything else: the C library counts its arenas once, when a second thread asks for memory, and
-    polars, numpy and librdkafka start threads of their own.
+    """Call it before anything else, polars above all, which reads its setting when it is loaded: the C library counts
+    its arenas once, when a second thread asks for memory, and polars, numpy and librdkafka start threads of their own.
 
     By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
     freed to keep ever larger ones. Another C library is left as it is.
     """
+    os.environ.setdefault("_RJEM_MALLOC_CONF", POLARS)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        for what, value in ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, KEPT_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):
+        for what, value in ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, MAPPED_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):
             mallopt(what, value)

@@ -157,11 +157,11 @@ class Lot(Sequence[Carried]):
         left = Columns(raws.frame.filter(mask)) if isinstance(raws, Columns) else list(compress(raws, mask.tolist()))
         return Lot(self.topic, left, self.partitions[mask], self.offsets[mask])
 
-    def values(self) -> list[bytes]:
+    def values(self) -> pl.Series:
         """Values of all records; an absent one is empty."""
         if isinstance(self.raws, Columns):
-            return self.raws.frame["value"].to_list()
-        return [raw.value or b"" for raw in self.raws]
+            return self.raws.frame["value"]
+        return pl.Series([raw.value or b"" for raw in self.raws], dtype=pl.Binary)
 
     def keys(self) -> pl.Series:
         """Keys of all records; an absent one is what no text can be."""
