@@ -232,13 +232,14 @@ def _list_sizes(values: pl.Series) -> Ints:
 
 def varint_sizes(numbers: Ints) -> Ints:
     """Length of each number as a zigzag varint."""
-    magnitudes = numbers ^ (numbers >> 63)
-    if not len(magnitudes):
-        return magnitudes
-    least, most = np.searchsorted(VARINT_STEPS, (magnitudes.min(), magnitudes.max()), side="right")
+    if not len(numbers):
+        return numbers
+    if numbers.min() < 0:
+        numbers = numbers ^ (numbers >> 63)
+    least, most = np.searchsorted(VARINT_STEPS, (numbers.min(), numbers.max()), side="right")
     if least == most:
-        return np.full(len(magnitudes), least + 1, dtype=np.int64)
-    return np.searchsorted(VARINT_STEPS, magnitudes, side="right").astype(np.int64) + 1
+        return np.full(len(numbers), least + 1, dtype=np.int64)
+    return np.searchsorted(VARINT_STEPS, numbers, side="right").astype(np.int64) + 1
 
 
 def _check_places(

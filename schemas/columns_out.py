@@ -218,6 +218,8 @@ def _lists(values: pl.Series) -> pl.Series:
     counts = values.list.len()
     if not (counts > 0).any():
         return pl.repeat("00", len(values), eager=True)
+    if (counts == 1).all():
+        return _singles(values.list.first())
     rows = (
         pl.DataFrame({"row": range(len(values)), "item": values}).filter(pl.col("item").list.len() > 0).explode("item")
     )
@@ -232,6 +234,13 @@ def _lists(values: pl.Series) -> pl.Series:
     count = _varints(2 * pl.col("count").cast(pl.Int64), (0, 2 * longest))
     whole = pl.when(pl.col("hex").is_null()).then(pl.lit("00")).otherwise(pl.format("{}{}00", count, "hex"))
     return table.select(v=whole)["v"]
+
+
+def _singles(items: pl.Series) -> pl.Series:
+    """Arrays of one string each."""
+    span = items.to_frame("item").select(least=_length(pl.col("item")).min(), most=_length(pl.col("item")).max()).row(0)
+    written = pl.concat_str([pl.lit(HEX[2]), _strings(pl.col("item"), span), pl.lit(HEX[0])])
+    return items.to_frame("item").select(v=written)["v"]
 
 
 def _varints(rest: pl.Expr, span: Span) -> pl.Expr:

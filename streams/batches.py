@@ -34,7 +34,7 @@ APPENDED = 0x08  # bit of the attributes: the time is that of the log's append
 UNUSUAL = APPENDED | 0x20  # or a control batch
 CODEC = 0x07
 DECODERS: Mapping[int, Callable[[bytes], bytes]] = {
-    0: bytes, 1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
+    1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
 }  # fmt: skip
 
 
@@ -69,10 +69,10 @@ class Head:
         base, *_, attributes, last, first_ms, last_ms, _, _, _, count = HEAD.unpack_from(batch)
         return cls(base, attributes, last, first_ms, last_ms, count)
 
-    @property
-    def body(self) -> Callable[[bytes], bytes]:
-        """How the records behind the head are uncompressed."""
-        return DECODERS[self.attributes & CODEC]
+    def body(self, batch: bytes) -> bytes | memoryview:
+        """The records behind the head, uncompressed."""
+        plain, how = memoryview(batch)[HEAD.size :], self.attributes & CODEC
+        return DECODERS[how](bytes(plain)) if how else plain
 
 
 def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
@@ -86,7 +86,7 @@ def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
         return None
     plan = _plan(tuple(names))
     try:
-        bodies = [h.body(b[HEAD.size :]) for h, b in zip(heads, batches, strict=True)]
+        bodies = [h.body(b) for h, b in zip(heads, batches, strict=True)]
         total = sum(map(len, bodies))
         frame = pl.read_avro(io.BytesIO(b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))))
     except (Exception, PanicException):
@@ -112,7 +112,7 @@ def one_by_one(batch: bytes) -> list[Record]:
     """
     head, found, at = Head.of(batch), [], 0
     try:
-        body = head.body(batch[HEAD.size :])
+        body = head.body(batch)
         for _ in range(head.count):
             one = records.parse(body, at)
             at = one.end

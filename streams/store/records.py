@@ -27,7 +27,7 @@ class Parsed:
     end: int
 
 
-def parse(buffer: bytes | bytearray, at: int) -> Parsed:
+def parse(buffer: bytes | bytearray | memoryview, at: int) -> Parsed:
     """The record that begins at ``at`` of a batch's uncompressed records; bytes of a header's name that are not UTF-8
     are written as ``\\xb2``. Raises ``ValueError`` or ``IndexError`` if there is no record.
     """
@@ -49,7 +49,7 @@ def parse(buffer: bytes | bytearray, at: int) -> Parsed:
     return Parsed(numbers[0], numbers[1], key, value, tuple(headers), size, at)
 
 
-def _text(buffer: bytes | bytearray, at: int) -> tuple[bytes | None, int]:
+def _text(buffer: bytes | bytearray | memoryview, at: int) -> tuple[bytes | None, int]:
     """Bytes behind their length (-1: none), and where they end."""
     length, at = _varint(buffer, at)
     if length < 0:

@@ -93,14 +93,14 @@ class TallyProjection:
             return tally_few.prepare(carried)
         read = frames.read(RATING, carried)
         judged = rule.judge(read.frame)
-        first = judged.accepted.unique("event_id", keep="first", maintain_order=True)
+        first = _once_each(judged.accepted)
         return Prepared(
             carried=carried,
             refused=read.refused + _refused(judged, carried),
             ratings=judged.accepted,
             first=first,
             watermarks=_watermarks(judged.accepted),
-            cases=_array(first["case_no"].unique().sort()),
+            cases=_array(first["case_no"].unique()),
             effects=_effects(first, first.clear(), self._upload, {}),
         )
 
@@ -165,6 +165,13 @@ def _refused(judged: rule.Judged, carried: Sequence[Carried]) -> list[Refused]:
         event = steps.decode_row(carried[row])
         refused.append(Refused(carried[row], Fault(*rule.FAULTS[fault]), event))
     return refused
+
+
+def _once_each(ratings: pl.DataFrame) -> pl.DataFrame:
+    """The first of each event; nearly always all of them, which is quickly seen."""
+    if ratings["event_id"].n_unique() == ratings.height:
+        return ratings
+    return ratings.unique("event_id", keep="first", maintain_order=True)
 
 
 def _watermarks(ratings: pl.DataFrame) -> list[tuple[int, int]]:
@@ -293,10 +300,9 @@ _CHANGE: dict[str, Any] = {
 
 
 def _summed(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """One row a cell, in the order of the primary key, so that two workers lock in one order."""
+    """One row a cell, in any order: they are appended, and merging brings them into the key's."""
     changes = pl.concat([p.cast(pl.Schema(_CHANGE)) for p in parts])
-    sums = changes.group_by(CELL).agg(pl.col("n", "defaults", "events").sum(), pl.col("received_at").max())
-    return sums.sort(CELL_ORDER)
+    return changes.group_by(CELL).agg(pl.col("n", "defaults", "events").sum(), pl.col("received_at").max())
 
 
 def _merge(tx: sa.Connection) -> int:
