@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 from aiokafka import codec
 from aiokafka.errors import CorruptRecordException
+from crc32c import crc32c
 from polars.exceptions import PanicException
 
 from schemas.columns import SYNC, container_header, lengths, varint, varint_sizes
@@ -30,6 +31,7 @@ FEW = 32
 """Records below which reading them one by one is quicker."""
 HEAD = struct.Struct(">qiibIhiqqqhii")  # base offset … record count
 LENGTH, BASE_OFFSET_BYTES, LENGTH_ENDS = struct.Struct(">i"), 8, 12
+MAGIC_AT, CRC, CRC_AT, CRC_FROM = 16, struct.Struct(">I"), 17, 21
 APPENDED = 0x08  # bit of the attributes: the time is that of the log's append
 UNUSUAL = APPENDED | 0x20  # or a control batch
 CODEC = 0x07
@@ -42,6 +44,15 @@ def size(fetched: bytes, at: int) -> int:
     """Bytes of the batch that begins at ``at``."""
     (rest,) = LENGTH.unpack_from(fetched, at + BASE_OFFSET_BYTES)
     return LENGTH_ENDS + int(rest)
+
+
+def intact(batch: bytes) -> bool | None:
+    """Whether the batch is what was written, by its checksum, which the processor reckons here; None in another format
+    than this module's.
+    """
+    if batch[MAGIC_AT] != 2:
+        return None
+    return bool(crc32c(memoryview(batch)[CRC_FROM:]) == CRC.unpack_from(batch, CRC_AT)[0])
 
 
 @dataclass(frozen=True, slots=True)

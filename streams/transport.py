@@ -151,7 +151,8 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         sound: list[tuple[bytes, Any]] = []
         while self._records.has_next():
             raw, batch = self._records.next_batch()
-            if self._check_crcs and not batch.validate_crc():
+            intact = batches.intact(raw) if self._check_crcs else True
+            if not (batch.validate_crc() if intact is None else intact):
                 return sound, True
             sound.append((raw, batch))
         return sound, False

@@ -91,9 +91,9 @@ class Columns(Sequence[Record]):
 
 
 def size(records: Sequence[Any]) -> int:
-    """Bytes of the values."""
+    """Bytes that the records take, or those of the values where each is an object of its own."""
     if isinstance(records, Columns):
-        return int(records.frame["value"].bin.size().sum())
+        return int(records.frame.estimated_size())
     return sum(len(r.value) for r in records if r.value)
 
 
