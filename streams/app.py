@@ -125,6 +125,7 @@ def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=64,
         consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=2 * 1024 * 1024,
         consumer_metadata_max_age_ms=METADATA_MS,
         consumer_group_instance_id=name or None,
         broker_session_timeout=SESSION_S,

@@ -34,7 +34,7 @@ from mode import Service
 from streams import batches
 from streams.fault import die
 from streams.store import failpoints, inflight
-from streams.store.lot import Columns, gathered, size
+from streams.store.lot import Columns, gathered, offset_at, size
 
 BUSY, QUIET = (10, 64 * 1024), (200, 1)
 """How long (ms) the broker may gather before it answers a fetch, and how many bytes are enough: after a fetch that
@@ -63,7 +63,7 @@ class Chunk:
     @property
     def end(self) -> int:
         """Where reading goes on: after the last record, and after what holds none."""
-        return max(self.passed, int(self.records[-1].offset) + 1 if len(self.records) else self.since)
+        return max(self.passed, offset_at(self.records, -1) + 1 if len(self.records) else self.since)
 
     @property
     def size(self) -> int:
@@ -137,7 +137,7 @@ class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
         wanted = [(raw, batch) for raw, batch in sound if not batch.is_control_batch]
         read = self.next_fetch_offset
         if wanted and (records := self._records_of(wanted)):
-            read = int(records[-1].offset) + 1
+            read = offset_at(records, -1) + 1
             yield records
         if sound:
             self.next_fetch_offset = sound[-1][1].next_offset
@@ -332,7 +332,7 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     def _chunk(self, tp: TP, parts: Sequence[Any]) -> Chunk:
         passed = parts[-1].offset if isinstance(parts[-1], Passed) else 0
         records = gathered([part for part in parts if not isinstance(part, Passed)])
-        first = records[0].offset if len(records) else passed
+        first = offset_at(records, 0) if len(records) else passed
         chunk = Chunk(tp.topic, tp.partition, self._since.get(tp, first), records, passed)
         self._since[tp] = chunk.end
         return chunk

@@ -14,6 +14,7 @@ MAPPED_BYTES = 32 * 1024 * 1024
 kernel for every batch cost a tenth of the worker's processor time (docs/decisions/0008)."""
 KEPT_BYTES = 64 * 1024 * 1024
 """Free memory at a heap's end that is kept."""
+_POLARS = "_RJEM_MALLOC_CONF"
 POLARS = f"oversize_threshold:0,dirty_decay_ms:5000,narenas:{ARENAS}"
 """The allocator of polars (jemalloc): large blocks like others, freed pages kept for five seconds."""
 
@@ -25,7 +26,9 @@ def keep_small() -> None:
     By default glibc has eight arenas for every core, each with its own holes, and learns from large blocks that were
     freed to keep ever larger ones. Another C library is left as it is.
     """
-    os.environ.setdefault("_RJEM_MALLOC_CONF", POLARS)
+    told = os.environ.get(_POLARS, "")  # by the process that started this one, which may have loaded polars
+    if POLARS not in told:
+        os.environ[_POLARS] = ",".join(filter(None, (told, POLARS)))  # the last word counts
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         for what, value in ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, MAPPED_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):

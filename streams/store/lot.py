@@ -76,6 +76,10 @@ class Columns(Sequence[Record]):
     def __iter__(self) -> Iterator[Record]:
         return map(self._record, self.frame.iter_rows())
 
+    def offset_at(self, at: int) -> int:
+        """The offset of one record, without making the record."""
+        return int(self.frame["offset"][at])
+
     def since(self, offset: int) -> Columns:
         """The records at ``offset`` and above."""
         return self if self.frame["offset"][0] >= offset else Columns(self.frame.filter(pl.col("offset") >= offset))
@@ -95,6 +99,11 @@ def size(records: Sequence[Any]) -> int:
     if isinstance(records, Columns):
         return int(records.frame.estimated_size())
     return sum(len(r.value) for r in records if r.value)
+
+
+def offset_at(records: Sequence[Any], at: int) -> int:
+    """The offset of one record."""
+    return records.offset_at(at) if isinstance(records, Columns) else int(records[at].offset)
 
 
 def gathered(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:

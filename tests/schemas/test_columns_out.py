@@ -81,6 +81,14 @@ def test_what_is_the_same_in_all_rows_has_the_same_bytes(topic: Topic, data: st.
     _same(topic, [{**record, **{name: records[0][name] for name in alike}} for record in records])
 
 
+@settings(max_examples=20)
+@given(data=st.data())
+def test_lists_of_one_have_the_same_bytes(data: st.DataObject) -> None:
+    texts = data.draw(st.lists(st.lists(TEXT, min_size=1, max_size=1), min_size=2, max_size=5))
+    record = data.draw(_records(ALERT))[0]
+    _same(ALERT, [{**record, "evidence": one, "alert_id": f"{i}"} for i, one in enumerate(texts)])
+
+
 @given(data=st.data())
 def test_the_same_record_again_is_written_again(data: st.DataObject) -> None:
     _same(ALERT, 3 * data.draw(_records(ALERT))[:1])

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streams import batches
-from streams.store.lot import Columns, gathered, size
+from streams.store.lot import Columns, gathered, offset_at, size
 
 Written = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes]]]
 NAMES = ["ce_id", "ce_source", "类型"]
@@ -59,7 +59,7 @@ def test_records_read_by_column_are_those_read_one_by_one(records: list[Written]
     columns = batches.read([raw], NAMES)
     assert columns is not None
     assert by_column(columns) == one_by_one(raw)
-    assert size(columns) == sum(len(value or b"") for _, _, value, _ in records)
+    assert size(columns) >= sum(len(value or b"") for _, _, value, _ in records)
     assert batches.size(b"before" + raw + b"after", 6) == len(raw)
 
 
@@ -92,6 +92,28 @@ def test_compressed_batches_are_read_by_column(compression: int) -> None:
     assert columns is not None
     assert by_column(columns) == [record for raw in raws for record in one_by_one(raw)]
     assert batches.read([raws[0][:-9] + b"otherwise"], NAMES) is None
+
+
+def test_a_batch_is_intact_as_it_was_written_and_with_no_bit_changed() -> None:
+    raw = batch(usual())
+    assert batches.intact(raw)
+    for place in range(batches.CRC_AT, len(raw)):
+        damaged = bytearray(raw)
+        damaged[place] ^= 1 << place % 8
+        assert not batches.intact(bytes(damaged))
+
+
+def test_a_batch_of_another_format_is_left_to_the_other_parser() -> None:
+    raw = bytearray(batch(usual()))
+    raw[batches.MAGIC_AT] = 1
+    assert batches.intact(bytes(raw)) is None
+
+
+def test_the_offset_of_a_record_is_told_the_same_of_columns_and_of_records() -> None:
+    columns = batches.read([batch(usual(), base=7)], NAMES)
+    assert columns is not None
+    for at in (0, 3, -1):
+        assert offset_at(columns, at) == offset_at(list(columns), at) == columns[at].offset
 
 
 def test_several_batches_are_read_at_once_each_from_its_own_place() -> None:

@@ -1,18 +1,28 @@
-"""How many arenas the C library opens for many threads, asked of itself, in processes that start as ours do."""
+"""What the two allocators of a process do, asked of themselves, in processes that start as ours do."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 
-from streams.store.heap import ARENAS
+from streams.store.heap import ARENAS, POLARS
 
 ASK = """
-import ctypes, re, sys, tempfile, threading
+import ctypes, os, re, sys, tempfile, threading
+
+class WhenLoaded:  # what the allocator of polars is told when that is loaded, and never again
+    told = ""
+    def find_spec(self, name, *_):
+        if name == "polars" and not self.told:
+            WhenLoaded.told = os.environ.get("_RJEM_MALLOC_CONF", "nothing")
+
+sys.meta_path.insert(0, WhenLoaded())
 
 def work(*_, **__):
+    import polars
     from connectors.relay import Sender
     from streams.agents import projections
     sender = Sender("127.0.0.1:1")  # with threads of its own, as polars and numpy have them
@@ -32,7 +42,7 @@ def work(*_, **__):
         said = ctypes.c_void_p(c.fopen(file.name.encode(), b"w"))
         c.malloc_info(0, said)
         c.fclose(said)
-        print(len(re.findall(rb"<heap nr=", file.read())))
+        print(len(re.findall(rb"<heap nr=", file.read())), WhenLoaded.told)
 
 def as_it_is():
     work()
@@ -53,9 +63,16 @@ globals()[sys.argv[1]]()
 
 @pytest.mark.parametrize("program", ["govbus", "streams"])
 def test_the_threads_of_a_process_of_ours_share_two_arenas(program: str) -> None:
-    assert _arenas(program) <= ARENAS < _arenas("as_it_is")
+    assert int(_said(program)[0]) <= ARENAS < int(_said("as_it_is")[0])
 
 
-def _arenas(program: str) -> int:
+@pytest.mark.parametrize("program", ["govbus", "streams"])
+def test_the_allocator_of_polars_is_told_before_it_is_loaded(program: str) -> None:
+    assert _said(program)[1].endswith(POLARS)
+    assert POLARS not in _said("as_it_is")[1]
+
+
+@cache
+def _said(program: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", ASK, program], capture_output=True, check=True, text=True, timeout=60)
-    return int(done.stdout)
+    return done.stdout.split()
