@@ -30,12 +30,12 @@ from streams.store.lot import Lot
 from streams.store.projection import Preparing, Projection
 from streams.transport import Chunk
 
-BATCH_RECORDS = 30_000
+BATCH_RECORDS = 50_000
 AHEAD_BATCHES = 1
 AHEAD_RECORDS = 10_000
 """So many must wait before a batch is prepared beside the one that is being applied."""
-WAITING_BYTES = 32 * 1024 * 1024
-WAITING_RECORDS = 80_000
+WAITING_BYTES = 64 * 1024 * 1024
+WAITING_RECORDS = 130_000
 ASIDE_AT_LEAST_S = 5.0
 GATHER_RECORDS, GATHER_S = 200, 0.01
 """While little waits, gather for as long as the last transaction took, at most this long: a transaction costs nearly
