@@ -36,6 +36,8 @@ SESSION_S, HEARTBEAT_S, REQUEST_S = 6.0, 0.5, 60.0
 """6 s is the least that a broker allows by default. A worker hears at its next heartbeat that another one is back, and
 until then nobody has that one's partitions.
 """
+FETCH_BYTES = 2 * 1024 * 1024
+"""What one fetch brings of a partition at most: to read it by column costs the same however much it is."""
 METADATA_MS = 3_000
 """How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes
 the group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
@@ -125,7 +127,7 @@ def _configured(bootstrap: str, home: Path, name: str) -> faust.App:
         stream_wait_empty=False,
         stream_buffer_maxsize=64,
         consumer_auto_offset_reset="earliest",
-        consumer_max_fetch_size=2 * 1024 * 1024,
+        consumer_max_fetch_size=FETCH_BYTES,
         consumer_metadata_max_age_ms=METADATA_MS,
         consumer_group_instance_id=name or None,
         broker_session_timeout=SESSION_S,

@@ -31,6 +31,7 @@ from streams.store.projection import Preparing, Projection
 from streams.transport import Chunk
 
 BATCH_RECORDS = 50_000
+"""At most; what a batch costs however small it is would be a fifth of 30,000 ratings' cost (docs/decisions/0008)."""
 AHEAD_BATCHES = 1
 AHEAD_RECORDS = 10_000
 """So many must wait before a batch is prepared beside the one that is being applied."""
