@@ -25,7 +25,7 @@ from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.agents.line import Line
 from streams.fault import die
-from streams.store import inflight, quarantine
+from streams.store import heap, inflight, quarantine
 from streams.store.applier import cursors
 from streams.store.engine import is_transient, reading
 from streams.store.projection import Projection
@@ -41,6 +41,7 @@ FETCH_BYTES = 2 * 1024 * 1024
 METADATA_MS = 3_000
 """How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes
 the group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
+GIVE_BACK_S = 60.0
 WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
 log = structlog.get_logger(__name__)
 
@@ -107,6 +108,7 @@ def create_app(
     for line in lines.by_topic.values():
         _add(app, line)
     _add_task(app, "watchdog", lambda: _watch(app, lines))
+    _add_task(app, "heap", _give_back)
     return app
 
 
@@ -192,6 +194,13 @@ async def seek_back(app: faust.App, topic: str, offsets: Mapping[int, int]) -> N
     """Read ``topic`` again from ``offsets`` (by partition)."""
     consumer: Any = app.consumer
     consumer.reposition({TP(topic, p): offset for p, offset in offsets.items()})
+
+
+async def _give_back() -> None:
+    """Once a minute, what was freed and is not used again; milliseconds, in a thread of its own."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_S)
+        await asyncio.to_thread(heap.give_back)
 
 
 async def _watch(app: faust.App, lines: Lines) -> None:

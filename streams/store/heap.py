@@ -1,5 +1,5 @@
-"""How a process that runs for months uses memory: what one batch freed serves the next, what a burst took goes back to
-the system.
+"""How a process that runs for months uses memory: what one batch freed serves the next, and a worker gives back once a
+minute what nothing uses.
 """
 
 from __future__ import annotations
@@ -33,3 +33,12 @@ def keep_small() -> None:
     if mallopt is not None:
         for what, value in ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, MAPPED_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):
             mallopt(what, value)
+
+
+def give_back() -> None:
+    """Whole pages that are free anywhere in the heap go back to the system; glibc by itself gives only what is free at
+    the end, and one small block there keeps all that a burst took.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

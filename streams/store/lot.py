@@ -95,7 +95,7 @@ class Columns(Sequence[Record]):
 
 
 def size(records: Sequence[Any]) -> int:
-    """Bytes that the records take, or those of the values where each is an object of its own."""
+    """Bytes of all that the columns hold, or of the values where each record is an object of its own."""
     if isinstance(records, Columns):
         return int(records.frame.estimated_size())
     return sum(len(r.value) for r in records if r.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -74,5 +75,36 @@ def test_the_allocator_of_polars_is_told_before_it_is_loaded(program: str) -> No
 
 @cache
 def _said(program: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-c", ASK, program], capture_output=True, check=True, text=True, timeout=60)
-    return done.stdout.split()
+    return _run(ASK, program)
+
+
+def _run(program: str, *arguments: str) -> list[str]:
+    """What a process says in which nobody has told an allocator anything yet."""
+    env = {name: value for name, value in os.environ.items() if name != "_RJEM_MALLOC_CONF"}
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, capture_output=True, check=True, text=True, timeout=60, env=env).stdout.split()
+
+
+BURST = """
+import ctypes, psutil
+from streams.store import heap
+
+heap.keep_small()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+large, small = [], []
+for _ in range(10):
+    large.append(libc.malloc(ctypes.c_size_t(16 << 20)))
+    ctypes.memset(large[-1], 1, 16 << 20)
+    small.append(libc.malloc(ctypes.c_size_t(300_000)))  # more than any hole has, so that it lies above
+[libc.free(block) for block in large]
+mb = lambda: psutil.Process().memory_info().rss >> 20
+print(mb())
+heap.give_back()
+print(mb())
+"""
+
+
+def test_what_a_burst_took_goes_back_though_something_small_above_it_is_in_use() -> None:
+    kept, left = map(int, _run(BURST))
+    assert left < kept - 100
