@@ -12,29 +12,32 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 from aiokafka import codec
 from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
 from crc32c import crc32c
 from polars.exceptions import PanicException
 
 from schemas.columns import SYNC, container_header, lengths, varint, varint_sizes
-from streams.store import records
-from streams.store.lot import HEADER, Columns, Record
+from schemas.errors import Retryable
+from schemas.topics import Topic
+from streams.store import inflight, records
+from streams.store.lot import HEADER, Columns, Lot, Record
 
 FEW = 32
 """Records below which reading them one by one is quicker."""
 HEAD = struct.Struct(">qiibIhiqqqhii")  # base offset … record count
 LENGTH, BASE_OFFSET_BYTES, LENGTH_ENDS = struct.Struct(">i"), 8, 12
-MAGIC_AT, CRC, CRC_AT, CRC_FROM = 16, struct.Struct(">I"), 17, 21
-APPENDED = 0x08  # bit of the attributes: the time is that of the log's append
-UNUSUAL = APPENDED | 0x20  # or a control batch
-CODEC = 0x07
+MAGIC_AT, MAGIC, CRC, CRC_AT, CRC_FROM = 16, 2, struct.Struct(">I"), 17, 21
+CODEC, APPENDED, CONTROL = 0x07, 0x08, 0x20
+"""Bits of the attributes; ``APPENDED``: the time is that of the log's append."""
 DECODERS: Mapping[int, Callable[[bytes], bytes]] = {
     1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
 }  # fmt: skip
@@ -46,13 +49,126 @@ def size(fetched: bytes, at: int) -> int:
     return LENGTH_ENDS + int(rest)
 
 
-def intact(batch: bytes) -> bool | None:
-    """Whether the batch is what was written, by its checksum, which the processor reckons here; None in another format
-    than this module's.
+def whole(fetched: bytes, at: int) -> bool:
+    """Whether a batch begins at ``at`` and is all there."""
+    return at + LENGTH_ENDS <= len(fetched) and at + size(fetched, at) <= len(fetched)
+
+
+def intact(raw: bytes) -> bool:
+    """Whether the batch is what was written, by its checksum, which the processor reckons here. Another format than 2
+    is damage: a broker without ZooKeeper writes no other.
     """
-    if batch[MAGIC_AT] != 2:
+    if len(raw) < HEAD.size or raw[MAGIC_AT] != MAGIC:
+        return False
+    return bool(crc32c(memoryview(raw)[CRC_FROM:]) == CRC.unpack_from(raw, CRC_AT)[0])
+
+
+class Batch(NamedTuple):
+    """A batch and what its head says: ``last`` is its highest offset less ``base``, ``holds`` how many records."""
+
+    raw: bytes
+    base: int
+    attributes: int
+    last: int
+    first_ms: int
+    last_ms: int
+    holds: int
+
+    @classmethod
+    def of(cls, raw: bytes) -> Batch:
+        base, *_, attributes, last, first_ms, last_ms, _, _, _, holds = HEAD.unpack_from(raw)
+        return cls(raw, base, attributes, last, first_ms, last_ms, holds)
+
+    @property
+    def next_offset(self) -> int:
+        """Where the log goes on behind it."""
+        return self.base + self.last + 1
+
+    @property
+    def filled(self) -> bool:
+        """Whether it holds records: a marker of a transaction and what compaction left empty do not."""
+        return self.holds > 0 and not self.attributes & CONTROL
+
+    def body(self) -> bytes | memoryview:
+        """The records behind the head, uncompressed."""
+        plain, how = memoryview(self.raw)[HEAD.size :], self.attributes & CODEC
+        return DECODERS[how](bytes(plain)) if how else plain
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Filled batches of one partition as a fetch brought them, in their order; read when they are applied (``lot``),
+    for to read those of many fetches and partitions at once costs hardly more than to read one. Records below
+    ``since`` are not wanted.
+    """
+
+    batches: Sequence[Batch]
+    since: int
+
+    def __len__(self) -> int:  # a fetch in the middle of a batch holds fewer
+        return sum(batch.holds for batch in self.batches)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(len(batch.raw) for batch in self.batches)
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first and the last offset there can be."""
+        return self.batches[0].base, self.batches[-1].next_offset - 1
+
+    def one_by_one(self) -> list[Any]:
+        """The records as aiokafka reads them. Raises ``CorruptRecordException`` where there is no record."""
+        try:
+            found = [record for batch in self.batches for record in MemoryRecords(batch.raw).next_batch()]
+        except UnicodeDecodeError:  # a header's name, which may be any bytes; nothing else is text there
+            found = [record for batch in self.batches for record in one_by_one(batch)]
+        return [record for record in found if record.offset >= self.since]
+
+
+def lot(topic: Topic, runs: Iterable[tuple[int, Sequence[Any] | Fetched]]) -> Lot:
+    """The records of ``runs`` (each of one partition), all at once by column where that can be. Raises ``Retryable`` if
+    a batch that is intact holds no records: its producer wrote it so, and it stays where it is.
+    """
+    runs = [(partition, run) for partition, run in runs if len(run)]
+    fetched = [(partition, run) for partition, run in runs if isinstance(run, Fetched)]
+    if fetched and len(fetched) == len(runs) and (found := _by_column(topic, fetched)) is not None:
+        return found
+    return Lot.joined(topic, [(p, _one_by_one(topic, p, run) if isinstance(run, Fetched) else run) for p, run in runs])
+
+
+def _one_by_one(topic: Topic, partition: int, run: Fetched) -> list[Any]:
+    try:
+        return run.one_by_one()
+    except CorruptRecordException as error:
+        where = "{}/{} among offsets {} to {}".format(topic.name, partition, *run.range)
+        raise Retryable(f"{where}: a batch is intact and not readable; docs/operate.md, damaged log") from error
+
+
+def _by_column(topic: Topic, fetched: Sequence[tuple[int, Fetched]]) -> Lot | None:
+    """The records by column, if they can be read so; those under suspicion are not."""
+    ranges = _ranges(fetched)
+    if inflight.careful() and inflight.suspected(topic.name, ranges):
         return None
-    return bool(crc32c(memoryview(batch)[CRC_FROM:]) == CRC.unpack_from(batch, CRC_AT)[0])
+    batches = [batch for _, one in fetched for batch in one.batches]
+    with inflight.decoding(topic.name, ranges):
+        columns = read(batches)
+    if columns is None:
+        return None
+    each = [(partition, one.since, batch.holds) for partition, one in fetched for batch in one.batches]
+    partitions, since, counts = np.array(each, dtype=np.int64).T
+    found = Lot(topic, columns, np.repeat(partitions, counts), columns.offsets())
+    return found.chosen(found.offsets >= np.repeat(since, counts))
+
+
+def _ranges(fetched: Sequence[tuple[int, Fetched]]) -> inflight.Ranges:
+    ranges: dict[int, tuple[int, int]] = {}
+    for partition, one in fetched:
+        first, last = one.range
+        low, high = ranges.get(partition, (first, last))
+        ranges[partition] = min(low, first), max(high, last)
+    return ranges
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,52 +179,30 @@ class Plan:
     header: bytes
     fixed: tuple[bytes, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What the head of a batch says; ``last`` is the highest offset in it, less ``base``."""
-
-    base: int
-    attributes: int
-    last: int
-    first_ms: int
-    last_ms: int
-    count: int
-
-    @classmethod
-    def of(cls, batch: bytes) -> Head:
-        base, *_, attributes, last, first_ms, last_ms, _, _, _, count = HEAD.unpack_from(batch)
-        return cls(base, attributes, last, first_ms, last_ms, count)
-
-    def body(self, batch: bytes) -> bytes | memoryview:
-        """The records behind the head, uncompressed."""
-        plain, how = memoryview(batch)[HEAD.size :], self.attributes & CODEC
-        return DECODERS[how](bytes(plain)) if how else plain
+    @property
+    def readable(self) -> bool:
+        """Whether each name has a column of its own."""
+        return 0 < len(self.names) == len(set(self.names))
 
 
-def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
-    """The records of whole batches of one partition whose headers have ``names``; None if they must be read one by
-    one.
-    """
-    heads = [Head.of(b) for b in batches]
-    count = sum(h.count for h in heads)
-    unusual = any(h.attributes & UNUSUAL or not h.count for h in heads)
-    if count < FEW or unusual or not names or len(set(names)) < len(names):
+def read(batches: Sequence[Batch]) -> Columns | None:
+    """The records of whole batches; None if they must be read one by one."""
+    count = sum(batch.holds for batch in batches)
+    if count < FEW or any(batch.attributes & APPENDED for batch in batches):
         return None
-    plan = _plan(tuple(names))
     try:
-        bodies = [h.body(b) for h, b in zip(heads, batches, strict=True)]
+        bodies = [batch.body() for batch in batches]
+        plan = _plan(tuple(name for name, _ in records.parse(bodies[0], 0).headers))
         total = sum(map(len, bodies))
-        frame = pl.read_avro(io.BytesIO(b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))))
+        whole = b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))
+        frame = pl.read_avro(io.BytesIO(whole)) if plan.readable else None
     except (Exception, PanicException):
         return None
-    counts = [h.count for h in heads]
-    if not _canonical(plan, frame, count, counts, list(map(len, bodies))):
+    counts = [batch.holds for batch in batches]
+    if frame is None or not _canonical(plan, frame, count, counts, list(map(len, bodies))):
         return None
-    base, last, first_ms = (
-        pl.Series(np.repeat(np.array(numbers, dtype=np.int64), counts))
-        for numbers in zip(*((h.base, h.last, h.first_ms) for h in heads), strict=True)
-    )
+    heads = np.array([(batch.base, batch.last, batch.first_ms) for batch in batches], dtype=np.int64)
+    base, last, first_ms = (pl.Series(column) for column in np.repeat(heads, counts, axis=0).T)
     if not ((frame["offset"] >= 0) & (frame["offset"] <= last)).all():
         return None
     values = (pl.col(f"h{i}").alias(HEADER + name) for i, name in enumerate(plan.names))
@@ -117,19 +211,19 @@ def read(batches: Sequence[bytes], names: Sequence[str]) -> Columns | None:
     )
 
 
-def one_by_one(batch: bytes) -> list[Record]:
+def one_by_one(batch: Batch) -> list[Record]:
     """The records of a batch in which a header's name is not UTF-8: aiokafka's own parser ends there (see
     ``streams.store.records``). Raises ``CorruptRecordException`` where there is no record.
     """
-    head, found, at = Head.of(batch), [], 0
+    found, at = [], 0
+    appended = batch.attributes & APPENDED
     try:
-        body = head.body(batch)
-        for _ in range(head.count):
+        body = batch.body()
+        for _ in range(batch.holds):
             one = records.parse(body, at)
             at = one.end
-            appended = head.attributes & APPENDED
-            time = head.last_ms if appended else head.first_ms + one.timestamp
-            found.append(Record(head.base + one.offset, time, one.key, one.value, one.headers, int(bool(appended))))
+            time = batch.last_ms if appended else batch.first_ms + one.timestamp
+            found.append(Record(batch.base + one.offset, time, one.key, one.value, one.headers, int(bool(appended))))
     except (ValueError, IndexError) as error:
         raise CorruptRecordException(f"no record at byte {at}") from error
     return found
@@ -154,9 +248,9 @@ def _canonical(plan: Plan, frame: pl.DataFrame, count: int, counts: Sequence[int
     return bool((length == total).all()) and bool((ends == sizes).all())
 
 
-@cache
+@lru_cache(maxsize=64)  # any producer may bring other names
 def _plan(names: tuple[str, ...]) -> Plan:
-    written = [varint(len(name.encode())) + name.encode() for name in names]
+    written = [varint(len(name.encode())) + name.encode() for name in names] or [b""]
     fixed = (varint(len(names)) + written[0], *written[1:])
     fields = [
         {"name": "length", "type": "int"},

@@ -19,28 +19,29 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import structlog
+from aiokafka.consumer import consumer as client
 from aiokafka.consumer import fetcher
 from aiokafka.errors import KafkaError
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from streams import batches
+from streams.batches import Batch, Fetched
 from streams.fault import die
-from streams.store import failpoints, inflight
-from streams.store.lot import Columns, gathered, offset_at, size
+from streams.store import failpoints
+from streams.store.lot import gathered
 
-BUSY, QUIET = (10, 64 * 1024), (200, 1)
-"""How long (ms) the broker may gather before it answers a fetch, and how many bytes are enough: after a fetch that
-brought something, and after one that did not. An answer costs over a millisecond here, whether it brings one record or
-a thousand: one for each record would starve the thread that applies them, and a hundred empty ones a second kept a
-fifth of a core busy on either side. While all is quiet, the first record is answered at once."""
+LONGEST_WAIT_MS, LEAST_BYTES = 200, 1
+"""How long a broker may wait for something to answer a fetch with, and how much is enough: the first record is answered
+at once, and while all is quiet an empty answer comes five times a second."""
+PAUSE_S, LONG_PAUSE_S, MUCH_BYTES = 0.02, 0.04, 64 * 1024
+"""How long a broker is left alone after an answer that brought something, and after one that brought much: what is
+asked for in between would not be applied any sooner (``PacedFetcher``)."""
 SATURATED_PAUSE_S = 0.005
 ASK_AGAIN_S = 2.0  # a chunk that was read again must have been applied by then
 REST_S, LONGEST_REST_S = 1.0, 30.0
@@ -50,31 +51,34 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Consecutive records of one partition; ``since`` is the position they were read from. Up to ``passed`` the log
-    holds no other (0: nobody knows); there may be no record at all.
+    """Consecutive records of one partition, read or (``Fetched``) to be read; ``since`` is the position they were read
+    from. Up to ``passed`` the log holds no other (0: nobody knows); there may be no record at all.
     """
 
     topic: str
     partition: int
     since: int
-    records: Sequence[Any]
+    records: Sequence[Any] | Fetched
     passed: int = 0
 
     @property
     def end(self) -> int:
         """Where reading goes on: after the last record, and after what holds none."""
-        return max(self.passed, offset_at(self.records, -1) + 1 if len(self.records) else self.since)
+        if self.passed or isinstance(self.records, Fetched):
+            return self.passed
+        return self.records[-1].offset + 1 if self.records else self.since
 
     @property
     def size(self) -> int:
-        """Bytes of the values."""
-        return size(self.records)
+        """Bytes that wait here."""
+        records = self.records
+        return records.size if isinstance(records, Fetched) else sum(len(r.value or b"") for r in records)
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """Behind the records, or in place of them: from there up to ``offset`` the log holds none. A marker ends every
-    transaction of a producer, and compaction leaves empty batches.
+    """Behind the records, or in place of them: up to ``offset`` the log holds no other. A marker ends every transaction
+    of a producer, and compaction leaves empty batches.
     """
 
     offset: int
@@ -110,82 +114,75 @@ class Intake(Protocol):
 
 
 class Batches:
-    """What a fetch brought of one partition, batch by batch, each with its bytes; in place of aiokafka's class."""
+    """What a fetch brought of one partition, batch by batch; in place of aiokafka's class."""
 
-    def __init__(self, fetched: bytes) -> None:
-        self._fetched = fetched
-        self._parsed = MemoryRecords(fetched)
+    def __init__(self, fetched: bytes | None) -> None:
+        self._fetched = fetched or b""
         self._at = 0
-        self.has_next = self._parsed.has_next
-        self.size_in_bytes = self._parsed.size_in_bytes
 
-    def next_batch(self) -> tuple[bytes, Any]:
-        """The bytes of the next batch, and aiokafka's view of it."""
+    def has_next(self) -> bool:
+        """Whether another whole batch is there; a fetch may end in the middle of one."""
+        return batches.whole(self._fetched, self._at)
+
+    def next_batch(self) -> bytes:
+        """The bytes of the next batch."""
         start, self._at = self._at, self._at + batches.size(self._fetched, self._at)
-        return self._fetched[start : self._at], self._parsed.next_batch()
+        return self._fetched[start : self._at]
+
+    def size_in_bytes(self) -> int:
+        """Bytes in all."""
+        return len(self._fetched)
 
 
 class ChunkRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Yields what was fetched in one piece, by column where that can be: a ``ConsumerRecord`` for each record costs
-    more than all that is done with it afterwards. Transactions are not read as such (DESIGN §2.8).
+    """Yields what was fetched in one piece, unread: to read it is the work of whoever applies it. Transactions are not
+    read as such (DESIGN §2.8).
     """
 
     next_fetch_offset: int
 
-    def _unpack_records(self) -> Iterator[Sequence[Any] | Passed | Damaged]:
+    def _unpack_records(self) -> Iterator[Fetched | Passed | Damaged]:
         sound, damaged = self._sound()
-        wanted = [(raw, batch) for raw, batch in sound if not batch.is_control_batch]
-        read = self.next_fetch_offset
-        if wanted and (records := self._records_of(wanted)):
-            read = offset_at(records, -1) + 1
-            yield records
+        if filled := [batch for batch in sound if batch.filled]:
+            yield Fetched(filled, self.next_fetch_offset)
         if sound:
-            self.next_fetch_offset = sound[-1][1].next_offset
-        if self.next_fetch_offset > read:
+            self.next_fetch_offset = sound[-1].next_offset
             yield Passed(self.next_fetch_offset)
         if damaged:  # no error: it would take what was read of other partitions with it
             yield Damaged(self.next_fetch_offset)
 
-    def _sound(self) -> tuple[list[tuple[bytes, Any]], bool]:
+    def _sound(self) -> tuple[list[Batch], bool]:
         """The batches up to one that is damaged, and whether there is one."""
-        sound: list[tuple[bytes, Any]] = []
+        sound: list[Batch] = []
         while self._records.has_next():
-            raw, batch = self._records.next_batch()
-            intact = batches.intact(raw) if self._check_crcs else True
-            if not (batch.validate_crc() if intact is None else intact):
+            raw = self._records.next_batch()
+            if self._check_crcs and not batches.intact(raw):
                 return sound, True
-            sound.append((raw, batch))
+            sound.append(Batch.of(raw))
         return sound, False
 
-    def _records_of(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
-        """The records from the position on: a fetch may begin in the middle of a batch."""
-        try:
-            found = self._parsed(fetched)
-        except UnicodeDecodeError:  # a header's name, which may be any bytes; nothing else is text there
-            found = [record for raw, _ in fetched for record in batches.one_by_one(raw)]
-        if isinstance(found, Columns):
-            return found.since(self.next_fetch_offset)
-        return [r for r in found if r.offset >= self.next_fetch_offset]
 
-    def _parsed(self, fetched: Sequence[tuple[bytes, Any]]) -> Sequence[Any]:
-        """The records as aiokafka reads them, by column where that can be."""
-        each = [
-            iter(batch) for _, batch in fetched
-        ]  # aiokafka opens a batch where its iteration begins, and only there
-        first = next(each[0], None)
-        names = [name for name, _ in first.headers] if first else []
-        if (columns := self._by_column(fetched, names)) is not None:
-            return columns
-        rest = (record for batch in each for record in iter(partial(next, batch, None), None))
-        return [*([first] if first else []), *rest]
+class PacedFetcher(fetcher.Fetcher):  # type: ignore[misc]
+    """Lets records come together at a broker. A fetch asks for every partition and costs milliseconds on either side,
+    whether it brings one record or a thousand: one for each record would starve whoever applies them. To wait here is
+    cheaper than to let the broker wait for more bytes, which weighs all partitions again for every record that comes.
+    """
 
-    def _by_column(self, fetched: Sequence[tuple[bytes, Any]], names: Sequence[str]) -> Columns | None:
-        """The records by column, if they can be read so; those under suspicion are not."""
-        ranges = {self._tp.partition: (batches.Head.of(fetched[0][0]).base, fetched[-1][1].next_offset - 1)}
-        if inflight.careful() and inflight.suspected(self._tp.topic, ranges):
-            return None
-        with inflight.decoding(self._tp.topic, ranges):
-            return batches.read([raw for raw, _ in fetched], names)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._ask_at: dict[int, float] = {}
+
+    async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
+        await asyncio.sleep(self._ask_at.get(node_id, 0.0) - time.monotonic())
+        found = bool(await super()._proc_fetch_request(assignment, node_id, request))
+        pause = (LONG_PAUSE_S if self._waiting_bytes() >= MUCH_BYTES else PAUSE_S) if found else 0.0
+        self._ask_at[node_id] = time.monotonic() + pause
+        return found
+
+    def _waiting_bytes(self) -> int:
+        """Bytes of all answers that nobody has taken yet."""
+        answers = (a for a in self._records.values() if isinstance(a, fetcher.FetchResult))
+        return sum(answer._partition_records._records.size_in_bytes() for answer in answers)
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -195,8 +192,9 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         fetcher.PartitionRecords, fetcher.MemoryRecords = ChunkRecords, Batches  # there is no other place for it
+        client.Fetcher = PacedFetcher
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = QUIET
+        consumer._fetch_max_wait_ms, consumer._fetch_min_bytes = LONGEST_WAIT_MS, LEAST_BYTES
         return consumer
 
     async def _fetch_records(self, consumer: Any, *args: Any, **kwargs: Any) -> Mapping[Any, Any]:
@@ -207,7 +205,6 @@ class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             log.warning("a fetch failed; trying again", why=type(error).__name__)
             await asyncio.sleep(REST_S)
             return {}
-        consumer._fetcher._fetch_max_wait_ms, consumer._fetcher._fetch_min_bytes = BUSY if fetched else QUIET
         return fetched
 
     async def keep_member(self) -> None:
@@ -331,9 +328,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _chunk(self, tp: TP, parts: Sequence[Any]) -> Chunk:
         passed = parts[-1].offset if isinstance(parts[-1], Passed) else 0
-        records = gathered([part for part in parts if not isinstance(part, Passed)])
-        first = offset_at(records, 0) if len(records) else passed
-        chunk = Chunk(tp.topic, tp.partition, self._since.get(tp, first), records, passed)
+        pieces = [part for part in parts if not isinstance(part, Passed)]
+        records = gathered(pieces) if len(pieces) != 1 else pieces[0]
+        chunk = Chunk(tp.topic, tp.partition, self._since.get(tp, _first(records, passed)), records, passed)
         self._since[tp] = chunk.end
         return chunk
 
@@ -355,10 +352,9 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
     def _message(self, chunks: Sequence[Chunk], generation: int) -> ConsumerMessage:
         """For Faust this is a record of the first chunk's partition."""
         first = chunks[0]
-        tp, last = TP(first.topic, first.partition), first.records[-1] if len(first.records) else None
-        at, kind = (last.timestamp / 1000.0, last.timestamp_type) if last else (0.0, 0)
+        tp = TP(first.topic, first.partition)
         return ConsumerMessage(
-            tp.topic, tp.partition, first.end - 1, at, kind,
+            tp.topic, tp.partition, first.end - 1, 0.0, 0,
             [], b"", chunks, None, 0, 0, tp, generation_id=generation,
         )  # fmt: skip
 
@@ -400,6 +396,13 @@ class ChunkConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Faust's own account of acknowledged offsets is not used."""
+
+
+def _first(records: Sequence[Any] | Fetched, passed: int) -> int:
+    """Where reading of these began at the latest."""
+    if isinstance(records, Fetched):
+        return records.since
+    return int(records[0].offset) if len(records) else passed
 
 
 class Transport(driver.Transport):  # type: ignore[misc]

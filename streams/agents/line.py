@@ -22,6 +22,7 @@ import structlog
 
 from schemas.clock import wall_clock
 from schemas.errors import Retryable
+from streams.batches import lot
 from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, prepare, sweep, tick_aside
 from streams.store.engine import is_transient, reading
@@ -201,7 +202,7 @@ class Line:
         return prepare(self.projection, batch.lot) if len(batch.lot) else None
 
     def _lot(self, chunks: Sequence[Chunk]) -> Lot:
-        return Lot.joined(self.projection.topic, ((c.partition, c.records) for c in chunks))
+        return lot(self.projection.topic, ((c.partition, c.records) for c in chunks))
 
     async def _something_to_do(self) -> None:
         try:

@@ -6,7 +6,7 @@ reads by column takes the raw records and the two arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any, Protocol, overload
@@ -71,39 +71,28 @@ class Columns(Sequence[Record]):
     def __getitem__(self, at: int | slice) -> Record | Columns:
         if isinstance(at, slice):
             return Columns(self.frame[at])
-        return self._record(self.frame.row(at))
+        return self._named()(self.frame.row(at))
 
     def __iter__(self) -> Iterator[Record]:
-        return map(self._record, self.frame.iter_rows())
+        return map(self._named(), self.frame.iter_rows())
 
-    def offset_at(self, at: int) -> int:
-        """The offset of one record, without making the record."""
-        return int(self.frame["offset"][at])
-
-    def since(self, offset: int) -> Columns:
-        """The records at ``offset`` and above."""
-        return self if self.frame["offset"][0] >= offset else Columns(self.frame.filter(pl.col("offset") >= offset))
+    def offsets(self) -> Ints:
+        """The offset of every record."""
+        return self.frame["offset"].to_numpy().astype(np.int64)
 
     def header(self, name: str) -> pl.Series | None:
         """Values of one header; None if the records have none of this name."""
         return self.frame[HEADER + name] if HEADER + name in self.frame.columns else None
 
-    def _record(self, row: tuple[Any, ...]) -> Record:
-        offset, timestamp, key, value, *heads = row
-        names = (c.removeprefix(HEADER) for c in self.frame.columns[4:])
-        return Record(offset, timestamp, key, value, tuple(zip(names, heads, strict=True)))
+    def _named(self) -> Callable[[tuple[Any, ...]], Record]:
+        """Makes a record of a row."""
+        names = [c.removeprefix(HEADER) for c in self.frame.columns[4:]]
 
+        def record(row: tuple[Any, ...]) -> Record:
+            offset, timestamp, key, value, *heads = row
+            return Record(offset, timestamp, key, value, tuple(zip(names, heads, strict=True)))
 
-def size(records: Sequence[Any]) -> int:
-    """Bytes of all that the columns hold, or of the values where each record is an object of its own."""
-    if isinstance(records, Columns):
-        return int(records.frame.estimated_size())
-    return sum(len(r.value) for r in records if r.value)
-
-
-def offset_at(records: Sequence[Any], at: int) -> int:
-    """The offset of one record."""
-    return records.offset_at(at) if isinstance(records, Columns) else int(records[at].offset)
+        return record
 
 
 def gathered(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
@@ -187,5 +176,5 @@ class Lot(Sequence[Carried]):
 
 def _offsets(raws: Sequence[Raw]) -> Ints:
     if isinstance(raws, Columns):
-        return raws.frame["offset"].to_numpy().astype(np.int64)
+        return raws.offsets()
     return np.fromiter((r.offset for r in raws), dtype=np.int64, count=len(raws))

@@ -221,15 +221,8 @@ CLAIMED = (
 
 
 def _stored(tx: sa.Connection, cases: str) -> pl.DataFrame:
-    """The stored events of these cases (a text[] literal). An event's id fixes its case, so this also finds
-    every known id.
-
-    Another worker cannot hold them: a case's events share one partition, and its cursor row is locked.
-    The planner does not know how many cases there are; sequential scans would grow with the table.
-    """
-    with driver(tx).cursor() as cursor:
-        cursor.execute(b"SET LOCAL enable_seqscan = off")
-        rows = cursor.execute(tally_few.STORED_SQL, [cases]).fetchall()
+    """``tally_few.stored_rows`` as a frame."""
+    rows = tally_few.stored_rows(tx, cases)
     plain = [(str(event_id), *rest, digest.hex) for event_id, *rest, digest in rows]
     return pl.DataFrame(plain, schema=_OLD, orient="row")
 

@@ -29,6 +29,8 @@ from streams.store.tables import rating_cell_change, rating_event
 FOLDED = tuple(Rating.__slots__)
 STORED_SQL = f"""SELECT {", ".join(f'"{c}"' for c in FOLDED)}, digest FROM rating_event
                  WHERE case_no = ANY(%s::text[])""".encode()
+NO_SCANS = b"SET LOCAL enable_seqscan = off"
+"""The planner does not know how many cases are asked for, nor, in a young table, how few events each has."""
 Visit = tuple[str, str, int]
 Visits = Mapping[Visit, tuple[list[Rating], list[Rating]]]
 """The stored and the new events of visits that have new ones."""
@@ -75,10 +77,19 @@ def apply(tx: sa.Connection, few: Few, upload: bool) -> None:
 
 
 def stored(tx: sa.Connection, cases: list[str]) -> list[tuple[Rating, UUID]]:
-    """Stored events of these cases with their digests; see ``streams.store.tally``, why no other worker holds them."""
+    """Stored events of these cases with their digests."""
+    return [(Rating(*row), digest) for *row, digest in stored_rows(tx, cases)]
+
+
+def stored_rows(tx: sa.Connection, cases: list[str] | str) -> list[tuple[Any, ...]]:
+    """``FOLDED`` and digest of the stored events of these cases (a list, or a text[] literal). An event's id fixes its
+    case, so this also finds every known id.
+
+    Another worker cannot hold them: a case's events share one partition, and its cursor row is locked.
+    """
     with bulk.driver(tx).cursor() as cursor:
-        rows = cursor.execute(STORED_SQL, [cases]).fetchall()
-    return [(Rating(*row), digest) for *row, digest in rows]
+        cursor.execute(NO_SCANS)
+        return cursor.execute(STORED_SQL, [cases]).fetchall()
 
 
 def _new(

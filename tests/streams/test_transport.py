@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
-from aiokafka.consumer.fetcher import READ_UNCOMMITTED
+from aiokafka.consumer import consumer as client
+from aiokafka.consumer.fetcher import READ_UNCOMMITTED, Fetcher, FetchResult
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
-from streams.store.lot import gathered
-from streams.transport import Batches, Chunk, ChunkConsumer, ChunkRecords, Damaged, Passed
+from streams import transport
+from streams.batches import Fetched
+from streams.transport import (
+    LONG_PAUSE_S,
+    MUCH_BYTES,
+    PAUSE_S,
+    Batches,
+    Chunk,
+    ChunkConsumer,
+    ChunkRecords,
+    ChunkThread,
+    Damaged,
+    PacedFetcher,
+    Passed,
+)
 
 CRC_AT, ATTRIBUTES_AT, CONTROL = 17, 21, 0x20
 HEADERS = [("ce_id", b"1"), ("ce_type", b"x")]
@@ -53,13 +70,19 @@ def parts(raw: bytes, position: int) -> list[Any]:
     return list(ChunkRecords(*given))
 
 
+def read(found: list[Any]) -> list[Any]:
+    """The records among what a fetch yielded."""
+    return [record for part in found if isinstance(part, Fetched) for record in part.one_by_one()]
+
+
 def fetched(raw: bytes, position: int) -> tuple[list[int], int]:
     """Offsets that a fetch from ``position`` yields (each with its value), and where the next one begins."""
     given: list[Any] = [TopicPartition("t", 0), Batches(raw), None, position, None, None, True, READ_UNCOMMITTED]
     records = ChunkRecords(*given)
-    found = gathered(list(records) or [[]])
-    assert [int(r.value) for r in found] == [r.offset for r in found]
-    return [r.offset for r in found], records.next_fetch_offset
+    found = list(records)
+    assert found[-1] == Passed(records.next_fetch_offset)
+    assert [int(r.value) for r in read(found)] == [r.offset for r in read(found)]
+    return [r.offset for r in read(found)], records.next_fetch_offset
 
 
 @pytest.mark.parametrize("compression", [0, 1, 3])
@@ -83,7 +106,7 @@ def test_a_header_name_that_is_not_utf_8_is_read_as_its_bytes_and_ends_nothing(
     headers[at] = [*HEADERS, (Gbk("部门"), b"x")]
     raw = batch(10, 2, compression, HEADERS) + mixed(12, headers, compression) + batch(12 + count, 2, 0, HEADERS)
     assert fetched(raw, 11) == (list(range(11, 14 + count)), 14 + count)
-    found = gathered(parts(raw, 12))
+    found = read(parts(raw, 12))
     odd = next(r for r in found if r.offset == 12 + at % count)
     assert odd.headers == (*HEADERS, ("\\xb2\\xbf\\xc3\\xc5", b"x"))
     assert (odd.key, odd.timestamp, odd.timestamp_type) == (b"k", 10**12, 0)
@@ -93,17 +116,16 @@ def test_what_is_before_a_damaged_batch_is_read_and_the_damaged_one_is_told() ->
     sound, damaged = batch(0, 40, 0, HEADERS), bytearray(batch(40, 40, 0, HEADERS))
     damaged[-1] ^= 1
     found = parts(sound + bytes(damaged), 0)
-    assert [r.offset for r in found[0]] == list(range(40))
-    assert found[1:] == [Damaged(40)]
+    assert [r.offset for r in read(found)] == list(range(40))
+    assert found[1:] == [Passed(40), Damaged(40)]
     assert parts(bytes(damaged), 40) == [Damaged(40)]
 
 
 def test_the_marker_that_ends_a_transaction_is_passed_wherever_it_lies() -> None:
     raw = batch(0, 3, 0, HEADERS) + marker(3) + batch(4, 2, 0, HEADERS) + marker(6)
     found = parts(raw, 0)
-    assert ([r.offset for r in found[0]], found[1:]) == ([0, 1, 2, 4, 5], [Passed(7)])
+    assert ([r.offset for r in read(found)], found[1:]) == ([0, 1, 2, 4, 5], [Passed(7)])
     assert parts(marker(6), 6) == [Passed(7)]
-    assert parts(batch(0, 3, 0, HEADERS) + marker(3) + batch(4, 2, 0, HEADERS), 0)[1:] == []
 
 
 def test_a_chunk_of_a_marker_alone_goes_on_where_the_marker_ends() -> None:
@@ -117,3 +139,50 @@ def test_a_chunk_of_a_marker_alone_goes_on_where_the_marker_ends() -> None:
 def test_a_chunk_of_a_marker_before_which_nobody_read_is_above_every_cursor_so_that_it_is_a_gap() -> None:
     chunk = ChunkConsumer._chunk(SimpleNamespace(_since={}), TP("t", 0), [Passed(7)])  # type: ignore[arg-type]
     assert chunk == Chunk("t", 0, 7, [], 7)
+
+
+@pytest.mark.parametrize(
+    ("answers", "pauses"),
+    [
+        ([(1, 0), (1, 0)], [0.0, 0.0]),
+        ([(1, 500), (1, 0), (1, 0)], [0.0, PAUSE_S, 0.0]),
+        ([(1, MUCH_BYTES), (1, MUCH_BYTES - 1), (2, 500), (1, 0)], [0.0, LONG_PAUSE_S, 0.0, PAUSE_S]),
+    ],
+)
+def test_a_broker_is_left_alone_after_an_answer_that_brought_something_and_longer_after_much(
+    monkeypatch: pytest.MonkeyPatch, answers: list[tuple[int, int]], pauses: list[float]
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(round(seconds, 3))
+
+    async def answer(self: Any, _: Any, node: int, brought: int) -> bool:
+        self._records = {node: FetchResult(None, assignment=None, partition_records=waiting(brought), backoff=0)}
+        return brought > 0
+
+    monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    monkeypatch.setattr(transport, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(Fetcher, "_proc_fetch_request", answer)
+    paced = PacedFetcher.__new__(PacedFetcher)
+    paced._ask_at = dict.fromkeys((1, 2), 100.0)
+
+    async def asked() -> list[bool]:
+        return [await paced._proc_fetch_request(None, node, brought) for node, brought in answers]
+
+    assert asyncio.run(asked()) == [brought > 0 for _, brought in answers]
+    assert slept == pauses
+
+
+def waiting(size: int) -> Any:
+    """So many bytes that nobody has taken yet."""
+    return SimpleNamespace(_records=Batches(bytes(size)))
+
+
+def test_the_client_uses_the_paced_fetcher_and_leaves_waiting_to_it() -> None:
+    thread = ChunkThread.__new__(ChunkThread)
+    made = SimpleNamespace()
+    with patch.object(AIOKafkaConsumerThread, "_create_worker_consumer", lambda *_: made):
+        assert thread._create_worker_consumer(None) is made
+    assert (made._fetch_max_wait_ms, made._fetch_min_bytes) == (200, 1)
+    assert client.Fetcher is PacedFetcher
