@@ -92,6 +92,9 @@ def test_few_mixed_and_absent_records_are_left_to_the_other_parser() -> None:
     assert [read([batch(r)]) for r in (few, mixed, no_key, no_value)] == [None] * 4
     assert read([batch(twice)]) is None
     assert read([batch([(at, key, value, []) for at, key, value, _ in usual()])]) is None
+    appended = bytearray(batch(usual()))
+    struct.pack_into(">h", appended, 21, batches.APPENDED)
+    assert read([bytes(appended)]) is None
 
 
 @pytest.mark.parametrize("compression", [1, 2, 3, 4])

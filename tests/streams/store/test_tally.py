@@ -495,6 +495,21 @@ def test_one_by_one_and_by_column_the_same_is_written(database: str, records: li
     assert written[0] == written[1]
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_is_known_of_a_case_is_looked_up_by_its_index_however_young_the_table_is(
+    tally: sa.Engine, wanted: bool
+) -> None:
+    cases = [f"C{n}" for n in range(200)]
+    fold(tally, [rating(case_no=case) for case in cases])
+    with tally.connect() as tx, pytest.MonkeyPatch.context() as patch:
+        by_column(patch, wanted)
+        projection = TallyProjection()
+        projection.apply(tx, carry([rating(case_no=case, revision=1) for case in cases]))
+        assert tx.execute(sa.text("SHOW enable_seqscan")).scalar_one() == "off"
+        tx.rollback()
+        assert tx.execute(sa.text("SHOW enable_seqscan")).scalar_one() == "on"
+
+
 def test_an_alerts_id_follows_from_the_rating(tally: sa.Engine) -> None:
     bad = rating(satisfaction_code="1")
     fold(tally, [bad])
