@@ -141,6 +141,12 @@ def test_a_chunk_of_a_marker_before_which_nobody_read_is_above_every_cursor_so_t
     assert chunk == Chunk("t", 0, 7, [], 7)
 
 
+def test_a_chunk_that_nobody_read_before_begins_where_its_own_fetch_began() -> None:
+    nobody: Any = SimpleNamespace(_since={})
+    chunk = ChunkConsumer._chunk(nobody, TP("t", 0), parts(batch(7, 4, 0, []), 9))
+    assert (chunk.since, chunk.end, nobody._since) == (9, 11, {TP("t", 0): 11})
+
+
 @pytest.mark.parametrize(
     ("answers", "pauses"),
     [
