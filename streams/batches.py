@@ -38,6 +38,8 @@ LENGTH, BASE_OFFSET_BYTES, LENGTH_ENDS = struct.Struct(">i"), 8, 12
 MAGIC_AT, MAGIC, CRC, CRC_AT, CRC_FROM = 16, 2, struct.Struct(">I"), 17, 21
 CODEC, APPENDED, CONTROL = 0x07, 0x08, 0x20
 """Bits of the attributes; ``APPENDED``: the time is that of the log's append."""
+UNPACKED = 4
+"""How many times larger what is compressed is reckoned to be."""
 DECODERS: Mapping[int, Callable[[bytes], bytes]] = {
     1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
 }  # fmt: skip
@@ -110,8 +112,8 @@ class Fetched:
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return sum(len(batch.raw) for batch in self.batches)
+        """Bytes that it takes when it is read; of what is compressed nobody knows before."""
+        return sum(len(batch.raw) * (UNPACKED if batch.attributes & CODEC else 1) for batch in self.batches)
 
     @property
     def range(self) -> tuple[int, int]:
@@ -141,7 +143,9 @@ def lot(topic: Topic, runs: Iterable[tuple[int, Sequence[Any] | Fetched]]) -> Lo
 def _one_by_one(topic: Topic, partition: int, run: Fetched) -> list[Any]:
     try:
         return run.one_by_one()
-    except CorruptRecordException as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # each decompressor has its own
         where = "{}/{} among offsets {} to {}".format(topic.name, partition, *run.range)
         raise Retryable(f"{where}: a batch is intact and not readable; docs/operate.md, damaged log") from error
 
@@ -193,13 +197,14 @@ def read(batches: Sequence[Batch]) -> Columns | None:
     try:
         bodies = [batch.body() for batch in batches]
         plan = _plan(tuple(name for name, _ in records.parse(bodies[0], 0).headers))
-        total = sum(map(len, bodies))
-        whole = b"".join((plan.header, varint(count), varint(total), *bodies, SYNC))
+        sizes = list(map(len, bodies))
+        whole = b"".join((plan.header, varint(count), varint(sum(sizes)), *bodies, SYNC))
+        del bodies  # uncompressed, they are large
         frame = pl.read_avro(io.BytesIO(whole)) if plan.readable else None
     except (Exception, PanicException):
         return None
     counts = [batch.holds for batch in batches]
-    if frame is None or not _canonical(plan, frame, count, counts, list(map(len, bodies))):
+    if frame is None or not _canonical(plan, frame, count, counts, sizes):
         return None
     heads = np.array([(batch.base, batch.last, batch.first_ms) for batch in batches], dtype=np.int64)
     base, last, first_ms = (pl.Series(column) for column in np.repeat(heads, counts, axis=0).T)

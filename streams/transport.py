@@ -173,16 +173,21 @@ class PacedFetcher(fetcher.Fetcher):  # type: ignore[misc]
         self._ask_at: dict[int, float] = {}
 
     async def _proc_fetch_request(self, assignment: Any, node_id: int, request: Any) -> bool:
-        await asyncio.sleep(self._ask_at.get(node_id, 0.0) - time.monotonic())
+        try:
+            await asyncio.sleep(self._ask_at.get(node_id, 0.0) - time.monotonic())
+        except asyncio.CancelledError:  # as the client does it: who closes it waits for this task
+            return False
         found = bool(await super()._proc_fetch_request(assignment, node_id, request))
-        pause = (LONG_PAUSE_S if self._waiting_bytes() >= MUCH_BYTES else PAUSE_S) if found else 0.0
+        pause = (LONG_PAUSE_S if self._brought(request) >= MUCH_BYTES else PAUSE_S) if found else 0.0
         self._ask_at[node_id] = time.monotonic() + pause
         return found
 
-    def _waiting_bytes(self) -> int:
-        """Bytes of all answers that nobody has taken yet."""
-        answers = (a for a in self._records.values() if isinstance(a, fetcher.FetchResult))
-        return sum(answer._partition_records._records.size_in_bytes() for answer in answers)
+    def _brought(self, request: Any) -> int:
+        """Bytes that the answer to ``request`` brought."""
+        asked = (TopicPartition(topic, at) for topic, partitions in request.topics for at, *_ in partitions)
+        answers = (self._records.get(tp) for tp in asked)
+        found = (answer for answer in answers if isinstance(answer, fetcher.FetchResult))
+        return sum(answer._partition_records._records.size_in_bytes() for answer in found)
 
 
 class ChunkThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]

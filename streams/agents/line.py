@@ -9,6 +9,7 @@ process ends. No business decision is made here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -33,6 +34,7 @@ from streams.transport import Chunk
 
 BATCH_RECORDS = 50_000
 """At most; what a batch costs however small it is would be a fifth of 30,000 ratings' cost (docs/decisions/0008)."""
+BATCH_BYTES = 32 * 1024 * 1024
 AHEAD_BATCHES = 1
 AHEAD_RECORDS = 10_000
 """So many must wait before a batch is prepared beside the one that is being applied."""
@@ -183,8 +185,14 @@ class Line:
             return None
         batch = Batch(self._batches.popleft())
         if inflight.suspects():
-            await asyncio.to_thread(lambda: quarantine.prove(self._lot(batch.chunks)))
+            with contextlib.suppress(Retryable):  # applying meets the same, and holds
+                batch.lot = await asyncio.to_thread(self._proven, batch.chunks)
         return batch
+
+    def _proven(self, chunks: Sequence[Chunk]) -> Lot:
+        found = self._lot(chunks)
+        quarantine.prove(found)
+        return found
 
     async def _look_ahead(self, ahead: deque[Batch], applying: asyncio.Task[None]) -> None:
         """Begin to prepare the batches after the one that is being applied, as long as much waits."""
@@ -198,7 +206,7 @@ class Line:
                 ahead.append(batch)
 
     def _prepare(self, batch: Batch) -> object:
-        batch.lot = self._lot(batch.chunks)
+        batch.lot = self._lot(batch.chunks) if batch.lot is None else batch.lot
         return prepare(self.projection, batch.lot) if len(batch.lot) else None
 
     def _lot(self, chunks: Sequence[Chunk]) -> Lot:
@@ -212,13 +220,15 @@ class Line:
 
     def _take(self) -> list[Chunk]:
         taken: list[Chunk] = []
-        records = 0
-        while self._waiting and (not taken or records + len(self._waiting[0].records) <= BATCH_RECORDS):
-            chunk = self._waiting.popleft()
-            records += len(chunk.records)
+        records = size = 0
+        while self._waiting:
+            chunk = self._waiting[0]
+            records, size = records + len(chunk.records), size + chunk.size
+            if taken and (records > BATCH_RECORDS or size > BATCH_BYTES):
+                break
+            taken.append(self._waiting.popleft())
+            self._records -= len(chunk.records)
             self._bytes -= chunk.size
-            taken.append(chunk)
-        self._records -= records
         if not self._waiting:
             self._arrived.clear()
         if self._records < AHEAD_RECORDS:

@@ -65,8 +65,9 @@ class Prober:
         return found
 
     def close(self) -> None:
-        """End it."""
-        self._pipe.close()
+        """End it, after the answer that somebody waits for."""
+        with self._lock:
+            self._pipe.close()
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 

@@ -194,11 +194,21 @@ def test_records_that_came_as_objects_are_joined_with_those_that_came_in_batches
     assert len(batches.lot(TICKET, [])) == 0
 
 
-def test_a_batch_that_is_intact_and_holds_no_records_is_held_with_a_mend() -> None:
-    raw = batch(usual(), base=50)
-    broken = raw[: batches.HEAD.size] + b"\xff" * (len(raw) - batches.HEAD.size)
-    with pytest.raises(Retryable, match=r"hotline\.ticket\.v1/7 .* 50 to 81: .* docs/operate\.md, damaged log"):
+@pytest.mark.parametrize("compression", [0, 1, 2, 3, 4, 7])
+@pytest.mark.parametrize("count", [1, batches.FEW])
+def test_a_batch_that_is_intact_and_holds_no_records_is_held_with_a_mend(compression: int, count: int) -> None:
+    raw = bytearray(batch(usual(count), min(compression, 4), base=50))
+    struct.pack_into(">h", raw, 21, compression)
+    broken = bytes(raw[: batches.HEAD.size]) + b"\xff" * (len(raw) - batches.HEAD.size)
+    where = rf"hotline\.ticket\.v1/7 .* 50 to {49 + count}: .* docs/operate\.md, damaged log"
+    with pytest.raises(Retryable, match=where):
         batches.lot(TICKET, [(0, fetched([batch(usual())])), (7, fetched([broken]))])
+
+
+def test_a_record_beyond_the_last_offset_of_its_batch_is_left_to_the_other_parser() -> None:
+    raw = bytearray(batch(usual()))
+    struct.pack_into(">i", raw, 23, batches.FEW - 2)
+    assert read([bytes(raw)]) is None
 
 
 def test_what_is_under_suspicion_is_not_read_by_column(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread
 from faust.types import TP
 
 from streams import transport
-from streams.batches import Fetched
+from streams.batches import UNPACKED, Fetched
 from streams.transport import (
     LONG_PAUSE_S,
     MUCH_BYTES,
@@ -163,18 +164,21 @@ def test_a_broker_is_left_alone_after_an_answer_that_brought_something_and_longe
     async def sleep(seconds: float) -> None:
         slept.append(round(seconds, 3))
 
-    async def answer(self: Any, _: Any, node: int, brought: int) -> bool:
-        self._records = {node: FetchResult(None, assignment=None, partition_records=waiting(brought), backoff=0)}
+    async def answer(self: Any, _: Any, node: int, __: Any) -> bool:
+        brought = sizes.pop(0)
+        self._records[TopicPartition("t", node)] = waiting(brought)
         return brought > 0
 
     monkeypatch.setattr(transport, "time", SimpleNamespace(monotonic=lambda: 100.0))
-    monkeypatch.setattr(transport, "asyncio", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     monkeypatch.setattr(Fetcher, "_proc_fetch_request", answer)
     paced = PacedFetcher.__new__(PacedFetcher)
     paced._ask_at = dict.fromkeys((1, 2), 100.0)
+    paced._records = {TopicPartition("t", 3): waiting(MUCH_BYTES)}  # which nobody takes, and which this did not ask for
+    sizes = [brought for _, brought in answers]
 
     async def asked() -> list[bool]:
-        return [await paced._proc_fetch_request(None, node, brought) for node, brought in answers]
+        return [await paced._proc_fetch_request(None, node, asking(node)) for node, _ in answers]
 
     assert asyncio.run(asked()) == [brought > 0 for _, brought in answers]
     assert slept == pauses
@@ -182,7 +186,36 @@ def test_a_broker_is_left_alone_after_an_answer_that_brought_something_and_longe
 
 def waiting(size: int) -> Any:
     """So many bytes that nobody has taken yet."""
-    return SimpleNamespace(_records=Batches(bytes(size)))
+    records = SimpleNamespace(_records=Batches(bytes(size)))
+    return FetchResult(None, assignment=None, partition_records=records, backoff=0)
+
+
+def asking(partition: int) -> Any:
+    return SimpleNamespace(topics=[("t", [(partition, 0, 1_000)])])
+
+
+def test_a_client_that_is_closed_while_it_leaves_a_broker_alone_is_closed_at_once() -> None:
+    async def closed() -> None:
+        states = SimpleNamespace(register_fetch_waiters=lambda _: None, wait_for_assignment=asyncio.Event().wait)
+        states.subscription = None
+        there = SimpleNamespace(_loop=asyncio.get_running_loop(), _metadata_max_age_ms=1_000)
+        paced = PacedFetcher(there, states)
+        paced._ask_at[1] = time.monotonic() + 60
+        await asyncio.sleep(0.01)  # it waits for an assignment
+        task = asyncio.create_task(paced._proc_fetch_request(None, 1, asking(0)))
+        paced._pending_tasks.add(task)
+        await asyncio.sleep(0.01)
+        await paced.close()
+        assert not await task
+
+    asyncio.run(asyncio.wait_for(closed(), 5))
+
+
+def test_what_waits_is_reckoned_as_it_will_be_when_it_is_read() -> None:
+    plain, packed = (batch(0, 100, compression, HEADERS) for compression in (0, 1))
+    chunks = [Chunk("t", 0, 0, parts(raw, 0)[0], 100) for raw in (plain, packed)]
+    assert [c.size for c in chunks] == [len(plain), UNPACKED * len(packed)]
+    assert Chunk("t", 0, 0, [SimpleNamespace(value=b"123"), SimpleNamespace(value=None)]).size == 3
 
 
 def test_the_client_uses_the_paced_fetcher_and_leaves_waiting_to_it() -> None:

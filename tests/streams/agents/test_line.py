@@ -235,3 +235,47 @@ def test_a_line_is_not_idle_while_a_batch_is_being_applied() -> None:
         return during, line.idle
 
     assert asyncio.run(scenario()) == (False, True)
+
+
+def test_a_batch_ends_where_its_records_or_its_bytes_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def taken(records: int, size: int) -> list[list[int]]:
+        monkeypatch.setattr(lines, "BATCH_RECORDS", records)
+        monkeypatch.setattr(lines, "BATCH_BYTES", size)
+        line = Line(None, Nothing())  # type: ignore[arg-type]
+        for since in (0, 2, 4, 6):
+            await line.put(chunk(0, since, 2))
+        found = []
+        while some := line._take():
+            found.append([c.since for c in some])
+        assert (line._records, line._bytes) == (0, 0)
+        return found
+
+    each = chunk(0, 0, 2).size
+    assert each > 0
+    assert asyncio.run(taken(100, 100 * each)) == [[0, 2, 4, 6]]
+    assert asyncio.run(taken(5, 100 * each)) == [[0, 2], [4, 6]]
+    assert asyncio.run(taken(100, 3 * each)) == [[0, 2, 4], [6]]
+    assert asyncio.run(taken(1, 1)) == [[0], [2], [4], [6]]
+
+
+def test_what_cannot_be_read_holds_its_line_also_while_something_is_suspected(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[bool] = []
+
+    def lot(*_: Any) -> Any:
+        tried.append(True)
+        raise Retryable("a batch is intact and not readable")
+
+    async def held(suspects: bool) -> bool:
+        monkeypatch.setattr(lines.inflight, "suspects", lambda: suspects)
+        monkeypatch.setattr(lines, "lot", lot)
+        line = Line(None, Nothing())  # type: ignore[arg-type]
+        await line.put(chunk(0, 0, 2))
+        task = asyncio.create_task(line.run(None, None))  # type: ignore[arg-type]
+        await soon(lambda: line.holding or task.done())
+        done = task.done()
+        task.cancel()
+        return line.holding and not done
+
+    assert asyncio.run(held(False))
+    assert asyncio.run(held(True))
+    assert len(tried) >= 3  # once more to prove it

@@ -55,3 +55,27 @@ def test_what_kills_only_after_another_is_not_condemned() -> None:
 
 def test_a_record_that_asks_for_memory_without_end_cannot_take_the_machine() -> None:
     assert culprits("good", "endless memory", "segfault") == [2]
+
+
+ENDED = """
+import threading, time
+from streams.store import quarantine
+
+def slow(carried):
+    time.sleep(1)
+    return [7]
+
+quarantine.culprits = slow
+prober, found = quarantine.Prober(), []
+asking = threading.Thread(target=lambda: found.append(prober.guilty([])))
+asking.start()
+time.sleep(0.3)
+prober.close()
+asking.join()
+print(found, prober.guilty([]))
+"""
+
+
+def test_a_prober_is_ended_after_the_answer_that_somebody_waits_for() -> None:
+    done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[[7]] []"
