@@ -198,9 +198,9 @@ def read(batches: Sequence[Batch]) -> Columns | None:
         bodies = [batch.body() for batch in batches]
         plan = _plan(tuple(name for name, _ in records.parse(bodies[0], 0).headers))
         sizes = list(map(len, bodies))
-        whole = b"".join((plan.header, varint(count), varint(sum(sizes)), *bodies, SYNC))
+        container = b"".join((plan.header, varint(count), varint(sum(sizes)), *bodies, SYNC))
         del bodies  # uncompressed, they are large
-        frame = pl.read_avro(io.BytesIO(whole)) if plan.readable else None
+        frame = pl.read_avro(io.BytesIO(container)) if plan.readable else None
     except (Exception, PanicException):
         return None
     counts = [batch.holds for batch in batches]

@@ -35,6 +35,7 @@ from streams.transport import Chunk
 BATCH_RECORDS = 50_000
 """At most; what a batch costs however small it is would be a fifth of 30,000 ratings' cost (docs/decisions/0008)."""
 BATCH_BYTES = 32 * 1024 * 1024
+"""At most, unless one chunk alone has more: a batch is held several times while it is read."""
 AHEAD_BATCHES = 1
 AHEAD_RECORDS = 10_000
 """So many must wait before a batch is prepared beside the one that is being applied."""
@@ -223,12 +224,13 @@ class Line:
         records = size = 0
         while self._waiting:
             chunk = self._waiting[0]
-            records, size = records + len(chunk.records), size + chunk.size
-            if taken and (records > BATCH_RECORDS or size > BATCH_BYTES):
+            more, larger = records + len(chunk.records), size + chunk.size
+            if taken and (more > BATCH_RECORDS or larger > BATCH_BYTES):
                 break
+            records, size = more, larger
             taken.append(self._waiting.popleft())
-            self._records -= len(chunk.records)
-            self._bytes -= chunk.size
+        self._records -= records
+        self._bytes -= size
         if not self._waiting:
             self._arrived.clear()
         if self._records < AHEAD_RECORDS:

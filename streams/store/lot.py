@@ -96,11 +96,9 @@ class Columns(Sequence[Record]):
 
 
 def gathered(parts: Sequence[Sequence[Any]]) -> Sequence[Any]:
-    """The records of all ``parts``: as columns if all of them are, with the same headers."""
+    """The records of all ``parts``."""
     if len(parts) == 1:
         return parts[0]
-    if parts and all(isinstance(p, Columns) and p.frame.columns == parts[0].frame.columns for p in parts):  # type: ignore[attr-defined]
-        return Columns(pl.concat([p.frame for p in parts], rechunk=False))  # type: ignore[attr-defined]
     return [record for part in parts for record in part]
 
 

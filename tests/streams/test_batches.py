@@ -132,15 +132,13 @@ def test_several_batches_are_read_at_once_each_from_its_own_place() -> None:
     assert read([raws[0] + body, head, *raws[2:]]) is None
 
 
-def test_columns_of_several_batches_are_joined_cut_and_begin_where_they_are_wanted() -> None:
-    first, second = (read([batch(usual(), base=b)]) for b in (0, 100))
-    assert first is not None
-    assert second is not None
-    both = gathered([first, second])
-    assert isinstance(both, Columns)
+def test_columns_of_several_batches_are_cut_and_records_of_several_parts_joined() -> None:
+    both = read([batch(usual(), base=b) for b in (0, 100)])
+    assert both is not None
     assert [both[0].offset, both[-1].offset, len(both)] == [0, 99 + batches.FEW, 2 * batches.FEW]
     assert [r.offset for r in both[30:34]] == [30, 31, 100, 101]
-    assert gathered([first, list(second)]) == [*first, *second]
+    assert gathered([both]) is both
+    assert gathered([both, list(both)]) == [*both, *both]
 
 
 def fetched(raws: Sequence[bytes], since: int = 0) -> Fetched:
