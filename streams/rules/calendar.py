@@ -10,6 +10,7 @@ bisection.
 from __future__ import annotations
 
 import tomllib
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -222,8 +223,8 @@ class Calendar:
         self._first = day_of(date(span.start, 1, 1))
         self._of_day = [sessions for year in span for sessions in _year(year, chosen.get(year, ()))]
         lengths = [minutes for year in span for minutes in _lengths(year, chosen.get(year, ()))]
-        self._minutes = list(accumulate(lengths, initial=0))
-        self._days = list(accumulate((1 if n else 0 for n in lengths), initial=0))
+        self._minutes = array("i", accumulate(lengths, initial=0))
+        self._days = array("i", accumulate((1 if n else 0 for n in lengths), initial=0))
         known = {year for year, ps in chosen.items() if any(p.days for p in ps)}
         self._versions = {year: tuple(_steps(chain) for chain in chains[year]) for year in known}
 

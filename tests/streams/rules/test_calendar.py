@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from datetime import date, timedelta
 
 import pytest
@@ -129,3 +130,16 @@ def test_summer_hours_change_the_summers_days_and_the_first_hours_of_a_year_all_
     assert changed(first, summer) == ((day_of(date(2020, 6, 1)), day_of(date(2020, 9, 30))),)
     bare = Publication.of({**ROWS[16], "hours": []})
     assert changed(bare, first) == ((day_of(date(2020, 1, 1)), day_of(date(2020, 12, 31))),)
+
+
+def test_a_calendar_of_a_century_takes_well_under_a_megabyte() -> None:
+    """One is kept for every set of publications, and a year's working days are amended."""
+    history().known_at(10, "430903")  # what years share with other calendars is there then
+    tracemalloc.start()
+    try:
+        kept = history(revision(2, date(2020, 7, 1))).known_at(20, "430903")
+        took, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept.working(day_of(date(2020, 7, 2)))
+    assert took < 900_000
