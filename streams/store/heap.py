@@ -7,6 +7,8 @@ from __future__ import annotations
 import ctypes
 import os
 
+_C = ctypes.CDLL(None)
+"""Loaded once: every time it leaves a class behind."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 ARENAS = 2
 MAPPED_BYTES = 32 * 1024 * 1024
@@ -29,7 +31,7 @@ def keep_small() -> None:
     told = os.environ.get(_POLARS, "")  # by the process that started this one, which may have loaded polars
     if POLARS not in told:
         os.environ[_POLARS] = ",".join(filter(None, (told, POLARS)))  # the last word counts
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(_C, "mallopt", None)
     if mallopt is not None:
         for what, value in ((_ARENA_MAX, ARENAS), (_MMAP_THRESHOLD, MAPPED_BYTES), (_TRIM_THRESHOLD, KEPT_BYTES)):
             mallopt(what, value)
@@ -39,6 +41,6 @@ def give_back() -> None:
     """Whole pages that are free anywhere in the heap go back to the system; glibc by itself gives only what is free at
     the end, and one small block there keeps all that a burst took.
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = getattr(_C, "malloc_trim", None)
     if trim is not None:
         trim(0)

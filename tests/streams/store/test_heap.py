@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from functools import cache
 
 import pytest
 
-from streams.store.heap import ARENAS, POLARS
+from streams.store.heap import ARENAS, POLARS, give_back
 
 ASK = """
 import ctypes, os, re, sys, tempfile, threading
@@ -108,3 +109,11 @@ print(mb())
 def test_what_a_burst_took_goes_back_though_something_small_above_it_is_in_use() -> None:
     kept, left = map(int, _run(BURST))
     assert left < kept - 100
+
+
+def test_giving_back_once_a_minute_leaves_nothing_behind() -> None:
+    classes = ctypes.CDLL(None)._FuncPtr.__mro__[1].__subclasses__
+    before = len(classes())
+    for _ in range(3):
+        give_back()
+    assert len(classes()) == before
