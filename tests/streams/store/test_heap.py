@@ -112,8 +112,8 @@ def test_what_a_burst_took_goes_back_though_something_small_above_it_is_in_use()
 
 
 def test_giving_back_once_a_minute_leaves_nothing_behind() -> None:
-    classes = ctypes.CDLL(None)._FuncPtr.__mro__[1].__subclasses__
-    before = len(classes())
+    kind: type = ctypes.CDLL(None)._FuncPtr.__mro__[1]
+    before = len(kind.__subclasses__())
     for _ in range(3):
         give_back()
-    assert len(classes()) == before
+    assert len(kind.__subclasses__()) == before
