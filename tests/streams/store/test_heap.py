@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from functools import cache
 
 import pytest
@@ -113,7 +115,40 @@ def test_what_a_burst_took_goes_back_though_something_small_above_it_is_in_use()
 
 def test_giving_back_once_a_minute_leaves_nothing_behind() -> None:
     kind: type = ctypes.CDLL(None)._FuncPtr.__mro__[1]
+    gc.collect()
     before = len(kind.__subclasses__())
     for _ in range(3):
         give_back()
     assert len(kind.__subclasses__()) == before
+
+
+def test_what_only_refers_to_itself_is_collected() -> None:
+    class Expression:
+        pass
+
+    circle = Expression()
+    vars(circle)["accessor"] = circle  # as polars_hash keeps itself on an expression
+    seen = weakref.ref(circle)
+    gc.disable()
+    try:
+        del circle
+        give_back()
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+LOADED = """
+import gc
+from streams import worker
+from streams.store import heap
+
+there = len(gc.get_objects())
+heap.settle()
+print(there, len(gc.get_objects()))
+"""
+
+
+def test_what_was_there_in_the_beginning_is_not_looked_through_again() -> None:
+    there, left = map(int, _run(LOADED))
+    assert left < there / 100
