@@ -18,7 +18,7 @@ from datetime import date
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from schemas.errors import Fault
 
@@ -171,25 +171,33 @@ def touched(ranges: Ranges, first: int, last: int) -> bool:
     return any(begin <= last and end >= first for begin, end in ranges)
 
 
-@lru_cache(maxsize=2048)
-def _year(year: int, chosen: Chosen) -> tuple[Sessions, ...]:
-    """Sessions of every day of ``year``, empty on days off; ``chosen`` empty: Mon-Fri without fixed
-    holidays.
+class Year(NamedTuple):
+    """The days of one year: the sessions of each, empty on days off; office minutes and working days before each of
+    them and before the next year.
     """
+
+    sessions: tuple[Sessions, ...]
+    minutes: Sequence[int]
+    days: Sequence[int]
+
+
+@lru_cache(maxsize=2048)
+def _year(year: int, chosen: Chosen) -> Year:
+    """``year`` as ``chosen`` has it, shared by all calendars; ``chosen`` empty: Mon-Fri without fixed holidays."""
     first = day_of(date(year, 1, 1))
     count = day_of(date(year + 1, 1, 1)) - first
     different = dict(next((p.days for p in chosen if p.days), ()))
     hours = next((p.hours for p in chosen if p.hours), ())
     known = any(p.days for p in chosen)  # office hours alone are no calendar
-    return tuple(
+    sessions = tuple(
         _hours_on(day, hours) if _working(day, different, known) else () for day in range(first, first + count)
     )
+    lengths = [sum(closes - opens for opens, closes in of_day) for of_day in sessions]
+    return Year(sessions, _sums(lengths), _sums(1 if n else 0 for n in lengths))
 
 
-@lru_cache(maxsize=2048)
-def _lengths(year: int, chosen: Chosen) -> tuple[int, ...]:
-    """Office minutes of every day of ``year``."""
-    return tuple(sum(closes - opens for opens, closes in sessions) for sessions in _year(year, chosen))
+def _sums(numbers: Iterable[int]) -> Sequence[int]:
+    return array("i", accumulate(numbers, initial=0))
 
 
 def _working(day: int, different: Mapping[int, bool], known: bool) -> bool:
@@ -215,23 +223,30 @@ class Calendar:
     outside the countable range saturate. Look-ups take O(log n).
     """
 
-    __slots__ = ("_days", "_first", "_minutes", "_of_day", "_versions")
+    __slots__ = ("_days", "_first", "_firsts", "_minutes", "_versions", "_years")
 
     def __init__(self, chains: Mapping[int, tuple[Chain, ...]]) -> None:
         span = range(defaults().first, defaults().last + 1)
         chosen = {year: tuple(chain[-1] for chain in found) for year, found in chains.items()}
         self._first = day_of(date(span.start, 1, 1))
-        self._of_day = [sessions for year in span for sessions in _year(year, chosen.get(year, ()))]
-        lengths = [minutes for year in span for minutes in _lengths(year, chosen.get(year, ()))]
-        self._minutes = array("i", accumulate(lengths, initial=0))
-        self._days = array("i", accumulate((1 if n else 0 for n in lengths), initial=0))
+        self._years = [_year(year, chosen.get(year, ())) for year in span]
+        self._firsts = [self._first + n for n in accumulate((len(y.sessions) for y in self._years), initial=0)]
+        self._minutes = _sums(y.minutes[-1] for y in self._years)
+        self._days = _sums(y.days[-1] for y in self._years)
         known = {year for year, ps in chosen.items() if any(p.days for p in ps)}
         self._versions = {year: tuple(_steps(chain) for chain in chains[year]) for year in known}
 
+    def _at(self, day: int) -> tuple[int, int]:
+        """Which year of the range, which day of it; ``day`` lies in the range."""
+        year = bisect_right(self._firsts, day) - 1
+        return year, day - self._firsts[year]
+
     def sessions(self, day: int) -> Sessions:
         """Office sessions of a day as (opens, closes) minutes of the day; empty: a day off."""
-        index = day - self._first
-        return self._of_day[index] if 0 <= index < len(self._of_day) else ()
+        if not self._first <= day < self._firsts[-1]:
+            return ()
+        year, index = self._at(day)
+        return self._years[year].sessions[index]
 
     def working(self, day: int) -> bool:
         """Whether the day is a working day."""
@@ -243,19 +258,23 @@ class Calendar:
 
     def counted(self, minute: int) -> int:
         """Office minutes before ``minute``, from the beginning of the countable range."""
-        index = minute // DAY_MINUTES - self._first
-        if not 0 <= index < len(self._of_day):
-            return 0 if index < 0 else self._minutes[-1]
-        within = minute % DAY_MINUTES
-        return self._minutes[index] + sum(min(within, c) - o for o, c in self._of_day[index] if within > o)
+        day = minute // DAY_MINUTES
+        if not self._first <= day < self._firsts[-1]:
+            return 0 if day < self._first else self._minutes[-1]
+        number, index = self._at(day)
+        year, within = self._years[number], minute % DAY_MINUTES
+        today = sum(min(within, c) - o for o, c in year.sessions[index] if within > o)
+        return self._minutes[number] + year.minutes[index] + today
 
     def reached(self, counted: int) -> int:
         """The first minute before which ``counted`` office minutes have passed (the close of a session, not
         the next).
         """
-        index = min(max(bisect_left(self._minutes, counted) - 1, 0), len(self._of_day) - 1)
-        left, start = counted - self._minutes[index], (self._first + index) * DAY_MINUTES
-        for opens, closes in self._of_day[index]:
+        number = _before(self._minutes, counted)
+        year, left = self._years[number], counted - self._minutes[number]
+        index = _before(year.minutes, left)
+        left, start = left - year.minutes[index], (self._firsts[number] + index) * DAY_MINUTES
+        for opens, closes in year.sessions[index]:
             if left <= closes - opens:
                 return start + opens + left
             left -= closes - opens
@@ -265,9 +284,16 @@ class Calendar:
         """The ``count``-th working day after the day ``after`` (that day itself is not counted, 民法典
         201).
         """
-        before = self._days[min(max(after + 1 - self._first, 0), len(self._days) - 1)]
-        index = bisect_left(self._days, before + count) - 1
-        return self._first + min(max(index, 0), len(self._of_day) - 1)
+        wanted = self._worked(after + 1) + count
+        year = _before(self._days, wanted)
+        return self._firsts[year] + _before(self._years[year].days, wanted - self._days[year])
+
+    def _worked(self, day: int) -> int:
+        """Working days before ``day``, from the beginning of the countable range."""
+        if not self._first <= day < self._firsts[-1]:
+            return 0 if day < self._first else self._days[-1]
+        year, index = self._at(day)
+        return self._days[year] + self._years[year].days[index]
 
     def close(self, day: int) -> int:
         """Close of business of ``day``, or of the next working day where it is a day off (民法典 203)."""
@@ -292,6 +318,11 @@ class Calendar:
         if year not in self._versions:
             return f"{year}-provisional"
         return "+".join(_settled(steps, first, last) for steps in self._versions[year])
+
+
+def _before(sums: Sequence[int], number: int) -> int:
+    """The last place whose sum is less than ``number``, among those that another follows."""
+    return min(max(bisect_left(sums, number) - 1, 0), len(sums) - 2)
 
 
 Steps = tuple[tuple[str, Ranges | None], ...]  # version and what it changed, newest first; None: the first one
@@ -357,9 +388,7 @@ class CalendarHistory:
 
 @lru_cache(maxsize=32)
 def _calendar(chains: tuple[Chain, ...]) -> Calendar:
-    """The calendar of publications ordered by year, the district's before the nation's; building one takes
-    some ms.
-    """
+    """The calendar of publications ordered by year, the district's before the nation's."""
     years: dict[int, tuple[Chain, ...]] = {}
     for chain in chains:
         years[chain[-1].year] = (*years.get(chain[-1].year, ()), chain)
