@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from consumers.loop import Effect, Loop
-from streams.store import heap
 from streams.store.engine import connect
 from streams.store.signals import Told, on_signals
 
@@ -41,7 +40,6 @@ def together(work: Sequence[Work]) -> int:
         finally:
             told.tell()
 
-    heap.settle()
     threads = [threading.Thread(target=guarded, args=(act,), daemon=True) for act in work]
     with on_signals(told):
         for thread in threads:

@@ -197,8 +197,7 @@ async def seek_back(app: faust.App, topic: str, offsets: Mapping[int, int]) -> N
 
 
 async def _give_back() -> None:
-    """Once a minute, what was freed and is not used again; milliseconds, in a thread of its own."""
-    await asyncio.to_thread(heap.settle)
+    """Once a minute, what was freed and is not used again; tens of milliseconds, in a thread of its own."""
     while True:
         await asyncio.sleep(GIVE_BACK_S)
         await asyncio.to_thread(heap.give_back)

@@ -223,14 +223,13 @@ class Calendar:
     outside the countable range saturate. Look-ups take O(log n).
     """
 
-    __slots__ = ("_days", "_first", "_firsts", "_minutes", "_versions", "_years")
+    __slots__ = ("_days", "_firsts", "_minutes", "_versions", "_years")
 
     def __init__(self, chains: Mapping[int, tuple[Chain, ...]]) -> None:
         span = range(defaults().first, defaults().last + 1)
         chosen = {year: tuple(chain[-1] for chain in found) for year, found in chains.items()}
-        self._first = day_of(date(span.start, 1, 1))
         self._years = [_year(year, chosen.get(year, ())) for year in span]
-        self._firsts = [self._first + n for n in accumulate((len(y.sessions) for y in self._years), initial=0)]
+        self._firsts = [day_of(date(year, 1, 1)) for year in (*span, span.stop)]
         self._minutes = _sums(y.minutes[-1] for y in self._years)
         self._days = _sums(y.days[-1] for y in self._years)
         known = {year for year, ps in chosen.items() if any(p.days for p in ps)}
@@ -243,7 +242,7 @@ class Calendar:
 
     def sessions(self, day: int) -> Sessions:
         """Office sessions of a day as (opens, closes) minutes of the day; empty: a day off."""
-        if not self._first <= day < self._firsts[-1]:
+        if not self._firsts[0] <= day < self._firsts[-1]:
             return ()
         year, index = self._at(day)
         return self._years[year].sessions[index]
@@ -259,8 +258,8 @@ class Calendar:
     def counted(self, minute: int) -> int:
         """Office minutes before ``minute``, from the beginning of the countable range."""
         day = minute // DAY_MINUTES
-        if not self._first <= day < self._firsts[-1]:
-            return 0 if day < self._first else self._minutes[-1]
+        if not self._firsts[0] <= day < self._firsts[-1]:
+            return 0 if day < self._firsts[0] else self._minutes[-1]
         number, index = self._at(day)
         year, within = self._years[number], minute % DAY_MINUTES
         today = sum(min(within, c) - o for o, c in year.sessions[index] if within > o)
@@ -290,8 +289,8 @@ class Calendar:
 
     def _worked(self, day: int) -> int:
         """Working days before ``day``, from the beginning of the countable range."""
-        if not self._first <= day < self._firsts[-1]:
-            return 0 if day < self._first else self._days[-1]
+        if not self._firsts[0] <= day < self._firsts[-1]:
+            return 0 if day < self._firsts[0] else self._days[-1]
         year, index = self._at(day)
         return self._days[year] + self._years[year].days[index]
 

@@ -38,18 +38,10 @@ def keep_small() -> None:
             mallopt(what, value)
 
 
-def settle() -> None:
-    """Call it once all is loaded: what is there stays for good and is not looked through again for circles, which took
-    forty milliseconds of everybody's time whenever it was done.
-    """
-    gc.collect()
-    gc.freeze()
-
-
 def give_back() -> None:
-    """Collect what only refers to itself, expressions of polars above all, of which Python otherwise lets a megabyte
-    pile up in ten minutes; then whole pages that are free anywhere in the heap go back to the system. glibc by itself
-    gives only what is free at the end, and one small block there keeps all that a burst took.
+    """Collect what only refers to itself, expressions of polars above all: a worker tells Python to do so hardly ever
+    (``streams.worker``), and they would stay. Then whole pages that are free anywhere in the heap go back to the
+    system; glibc by itself gives only what is free at the end, and one small block there keeps all that a burst took.
     """
     gc.collect()
     trim = getattr(_C, "malloc_trim", None)

@@ -136,19 +136,3 @@ def test_what_only_refers_to_itself_is_collected() -> None:
         assert seen() is None
     finally:
         gc.enable()
-
-
-LOADED = """
-import gc
-from streams import worker
-from streams.store import heap
-
-there = len(gc.get_objects())
-heap.settle()
-print(there, len(gc.get_objects()))
-"""
-
-
-def test_what_was_there_in_the_beginning_is_not_looked_through_again() -> None:
-    there, left = map(int, _run(LOADED))
-    assert left < there / 100
