@@ -161,7 +161,7 @@ def _add(app: faust.App, line: Line) -> None:
         line.projection.name,
         lambda: line.run(lambda t: end_offsets(app, t), lambda t, o: seek_back(app, t, o)),
     )
-    if line.aside_s:
+    if line.speaks_aside:
         _add_task(app, f"{line.projection.name}-aside", line.run_aside)
 
 

@@ -25,11 +25,11 @@ from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.batches import lot
 from streams.store import horizon, inflight, quarantine, unfit
-from streams.store.applier import Applied, Gap, prepare, sweep, tick_aside
+from streams.store.applier import Applied, Gap, aside, prepare, sweep
 from streams.store.engine import is_transient, reading
 from streams.store.failure import place
 from streams.store.lot import Lot
-from streams.store.projection import Preparing, Projection
+from streams.store.projection import Aside, Preparing, Projection
 from streams.transport import Chunk
 
 BATCH_RECORDS = 50_000
@@ -42,6 +42,10 @@ AHEAD_RECORDS = 10_000
 WAITING_BYTES = 64 * 1024 * 1024
 WAITING_RECORDS = 130_000
 ASIDE_AT_LEAST_S = 5.0
+"""While records come, this long between two ticks beside the applying."""
+TIDY_S = 0.5
+"""While records come, so often a piece is tidied beside the applying: all that five seconds left, in one piece, held
+the alerts up for half a second (docs/decisions/0008)."""
 GATHER_RECORDS, GATHER_S = 200, 0.01
 """While little waits, gather for as long as the last transaction took, at most this long: a transaction costs nearly
 the same for one record as for a hundred, and the processors are needed elsewhere on the way to the alert."""
@@ -109,12 +113,12 @@ class Line:
     @property
     def ticks(self) -> bool:
         """Whether the projection also speaks when nothing arrives."""
-        return hasattr(self.projection, "tick") and not self.aside_s
+        return hasattr(self.projection, "tick")
 
     @property
-    def aside_s(self) -> float:
-        """Seconds between two ticks beside the applying, for a projection whose words need no horizon; 0: none."""
-        return float(getattr(self.projection, "aside_s", 0.0))
+    def speaks_aside(self) -> bool:
+        """Whether the projection speaks beside the applying (``run_aside``)."""
+        return isinstance(self.projection, Aside)
 
     @property
     def idle(self) -> bool:
@@ -164,17 +168,20 @@ class Line:
 
     async def run_aside(self) -> None:
         """Let the projection speak in a thread and transactions of its own: when nothing waits, and at the latest
-        every ``ASIDE_AT_LEAST_S``, unless very much waits.
+        every ``ASIDE_AT_LEAST_S``; between these let it tidy, piece by piece. Neither if very much waits.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.projection.name}-aside")
         projection: Any = self.projection
         spoke = time.monotonic()
         while True:
-            await asyncio.sleep(self.aside_s)
-            overdue = time.monotonic() - spoke >= ASIDE_AT_LEAST_S and self._records < AHEAD_RECORDS
-            more = self.idle or overdue
+            await asyncio.sleep(projection.aside_s if self.idle else TIDY_S)
+            more = self.idle or time.monotonic() - spoke >= ASIDE_AT_LEAST_S
+            if self._records >= AHEAD_RECORDS:
+                continue
+            if not more:
+                await self._patiently(partial(aside, self._engine, projection.tidy), thread)
             while more:
-                more = await self._patiently(partial(tick_aside, self._engine, projection), thread) and self.idle
+                more = await self._patiently(partial(aside, self._engine, projection.speak), thread) and self.idle
                 spoke = time.monotonic()
 
     async def _next(self) -> Batch | None:

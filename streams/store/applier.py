@@ -98,13 +98,13 @@ def tick(engine: sa.Engine, projection: Ticking, partition: int, horizon: int) -
     return bool(tick_all(engine, projection, {partition: horizon}))
 
 
-def tick_aside(engine: sa.Engine, projection: Ticking) -> bool:
-    """``tick`` for a projection whose words need neither horizon nor cursor (``aside_s``), in a transaction of
-    its own beside whatever is being applied; True if more is left to say. Raises ``Retryable``.
+def aside(engine: sa.Engine, step: Callable[[sa.Connection], bool]) -> bool:
+    """Let a projection take one ``step`` (``Aside``) in a transaction of its own beside whatever is being applied;
+    True if more is left. Raises ``Retryable``.
     """
     try:
         with engine.begin() as tx:
-            more = projection.tick(tx, 0, 0)
+            more = step(tx)
             failpoints.reach("aside.after_say")
         failpoints.reach("aside.after_commit")
         return more

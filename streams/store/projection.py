@@ -93,3 +93,17 @@ class Timed(Ticking, Protocol):
         """The partitions in which anything is due up to ``until`` (epoch ms); locks nothing, so that looking is
         cheap.
         """
+
+
+@runtime_checkable
+class Aside(Protocol):
+    """A projection that also speaks beside the applying: its words follow events, no clock, and need no cursor."""
+
+    aside_s: float
+    """Seconds between two looks while nothing comes."""
+
+    def speak(self, tx: Connection) -> bool:
+        """Say some of what is to be said; True if more is left."""
+
+    def tidy(self, tx: Connection) -> bool:
+        """While records come: do a small piece of what ``speak`` would have to do first; True if it did any."""

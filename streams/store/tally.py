@@ -39,6 +39,9 @@ CELL_ORDER = ("rated_on", "department", "item_code", "channel", "score", "region
 """The primary key of rating_cell_merged."""
 MERGED_AT_ONCE = 500_000
 """Changes that one transaction merges: so many take some seconds, and all of them a key's order."""
+TURNS = 9
+"""While ratings come, each ``tidy`` merges every ninth department: all in five seconds, for a cell should have changed
+some times to be worth its price; and a ninth at a time, for alerts wait behind it."""
 FEW = 150
 """Ratings up to which one by one is quicker: a chunk by column takes twelve milliseconds however small it is."""
 DAYS_PER_TICK, DAYS_PER_QUIET_TICK = 8, 64
@@ -84,6 +87,7 @@ class TallyProjection:
     def __init__(self, upload: bool = True) -> None:
         self._upload = upload
         self._more_to_merge = False  # a hint: first all is merged, then every day is said once
+        self._turn = 0
         self._quiet = True  # a hint: nothing was applied since the last tick
         self._news: bool | None = None  # what the last tick settled may have left some; None: it settled nothing
 
@@ -133,7 +137,7 @@ class TallyProjection:
         if effects:
             _write(tx, effects)
 
-    def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:  # noqa: ARG002
+    def speak(self, tx: sa.Connection) -> bool:
         """Settle what does not count, merge cells that changed, or say the rollups of some of the days they marked;
         True if more is left. Needs no clock: rollups follow events.
 
@@ -144,16 +148,20 @@ class TallyProjection:
             self._news = news  # in turns with merging, which must neither hold the cursors nor wait for ever
             return True
         news, self._news = bool(self._news), None
-        limit = DAYS_PER_QUIET_TICK if self._quiet else DAYS_PER_TICK
-        self._quiet = True
-        days = [] if self._more_to_merge else _take_days(tx, limit)
+        quiet, self._quiet = self._quiet, True
+        days = [] if self._more_to_merge and quiet else _take_days(tx, DAYS_PER_QUIET_TICK if quiet else DAYS_PER_TICK)
         if days:
             _say_rollups(tx, days)
             more = _any_marked(tx)
             return claims.tell(tx) or more or news
-        merged = _merge(tx)
+        merged = _merge(tx) if quiet else 0
         self._more_to_merge = merged == MERGED_AT_ONCE
         return claims.tell(tx) or merged > 0 or news
+
+    def tidy(self, tx: sa.Connection) -> bool:
+        """Merge the cells of some departments that changed; the next time, those of others."""
+        self._turn = (self._turn + 1) % TURNS
+        return _merge(tx, sorted(codesets.departments())[self._turn :: TURNS]) > 0
 
 
 # --- keep what is new -----------------------------------------------------------------------------
@@ -298,32 +306,50 @@ def _summed(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return changes.group_by(CELL).agg(pl.col("n", "defaults", "events").sum(), pl.col("received_at").max())
 
 
-def _merge(tx: sa.Connection) -> int:
-    """Move changes into rating_cell_merged and mark their days; how many. One worker at a time.
+def _merge(tx: sa.Connection, departments: Sequence[str] | None = None) -> int:
+    """Move changes, of all departments or of these, into rating_cell_merged and mark their days; how many. One worker
+    at a time.
 
     Whoever reads the view rating_cell sees each change once: before, among the changes; after, in the sum.
     """
-    return int(tx.execute(_MERGE, {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK}).scalar_one())
+    tx.execute(MERGE_MEMORY)
+    given = {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK}
+    if departments is None:
+        return int(tx.execute(_MERGE, given).scalar_one())
+    return int(tx.execute(_MERGE_SOME, {**given, "departments": departments}).scalar_one())
 
 
 MERGE_LOCK = 0x63656C6C  # "cell"
-_MERGE = sa.text(
-    f"""
+MERGE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
+"""A hundred thousand changes are read thrice; beyond this they go to the disk."""
+
+
+def _merging(condition: str) -> sa.TextClause:
+    """Sums are made before they are put in order: there are ten times as many changes as cells."""
+    return sa.text(
+        f"""
 WITH taken AS (
     DELETE FROM rating_cell_change WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM rating_cell_change WHERE pg_try_advisory_xact_lock(:lock) LIMIT :limit)) RETURNING *
+        SELECT ctid FROM rating_cell_change WHERE pg_try_advisory_xact_lock(:lock) AND {condition} LIMIT :limit))
+    RETURNING *
 ), days AS (
     INSERT INTO rollup_dirty ({", ".join(DAY)}) SELECT DISTINCT {", ".join(DAY)} FROM taken
+), sums AS MATERIALIZED (
+    SELECT {", ".join(CELL)}, sum(n) AS n, sum(defaults) AS defaults, sum(events) AS events,
+        max(received_at) AS received_at FROM taken GROUP BY {", ".join(CELL)}
 ), merged AS (
     INSERT INTO rating_cell_merged AS c ({", ".join((*CELL, *COUNTS))})
-    SELECT {", ".join(CELL)}, sum(n), sum(defaults), sum(events), max(received_at) FROM taken
-    GROUP BY {", ".join(CELL)} ORDER BY {", ".join(CELL_ORDER)}
+    SELECT {", ".join((*CELL, *COUNTS))} FROM sums ORDER BY {", ".join(CELL_ORDER)}
     ON CONFLICT ({", ".join(CELL_ORDER)}) DO UPDATE SET n = c.n + excluded.n,
         defaults = c.defaults + excluded.defaults, events = c.events + excluded.events,
         received_at = greatest(c.received_at, excluded.received_at)
 )
 SELECT count(*) FROM taken"""
-)
+    )
+
+
+_MERGE = _merging("true")
+_MERGE_SOME = _merging("department = ANY(:departments)")
 
 
 # --- bad ratings ----------------------------------------------------------------------------------

@@ -216,7 +216,7 @@ class Worker:
         for line in self.lines.by_topic.values():
             self._loop.start(self._agent(line))
             self._loop.start(line.run(self._ends, self._seek_back))
-            if line.aside_s:
+            if line.speaks_aside:
                 self._loop.start(line.run_aside())
         self.process.spawn(self._loop.live)
 

@@ -19,7 +19,7 @@ from consumers.loop import reader
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
 from streams.store import desk, outbox
-from streams.store.applier import apply_batch, tick_aside
+from streams.store.applier import apply_batch, aside
 from streams.store.follow import FollowProjection
 from streams.store.projection import Carried, Projection
 from streams.store.schedule import ScheduleProjection
@@ -313,7 +313,7 @@ def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office
 
 
 def _counted(office: Bus) -> int:
-    while tick_aside(office.engine, office.follow[RATING]):  # type: ignore[arg-type]
+    while aside(office.engine, office.follow[RATING].speak):  # type: ignore[arg-type]
         pass
     with office.engine.connect() as tx:
         return int(tx.execute(sa.text("SELECT sum(n) FROM rating_cell")).scalar_one())

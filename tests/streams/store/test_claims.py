@@ -69,7 +69,7 @@ class Engine:
         applier.apply_batch(self.engine, projection, carried)
 
     def settle(self) -> None:
-        while applier.tick_aside(self.engine, self.tally):
+        while applier.aside(self.engine, self.tally.speak):
             pass
         while applier.tick(self.engine, self.judge, 0, ms(31, 12)):
             pass

@@ -78,7 +78,7 @@ class Bus:
         return Carried(topic, 0, offset, whole["case_no"].encode(), value, tuple(envelope.headers(topic, whole)))
 
     def settle(self) -> None:
-        while applier.tick_aside(self.engine, self.tally):
+        while applier.aside(self.engine, self.tally.speak):
             pass
 
     def rows(self, query: str) -> list[Any]:
@@ -201,7 +201,7 @@ def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(b
 def test_an_appeal_that_is_known_before_its_rating_waits_for_it(bus: Bus) -> None:
     """As while ``govbus rebuild`` reads the log again."""
     bus.appeal(excluded=True)
-    assert [applier.tick_aside(bus.engine, bus.tally) for _ in range(2)] == [True, False]  # it waits without haste
+    assert [applier.aside(bus.engine, bus.tally.speak) for _ in range(2)] == [True, False]  # it waits without haste
     bus.put(BAD, AGAIN)
     bus.settle()
     assert (bus.scores(), bus.stands()) == ({4: 1}, [("rating.excluded", 1, 1, False)])
@@ -286,7 +286,7 @@ def test_news_and_merging_take_turns(bus: Bus) -> None:
     for _ in range(2):
         with bus.engine.begin() as tx:
             standing.look(tx, ["C-1"])
-        applier.tick_aside(bus.engine, bus.tally)
+        applier.aside(bus.engine, bus.tally.speak)
     assert bus.rows("SELECT count(*) FROM rating_cell_change") == [(0,)]
 
 
@@ -294,7 +294,7 @@ def test_a_rating_that_is_being_applied_is_waited_for(bus: Bus) -> None:
     """The first of its partition: even the cursor's row is not there yet."""
     bus.put(ACCEPTED)
     found: list[Any] = []
-    looking = threading.Thread(target=lambda: found.append(applier.tick_aside(bus.engine, bus.tally)))
+    looking = threading.Thread(target=lambda: found.append(applier.aside(bus.engine, bus.tally.speak)))
     with bus.engine.begin() as tx:
         applier.lock(tx, settling.TALLY, RATING, [0])
         bus.tally.apply(tx, [bus.carried(RATING, BAD)])
