@@ -65,14 +65,25 @@ class Column:
     kind: Kind
     null_at: int | None
 
+    @property
+    def text(self) -> bool:
+        """Whether it is a text that is never null."""
+        return self.kind == "string" and self.null_at is None
+
+    @property
+    def decided(self) -> bool:
+        """Whether there are readings of equal length."""
+        return self.null_at is not None or self.kind in ("boolean", "strings", "int", "date", "long")
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A contract made ready: its frame, the object-container header, its columns."""
+    """A contract made ready: its frame, the object-container header, its columns, what their values must be."""
 
     frame: bytes
     header: bytes
     columns: tuple[Column, ...]
+    usable: tuple[pl.Expr, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +161,13 @@ def _check_ids(read: pl.DataFrame, ids: Sequence[bytes] | pl.Series) -> None:
 
 def _check_values(plan: Plan, read: pl.DataFrame) -> None:
     """Values that rows refuse too: U+0000, numbers that are not finite, days outside the calendar."""
+    _require(all(read.select(plan.usable).row(0)), "a value no reader can use")
+
+
+def _usable(columns: Sequence[Column]) -> tuple[pl.Expr, ...]:
+    """Whether all values of each column are such that a reader can use them."""
     fine: list[pl.Expr] = []
-    for column in plan.columns:
+    for column in columns:
         value = pl.col(column.name)
         if column.kind == "double":
             fine.append(value.is_finite().all())
@@ -161,34 +177,33 @@ def _check_values(plan: Plan, read: pl.DataFrame) -> None:
             fine.append(~value.str.contains("\x00", literal=True).any())
         elif column.kind == "strings":
             fine.append(~value.explode().str.contains("\x00", literal=True).any())
-    _require(
-        all(read.select(e.alias(str(i)) for i, e in enumerate(fine)).row(0)), "a value no reader can use"
-    )
+    return tuple(expr.alias(str(i)) for i, expr in enumerate(fine))
 
 
 def _check_bytes(plan: Plan, read: pl.DataFrame, block: Block) -> None:
     """Lengths record by record, then the bytes that may differ at equal length."""
-    measured = _measured(plan, read)
-    sizes = [_sizes(column, measured.get(column.name, read[column.name])) for column in plan.columns]
-    total = np.zeros(read.height, dtype=np.int64)
-    for size in sizes:
-        total += size
-    _require(bool((total == block.sizes).all()), "a record has not its canonical length")
-    at = block.starts.copy()
-    for column, size in zip(plan.columns, sizes, strict=True):
-        _check_places(column, read[column.name], at, size, block.data)
-        at += size
+    sizes = _sizes(plan, read)
+    ends = np.cumsum(sizes, axis=0)
+    _require(bool((ends[-1] == block.sizes).all()), "a record has not its canonical length")
+    for column, size, end in zip(plan.columns, sizes, ends, strict=True):
+        if column.decided:
+            _check_places(column, read[column.name], block.starts + end - size, size, block.data)
 
 
-def _measured(plan: Plan, read: pl.DataFrame) -> dict[str, pl.Series]:
-    """Lengths in bytes of all texts that are never null, in one pass: each polars call has its price."""
-    texts = [c.name for c in plan.columns if c.kind == "string" and c.null_at is None]
-    measured = read.select(pl.col(texts).str.len_bytes())
-    return {series.name: series for series in measured}
+def _sizes(plan: Plan, read: pl.DataFrame) -> Ints:
+    """Canonical length on the wire of every value, in bytes, one row for each column."""
+    sizes = np.empty((len(plan.columns), read.height), dtype=np.int64)
+    texts = [i for i, column in enumerate(plan.columns) if column.text]
+    measured = read.select(pl.col([plan.columns[i].name for i in texts]).str.len_bytes())  # each call has its price
+    long = np.array([series.to_numpy() for series in measured.iter_columns()], dtype=np.int64)
+    sizes[texts] = long + varint_sizes(long)
+    for i, column in enumerate(plan.columns):
+        if not column.text:
+            sizes[i] = _sizes_of(column, read[column.name])
+    return sizes
 
 
-def _sizes(column: Column, values: pl.Series) -> Ints:
-    """Canonical length on the wire of every value, in bytes."""
+def _sizes_of(column: Column, values: pl.Series) -> Ints:
     if column.null_at is None:
         return _plain_sizes(column.kind, values)
     present = values.is_not_null().to_numpy()
@@ -232,14 +247,15 @@ def _list_sizes(values: pl.Series) -> Ints:
 
 def varint_sizes(numbers: Ints) -> Ints:
     """Length of each number as a zigzag varint."""
-    if not len(numbers):
+    if not numbers.size:
         return numbers
     if numbers.min() < 0:
         numbers = numbers ^ (numbers >> 63)
     least, most = np.searchsorted(VARINT_STEPS, (numbers.min(), numbers.max()), side="right")
-    if least == most:
-        return np.full(len(numbers), least + 1, dtype=np.int64)
-    return np.searchsorted(VARINT_STEPS, numbers, side="right").astype(np.int64) + 1
+    sizes = np.full(numbers.shape, least + 1, dtype=np.int64)
+    for step in VARINT_STEPS[least:most]:
+        sizes += numbers >= step
+    return sizes
 
 
 def _check_places(
@@ -282,7 +298,7 @@ def _plan(topic: Topic) -> Plan | None:
     columns = tuple(_columns(schema))
     if len(columns) != len(schema["fields"]):
         return None
-    return Plan(frame(topic.schema_id), _header(schema), (Column(FRAME, "frame", None), *columns))
+    return Plan(frame(topic.schema_id), _header(schema), (Column(FRAME, "frame", None), *columns), _usable(columns))
 
 
 def _columns(schema: dict[str, Any]) -> Iterator[Column]:

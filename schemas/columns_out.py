@@ -58,13 +58,23 @@ def write(topic: Topic, records: pl.DataFrame) -> Written:
 
 def event_ids(topic: Topic, records: pl.DataFrame) -> pl.Series:
     """``schemas.envelope.event_id`` of every row, as text."""
-    return derived_ids([pl.lit(topic.name), "region", "department", *topic.identity], records)
+    return records.select(id=event_id_of(topic))["id"]
+
+
+def event_id_of(topic: Topic) -> pl.Expr:
+    """``event_ids`` as an expression."""
+    return derived_id_of([pl.lit(topic.name), "region", "department", *topic.identity])
 
 
 def derived_ids(parts: Sequence[str | pl.Expr], records: pl.DataFrame) -> pl.Series:
     """``schemas.envelope.derived_id`` of the named columns, row by row, as text."""
+    return records.select(id=derived_id_of(parts))["id"]
+
+
+def derived_id_of(parts: Sequence[str | pl.Expr]) -> pl.Expr:
+    """``derived_ids`` as an expression."""
     exprs = [(pl.col(p) if isinstance(p, str) else p).cast(pl.String) for p in parts]
-    return records.select(id=pl_hash.concat_str(exprs, separator=UNIT).uuidhash.uuid5(str(NAMESPACE)))["id"]
+    return pl_hash.concat_str(exprs, separator=UNIT).uuidhash.uuid5(str(NAMESPACE))
 
 
 def digests(values: pl.Series) -> pl.Series:

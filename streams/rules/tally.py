@@ -20,7 +20,7 @@ from uuid import UUID
 import polars as pl
 
 from schemas import codesets
-from schemas.columns_out import derived_ids
+from schemas.columns_out import derived_id_of
 from schemas.envelope import derived_id
 
 DATA = Path(__file__).with_name("tally.toml")
@@ -108,22 +108,26 @@ def judge(ratings: pl.DataFrame) -> Judged:
 
     Sets and codes are translated to score 1..5 (5 best) and ``govbus.channel`` by joins with the code sets.
     """
-    told = _with_tags(
-        ratings.join(
-            _codes("satisfaction"),
-            on=("satisfaction_set", "satisfaction_code"),
-            how="left",
-            maintain_order="left",
-        )
-        .join(_codes("channel"), on=("channel_set", "channel_code"), how="left", maintain_order="left")
-        .with_columns(rated_on=pl.from_epoch(pl.col("occurred_at") + UTC_OFFSET_MS, time_unit="ms").dt.date())
-    )
-    fault = pl.coalesce(pl.when(wrong).then(pl.lit(i, pl.Int8)) for i, wrong in enumerate(_wrongs()))
-    told = told.with_columns(fault=fault)
+    told = ratings
+    for kind in ("satisfaction", "channel"):
+        told = told.join(_codes(kind), on=(f"{kind}_set", f"{kind}_code"), how="left", maintain_order="left")
+    told = told.with_columns(_rated_on(), _fault())
+    if told["fault"].null_count() == told.height:  # nearly always
+        return Judged(told.drop("fault"), told.select("row", "fault").clear())
     return Judged(
-        told.filter(pl.col("fault").is_null()).drop("fault", "tag_fault"),
+        told.filter(pl.col("fault").is_null()).drop("fault"),
         told.filter(pl.col("fault").is_not_null()).select("row", "fault"),
     )
+
+
+def _rated_on() -> pl.Expr:
+    return pl.from_epoch(pl.col("occurred_at") + UTC_OFFSET_MS, time_unit="ms").dt.date().alias("rated_on")
+
+
+@lru_cache(maxsize=1)  # to build it takes as long as to reckon it for some hundred ratings
+def _fault() -> pl.Expr:
+    """Place in ``FAULTS``, null where nothing is wrong."""
+    return pl.coalesce(pl.when(wrong).then(pl.lit(i, pl.Int8)) for i, wrong in enumerate(_wrongs())).alias("fault")
 
 
 def _wrongs() -> tuple[pl.Expr, ...]:
@@ -136,31 +140,22 @@ def _wrongs() -> tuple[pl.Expr, ...]:
         ~pl.col("assess_no").is_in([FIRST, AGAIN]),
         pl.col("score").is_null(),
         pl.col("channel").is_null(),
-        pl.col("tag_fault") == UNKNOWN_TAG,
-        pl.col("tag_fault") == OTHER_LEVEL,
+        *_tag_wrongs(),
     )
 
 
-def _with_tags(ratings: pl.DataFrame) -> pl.DataFrame:
-    """Add ``tag_fault``: 2 where a tag is unknown, 1 where one is of another level, else 0."""
-    if not (ratings["tags"].list.len() > 0).any():
-        return ratings.with_columns(tag_fault=pl.lit(0, pl.Int8))
-    known = pl.col("level").is_not_null() & (pl.col("occurred_at") < pl.col("until"))
-    faults = (
-        ratings.filter(pl.col("tags").list.len() > 0)
-        .select("row", "occurred_at", "score", "tag_set", tag="tags")
-        .explode("tag")
-        .join(_tags(), on=("tag_set", "tag"), how="left")
-        .select(
-            "row",
-            tag_fault=pl.when(~known).then(2).when(pl.col("level") != pl.col("score")).then(1).otherwise(0),
+def _tag_wrongs() -> tuple[pl.Expr, pl.Expr]:
+    """Where a tag is unknown; where all are known and one is of another level."""
+    tagged, known = pl.col("tags").list.len() > 0, {tag: level for (_, tag), level in _levels().items()}
+    levels, until = (
+        pl.col("tags").list.eval(
+            pl.element().replace_strict({tag: level[i] for tag, level in known.items()}, default=0, return_dtype=dtype)
         )
-        .group_by("row")
-        .agg(pl.col("tag_fault").max().cast(pl.Int8))
+        for i, dtype in enumerate((pl.Int16, pl.Int64))
     )
-    return ratings.join(faults, on="row", how="left", maintain_order="left").with_columns(
-        pl.col("tag_fault").fill_null(0)
-    )
+    unknown = (pl.col("tag_set") != data()["sets"]["tag"]) | (pl.col("occurred_at") >= until.list.min())
+    other = (levels.list.min() != pl.col("score")) | (levels.list.max() != pl.col("score"))
+    return tagged & unknown, tagged & other
 
 
 @lru_cache(maxsize=2)
@@ -187,13 +182,6 @@ def _levels() -> Mapping[tuple[str, str], tuple[int, int]]:
     until = int(old["before"].timestamp() * 1000)
     gone = {(set_id, str(t)): (t // 100, until) for low, high in old["ranges"] for t in range(low, high + 1)}
     return gone | {(set_id, t): (int(t) // 100, 2**62) for t in codesets.load(set_id).values}
-
-
-@lru_cache(maxsize=1)
-def _tags() -> pl.DataFrame:
-    """``_levels`` as a table."""
-    rows = [(*key, *level) for key, level in _levels().items()]
-    return pl.DataFrame(rows, schema=["tag_set", "tag", "level", "until"], orient="row")
 
 
 # --- which rating counts, and where ---------------------------------------------------------------
@@ -401,6 +389,13 @@ def alert(bad: Rating, by_name: bool) -> dict[str, Any]:
 
 def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
     """``alert`` by column, for the bad ones of ``ratings`` (accepted)."""
+    bad, said = _alerts()
+    return ratings.filter(bad).select(said)
+
+
+@lru_cache(maxsize=1)  # to build them takes longer than to reckon them
+def _alerts() -> tuple[pl.Expr, Sequence[pl.Expr]]:
+    """Which ratings are bad, and the columns of their alerts."""
     rule = data()["bad_rating"]
     text = _filled(
         rule["issued"],
@@ -409,24 +404,19 @@ def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
         level=pl.col("score").cast(pl.String).replace_strict(_level_names(), return_dtype=pl.String),
         named=pl.when(named_ones()).then(pl.lit(rule["named"])).otherwise(pl.lit("")),
     )
-    bad = ratings.filter(_bad())
-    said = bad.select(
-        "region",
-        "department",
-        "occurred_at",
-        "received_at",
-        *(pl.lit(value).alias(name) for name, value in _rule().items()),
-        "case_no",
-        "item_code",
-        issued_at="received_at",
-        event_type=pl.lit("alert.issued"),
-        alert_seq=1 + pl.col("revision"),
-        revoked_reason_code=pl.lit(""),
-        summary=text,
-        evidence=pl.concat_list("event_id"),
-        named=named_ones(),
-    )
-    return said.with_columns(alert_id=derived_ids([pl.lit("BAD_RATING"), *MATTER], bad))
+    named = {
+        **{name: pl.lit(value) for name, value in _rule().items()},
+        "issued_at": pl.col("received_at"),
+        "event_type": pl.lit("alert.issued"),
+        "alert_seq": 1 + pl.col("revision"),
+        "revoked_reason_code": pl.lit(""),
+        "summary": text,
+        "evidence": pl.concat_list("event_id"),
+        "named": named_ones(),
+        "alert_id": derived_id_of([pl.lit("BAD_RATING"), *MATTER]),
+    }
+    same = ("region", "department", "occurred_at", "received_at", "case_no", "item_code")
+    return _bad(), [*map(pl.col, same), *(expr.alias(name) for name, expr in named.items())]
 
 
 def _bad() -> pl.Expr:

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -56,7 +57,7 @@ def read(topic: Topic, carried: Sequence[Carried]) -> Read:
     lot = Lot.of(topic, carried)
     with inflight.marked(lot):
         _read(topic, lot, 0, parts, refused)
-    frame = pl.concat(parts).sort("row") if parts else _empty(topic)
+    frame = (pl.concat(parts).sort("row") if len(parts) > 1 else parts[0]) if parts else _empty(topic)
     return Read(_placed(frame, lot), refused)
 
 
@@ -74,9 +75,8 @@ def events(topic: Topic, carried: Sequence[Carried]) -> tuple[list[Event], list[
 
 def _placed(frame: pl.DataFrame, lot: Lot) -> pl.DataFrame:
     rows = frame["row"].to_numpy()
-    return frame.with_columns(
-        partition=pl.Series(lot.partitions[rows], dtype=pl.Int32),
-        offset=pl.Series(lot.offsets[rows], dtype=pl.Int64),
+    return frame.hstack(
+        [pl.Series("partition", lot.partitions[rows].astype(np.int32)), pl.Series("offset", lot.offsets[rows])]
     )
 
 
@@ -104,7 +104,7 @@ def _plain(frame: pl.DataFrame) -> memoryview | None:
     data = buffer.getbuffer()
     characters = np.frombuffer(data, np.uint8)
     ends, escapes = np.count_nonzero(characters <= ord("\r")), np.count_nonzero(characters == ord("\\"))
-    only_ours = ends == frame.height * frame.width and escapes == sum(frame.null_count().row(0))
+    only_ours = ends == frame.height * frame.width and escapes == sum(s.null_count() for s in frame.iter_columns())
     return data if only_ours else None
 
 
@@ -135,8 +135,8 @@ def spoken(said: Sequence[tuple[Topic, pl.DataFrame]]) -> Spoken:
     encoded = [_outbox_rows(topic, records) for topic, records in said if records.height]
     if not encoded:
         return Spoken(pl.DataFrame(), None)
-    whole = pl.concat(encoded)
-    once = whole.height > FEW and not whole["event_id"].is_duplicated().any()
+    whole = pl.concat(encoded) if len(encoded) > 1 else encoded[0]
+    once = whole.height > FEW and whole["event_id"].n_unique() == whole.height
     ready = rows("outbox", whole, quoted=True) if once else None  # each value begins with a backslash
     return Spoken(whole, ready)
 
@@ -255,10 +255,8 @@ def _read_columns(topic: Topic, lot: Lot, start: int, parts: list[pl.DataFrame],
     heads = _heads(lot)
     values = lot.values()
     frame = columns.decode_columns(topic, values.to_list(), heads.ids)
-    frame = frame.with_columns(
-        row=pl.int_range(start, start + len(lot), dtype=pl.Int64),
-        digest=columns_out.digests(values),
-    )
+    rows = pl.Series("row", np.arange(start, start + len(lot), dtype=np.int64))
+    frame = frame.hstack([rows, columns_out.digests(values).alias("digest")])
     agrees = _agreement(topic, frame, lot, heads)
     if agrees.all():
         parts.append(frame)
@@ -279,13 +277,17 @@ def _heads(lot: Lot) -> _Heads:
     if not alike or len(set(first)) < len(first) or not set(WANTED) <= set(first):
         return _mixed_heads(headers)
     ids, sources, types = (_binary(list(map(itemgetter(1), flat[first.index(n) :: len(first)]))) for n in WANTED)
-    return _Heads(ids, sources, types, pl.repeat(True, len(lot), dtype=pl.Boolean, eager=True))
+    return _Heads(ids, sources, types, _everywhere(len(lot)))
 
 
 def _column_heads(raws: Columns) -> _Heads:
-    none = pl.repeat(b"", len(raws), dtype=pl.Binary, eager=True)
-    ids, sources, types = (none if (found := raws.header(name)) is None else found for name in WANTED)
-    return _Heads(ids, sources, types, pl.repeat(True, len(raws), dtype=pl.Boolean, eager=True))
+    found = (raws.header(name) for name in WANTED)
+    ids, sources, types = (_binary([b""] * len(raws)) if head is None else head for head in found)
+    return _Heads(ids, sources, types, _everywhere(len(raws)))
+
+
+def _everywhere(count: int) -> pl.Series:
+    return pl.Series(np.ones(count, dtype=np.bool_))
 
 
 def _mixed_heads(headers: Sequence[Sequence[tuple[str, bytes]]]) -> _Heads:
@@ -297,12 +299,23 @@ def _mixed_heads(headers: Sequence[Sequence[tuple[str, bytes]]]) -> _Heads:
 
 def _agreement(topic: Topic, frame: pl.DataFrame, lot: Lot, heads: _Heads) -> pl.Series:
     """Where id, key, headers and times agree, as ``steps.decode_row`` demands."""
+    said = (heads.single, heads.sources, heads.types, lot.keys())
+    beside = frame.hstack([series.alias(name) for name, series in zip(SAID, said, strict=True)])
+    return beside.select(ok=_agrees(topic))["ok"]
+
+
+SAID = "said once", "said source", "said type", "said key"  # no contract can have fields of these names
+
+
+@cache  # to build it takes as long as to reckon it for some hundred records
+def _agrees(topic: Topic) -> pl.Expr:
+    once, source, kind, key = map(pl.col, SAID)
     agrees = (
-        pl.lit(heads.single)
-        & (pl.format("/{}/{}", "region", "department").cast(pl.Binary) == pl.lit(heads.sources))
-        & (pl.format("cn.govbus.{}.v1", "event_type").cast(pl.Binary) == pl.lit(heads.types))
-        & (pl.col("event_id") == pl.lit(columns_out.event_ids(topic, frame)))
-        & (pl.col(topic.key).cast(pl.String).cast(pl.Binary) == pl.lit(lot.keys()))
+        once
+        & (pl.format("/{}/{}", "region", "department").cast(pl.Binary) == source)
+        & (pl.format("cn.govbus.{}.v1", "event_type").cast(pl.Binary) == kind)
+        & (pl.col("event_id") == columns_out.event_id_of(topic))
+        & (pl.col(topic.key).cast(pl.String).cast(pl.Binary) == key)
         & pl.col("event_type").is_in(list(steps.event_types(topic)))
         & pl.all_horizontal(
             pl.col(t).is_null() | pl.col(t).is_between(0, steps.MAX_MS)
@@ -312,7 +325,7 @@ def _agreement(topic: Topic, frame: pl.DataFrame, lot: Lot, heads: _Heads) -> pl
             pl.col(name).str.len_bytes() <= bounds.MOST for name in bounds.bounded(topic)
         )
     )
-    return frame.select(ok=agrees.fill_null(False))["ok"]
+    return agrees.fill_null(False)
 
 
 def _binary(values: Sequence[bytes]) -> pl.Series:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import polars as pl
 import sqlalchemy as sa
 
@@ -104,7 +106,7 @@ class TallyProjection:
             ratings=judged.accepted,
             first=first,
             watermarks=_watermarks(judged.accepted),
-            cases=_array(first["case_no"].unique()),
+            cases=_array(first["case_no"]),
             effects=_effects(first, first.clear(), self._upload, {}),
         )
 
@@ -184,13 +186,16 @@ def _once_each(ratings: pl.DataFrame) -> pl.DataFrame:
 
 def _watermarks(ratings: pl.DataFrame) -> list[tuple[int, int]]:
     """The highest ``received_at`` of every partition."""
-    return list(ratings.group_by("partition").agg(pl.col("received_at").max()).iter_rows())
+    partitions, received = ratings["partition"].to_numpy(), ratings["received_at"].to_numpy()
+    return [(p, int(received[partitions == p].max())) for p in np.unique(partitions).tolist()]
 
 
 def _array(texts: pl.Series) -> str:
-    """A text[] literal of PostgreSQL (manual §8.15.2)."""
-    quoted = texts.str.replace_many(["\\", '"'], ["\\\\", '\\"']).str.join('","')
-    return f'{{"{quoted[0]}"}}' if len(texts) else "{}"
+    """The different ones of ``texts`` as a text[] literal of PostgreSQL (manual §8.15.2)."""
+    if not len(texts):
+        return "{}"
+    quoted = pl.first().unique().str.replace_many(["\\", '"'], ["\\\\", '\\"']).str.join('","')
+    return f'{{"{texts.to_frame().select(quoted).item()}"}}'
 
 
 def _effects(new: pl.DataFrame, old: pl.DataFrame, upload: bool, out: Mapping[str, Standings]) -> Effects | None:
@@ -218,9 +223,13 @@ def _write(tx: sa.Connection, effects: Effects) -> None:
 
 def _claims(new: pl.DataFrame) -> list[dict[str, Any]]:
     """The rows of which ``streams.rules.claims.matters`` may hold: few of many."""
+    return new.filter(_claiming()).select(CLAIMED).to_dicts()
+
+
+@cache
+def _claiming() -> pl.Expr:
     _, codes = claim_tags()
-    tagged = pl.any_horizontal(*(pl.col("tags").list.contains(code) for code in sorted(codes)))
-    return new.filter((pl.col("revision") > 0) | tagged).select(CLAIMED).to_dicts()
+    return (pl.col("revision") > 0) | pl.col("tags").list.eval(pl.element().is_in(sorted(codes))).list.any()
 
 
 CLAIMED = (
@@ -265,20 +274,29 @@ def _bury_conflicts(tx: sa.Connection, ratings: pl.DataFrame, known: pl.DataFram
 
 def _folded(new: pl.DataFrame, old: pl.DataFrame, out: Mapping[str, Standings]) -> tuple[pl.DataFrame, Visits]:
     """What must be added to the cells, one row a cell, and the visits that were folded one by one."""
+    if old.is_empty() and not out and _each_alone(new):
+        return _summed([_counts(new)]), {}
     alone = new.select((pl.len().over(VISIT) == 1) & (pl.col("operation") != rule.WITHDRAWAL)).to_series()
     if not old.is_empty():
         known = old.select(VISIT).unique().with_columns(known=pl.lit(True))
         alone &= new.join(known, on=VISIT, how="left", maintain_order="left")["known"].is_null()
     if out:
         alone &= ~new["case_no"].is_in(list(out))
-    counts = new.filter(alone).select(
-        *CELL, n=1, defaults=pl.col("is_default").cast(pl.Int64), events=1, received_at="received_at"
-    )
-    if alone.all():
-        return _summed([counts]), {}
     amended = tally_few.visits(_ratings(old), _ratings(new.filter(~alone)))
     changes = pl.DataFrame(list(tally_few.changes(amended, out)), schema=_CHANGE)
-    return _summed([counts, changes]), amended
+    return _summed([_counts(new.filter(alone)), changes]), amended
+
+
+def _each_alone(new: pl.DataFrame) -> bool:
+    """Whether each rating is certainly its visit's only one, and counts; nearly always, which is quickly seen."""
+    return new["case_no"].n_unique() == new.height and not (new["operation"] == rule.WITHDRAWAL).any()
+
+
+def _counts(alone: pl.DataFrame) -> pl.DataFrame:
+    """What each of these adds to its cell."""
+    one = pl.lit(1, pl.Int64)
+    defaults = pl.col("is_default").cast(pl.Int64)
+    return alone.select(*CELL, n=one, defaults=defaults, events=one, received_at="received_at")
 
 
 def _ratings(frame: pl.DataFrame) -> Iterable[Rating]:
@@ -302,7 +320,7 @@ _CHANGE: dict[str, Any] = {
 
 def _summed(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     """One row a cell, in any order: they are appended, and merging brings them into the key's."""
-    changes = pl.concat([p.cast(pl.Schema(_CHANGE)) for p in parts])
+    changes = pl.concat(parts) if len(parts) > 1 else parts[0]
     return changes.group_by(CELL).agg(pl.col("n", "defaults", "events").sum(), pl.col("received_at").max())
 
 
