@@ -14,7 +14,7 @@ import io
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +97,7 @@ class Batch(NamedTuple):
         return DECODERS[how](bytes(plain)) if how else plain
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: both sums are asked for again and again
 class Fetched:
     """Filled batches of one partition as a fetch brought them, in their order; read when they are applied (``lot``),
     for to read those of many fetches and partitions at once costs hardly more than to read one. Records below
@@ -108,9 +108,13 @@ class Fetched:
     since: int
 
     def __len__(self) -> int:  # a fetch in the middle of a batch holds fewer
+        return self._holds
+
+    @cached_property
+    def _holds(self) -> int:
         return sum(batch.holds for batch in self.batches)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Bytes that it takes when it is read; of what is compressed nobody knows before."""
         return sum(len(batch.raw) * (UNPACKED if batch.attributes & CODEC else 1) for batch in self.batches)

@@ -39,7 +39,7 @@ from streams.store.lot import gathered
 LONGEST_WAIT_MS, LEAST_BYTES = 200, 1
 """How long a broker may wait for something to answer a fetch with, and how much is enough: the first record is answered
 at once, and while all is quiet an empty answer comes five times a second."""
-PAUSE_S, LONG_PAUSE_S, MUCH_BYTES = 0.02, 0.04, 64 * 1024
+PAUSE_S, LONG_PAUSE_S, MUCH_BYTES = 0.01, 0.02, 64 * 1024
 """How long a broker is left alone after an answer that brought something, and after one that brought much: what is
 asked for in between would not be applied any sooner (``PacedFetcher``)."""
 SATURATED_PAUSE_S = 0.005

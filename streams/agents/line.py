@@ -41,8 +41,6 @@ AHEAD_RECORDS = 10_000
 """So many must wait before a batch is prepared beside the one that is being applied."""
 WAITING_BYTES = 64 * 1024 * 1024
 WAITING_RECORDS = 130_000
-ASIDE_AT_LEAST_S = 5.0
-"""While records come, this long between two ticks beside the applying."""
 TIDY_S = 0.5
 """While records come, so often a piece is tidied beside the applying: all that five seconds left, in one piece, held
 the alerts up for half a second (docs/decisions/0008)."""
@@ -167,22 +165,18 @@ class Line:
                 ticked = time.monotonic()
 
     async def run_aside(self) -> None:
-        """Let the projection speak in a thread and transactions of its own: when nothing waits, and at the latest
-        every ``ASIDE_AT_LEAST_S``; between these let it tidy, piece by piece. Neither if very much waits.
+        """Let the projection speak in a thread and transactions of its own when nothing waits; while records come, let
+        it tidy, piece by piece; neither if very much waits.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix=f"{self.projection.name}-aside")
         projection: Any = self.projection
-        spoke = time.monotonic()
         while True:
             await asyncio.sleep(projection.aside_s if self.idle else TIDY_S)
-            more = self.idle or time.monotonic() - spoke >= ASIDE_AT_LEAST_S
-            if self._records >= AHEAD_RECORDS:
-                continue
-            if not more:
+            more = self.idle
+            if not more and self._records < AHEAD_RECORDS:
                 await self._patiently(partial(aside, self._engine, projection.tidy), thread)
             while more:
                 more = await self._patiently(partial(aside, self._engine, projection.speak), thread) and self.idle
-                spoke = time.monotonic()
 
     async def _next(self) -> Batch | None:
         """What waits, as soon as anything does; None if it is time to tick."""

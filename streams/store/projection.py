@@ -106,4 +106,4 @@ class Aside(Protocol):
         """Say some of what is to be said; True if more is left."""
 
     def tidy(self, tx: Connection) -> bool:
-        """While records come: do a small piece of what ``speak`` would have to do first; True if it did any."""
+        """While records come: do a small piece of the same; True if it did any."""

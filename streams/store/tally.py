@@ -44,7 +44,7 @@ MERGED_AT_ONCE = 500_000
 TURNS = 9
 """While ratings come, each ``tidy`` merges every ninth department: all in five seconds, for a cell should have changed
 some times to be worth its price; and a ninth at a time, for alerts wait behind it."""
-FEW = 150
+FEW = 130
 """Ratings up to which one by one is quicker: a chunk by column takes twelve milliseconds however small it is."""
 DAYS_PER_TICK, DAYS_PER_QUIET_TICK = 8, 64
 """Departments' days that one tick speaks about: few while ratings come, for alerts wait behind them; many if none came
@@ -89,7 +89,7 @@ class TallyProjection:
     def __init__(self, upload: bool = True) -> None:
         self._upload = upload
         self._more_to_merge = False  # a hint: first all is merged, then every day is said once
-        self._turn = 0
+        self._turn = -1
         self._quiet = True  # a hint: nothing was applied since the last tick
         self._news: bool | None = None  # what the last tick settled may have left some; None: it settled nothing
 
@@ -150,20 +150,29 @@ class TallyProjection:
             self._news = news  # in turns with merging, which must neither hold the cursors nor wait for ever
             return True
         news, self._news = bool(self._news), None
-        quiet, self._quiet = self._quiet, True
-        days = [] if self._more_to_merge and quiet else _take_days(tx, DAYS_PER_QUIET_TICK if quiet else DAYS_PER_TICK)
+        limit = DAYS_PER_QUIET_TICK if self._quiet else DAYS_PER_TICK
+        self._quiet = True
+        days = [] if self._more_to_merge else _take_days(tx, limit)
         if days:
             _say_rollups(tx, days)
             more = _any_marked(tx)
             return claims.tell(tx) or more or news
-        merged = _merge(tx) if quiet else 0
+        merged = _merge(tx)
         self._more_to_merge = merged == MERGED_AT_ONCE
         return claims.tell(tx) or merged > 0 or news
 
     def tidy(self, tx: sa.Connection) -> bool:
-        """Merge the cells of some departments that changed; the next time, those of others."""
-        self._turn = (self._turn + 1) % TURNS
-        return _merge(tx, sorted(codesets.departments())[self._turn :: TURNS]) > 0
+        """Merge the cells of some departments that changed, the next time those of others; after the last of them do
+        for once what else ``speak`` does. True if it did anything.
+        """
+        self._turn = (self._turn + 1) % (TURNS + 1)
+        if self._turn < TURNS:
+            return _merge(tx, sorted(codesets.departments())[self._turn :: TURNS]) > 0
+        settled = settling.settle(tx, self._upload) is not None
+        days = [] if settled else _take_days(tx, DAYS_PER_TICK)
+        if days:
+            _say_rollups(tx, days)
+        return claims.tell(tx) or settled or bool(days)
 
 
 # --- keep what is new -----------------------------------------------------------------------------

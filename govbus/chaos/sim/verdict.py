@@ -24,8 +24,8 @@ from schemas import codec
 from schemas.topics import ALERT, BY_NAME, CASE, DEADLETTER, ENTRY, INBOUND, ROLLUP, UPLOAD, Topic
 from streams.agents import projections
 from streams.store import tables
-from streams.store.applier import apply_batch, tick
-from streams.store.projection import Carried, Projection, Ticking
+from streams.store.applier import apply_batch, aside, tick
+from streams.store.projection import Aside, Carried, Projection, Ticking
 from streams.store.tables import STATE_TABLES
 
 LAST_WORD = (ROLLUP, ENTRY)
@@ -122,6 +122,8 @@ def _settle(engine: sa.Engine, projection: Projection, log: Log) -> None:
         for _, partition in log.places([projection.topic]):
             while tick(engine, cast(Ticking, projection), partition, END):
                 pass
+    while isinstance(projection, Aside) and aside(engine, projection.speak):
+        pass
 
 
 def _headers(row: Any) -> list[tuple[str, bytes]]:

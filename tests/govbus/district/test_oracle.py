@@ -19,8 +19,8 @@ from govbus.district.generator import SPAN, Made, make
 from govbus.district.model import Item, Story, Told
 from govbus.district.publishing import Departments, Raw, raws
 from schemas.topics import INBOUND, RATING, Topic
-from streams.store.applier import apply_batch, tick
-from streams.store.projection import Carried, Projection
+from streams.store.applier import apply_batch, aside, tick
+from streams.store.projection import Aside, Carried, Projection
 
 VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
 CASES = 300
@@ -86,6 +86,8 @@ def run(engine: sa.Engine, made: Made) -> None:
             for partition in range(projection.topic.partitions):
                 while tick(engine, projection, partition, SPAN.end):  # type: ignore[arg-type]
                     pass
+        while isinstance(projection, Aside) and aside(engine, projection.speak):
+            pass
 
 
 @pytest.mark.stack

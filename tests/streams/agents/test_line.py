@@ -237,6 +237,44 @@ def test_a_line_is_not_idle_while_a_batch_is_being_applied() -> None:
     assert asyncio.run(scenario()) == (False, True)
 
 
+class Speaking(Nothing):
+    """Notes which step it takes beside the applying."""
+
+    aside_s = 0.01
+
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def speak(self, _: Any) -> bool:
+        self.steps.append("speak")
+        return False
+
+    def tidy(self, _: Any) -> bool:
+        self.steps.append("tidy")
+        return True
+
+
+@pytest.mark.parametrize(("waiting", "steps"), [(0, {"speak"}), (2, {"tidy"}), (5, set())])
+def test_beside_the_applying_it_speaks_when_nothing_waits_and_tidies_while_not_much_does(
+    monkeypatch: pytest.MonkeyPatch, waiting: int, steps: set[str]
+) -> None:
+    monkeypatch.setattr(lines, "TIDY_S", 0.01)
+    monkeypatch.setattr(lines, "AHEAD_RECORDS", 4)
+    monkeypatch.setattr(lines, "aside", lambda _, step: step(None))
+
+    async def scenario() -> set[str]:
+        speaking = Speaking()
+        line = Line(None, speaking)  # type: ignore[arg-type]
+        if waiting:
+            await line.put(chunk(0, 0, waiting))
+        running = asyncio.create_task(line.run_aside())
+        await (asyncio.sleep(0.2) if not steps else soon(lambda: len(speaking.steps) > 2))
+        running.cancel()
+        return set(speaking.steps)
+
+    assert asyncio.run(scenario()) == steps
+
+
 def test_a_batch_ends_where_its_records_or_its_bytes_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     async def taken(records: int, size: int) -> list[list[int]]:
         monkeypatch.setattr(lines, "BATCH_RECORDS", records)

@@ -19,7 +19,7 @@ from streams.store import applier, settling, standing, tally
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
 from streams.store.tables import alert_inbox, alert_life
-from streams.store.tally import TallyProjection
+from streams.store.tally import TURNS, TallyProjection
 
 pytestmark = pytest.mark.stack
 CODE = "11430903MBDEM0138T4000715002000"
@@ -288,6 +288,15 @@ def test_news_and_merging_take_turns(bus: Bus) -> None:
             standing.look(tx, ["C-1"])
         applier.aside(bus.engine, bus.tally.speak)
     assert bus.rows("SELECT count(*) FROM rating_cell_change") == [(0,)]
+
+
+def test_what_does_not_count_is_settled_also_while_ratings_come(bus: Bus) -> None:
+    bus.put(ACCEPTED, DECIDED, BAD, VOIDED)
+    with bus.engine.begin() as tx:
+        standing.look(tx, ["C-1"])
+    for _ in range(TURNS + 1):
+        applier.aside(bus.engine, bus.tally.tidy)
+    assert bus.scores() == {}
 
 
 def test_a_rating_that_is_being_applied_is_waited_for(bus: Bus) -> None:

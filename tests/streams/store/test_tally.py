@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from schemas import codec, codesets, envelope
 from schemas.topics import RATING
-from streams.store.applier import apply_batch, tick
+from streams.store.applier import apply_batch, aside
 from streams.store.engine import connect
 from streams.store.projection import Carried
-from streams.store.tally import TallyProjection
+from streams.store.tally import TURNS, TallyProjection
 
 ITEM = "11430903MBDEM0138T4000715002000"
 DAY1 = int(dt.datetime(2020, 9, 21, 3, tzinfo=dt.UTC).timestamp() * 1000)  # 11:00 in Shanghai
@@ -296,7 +296,7 @@ def test_uploads_may_be_left_out(tally: sa.Engine) -> None:
 
 
 def settle(engine: sa.Engine) -> None:
-    while tick(engine, TallyProjection(), 0, 0):
+    while aside(engine, TallyProjection().speak):
         pass
 
 
@@ -333,12 +333,37 @@ def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(t
 def test_a_quiet_tick_speaks_about_a_date_for_all_departments(tally: sa.Engine) -> None:
     departments = sorted(codesets.departments())
     fold(tally, [rating(case_no=code, department=code) for code in departments])
-    assert tick(tally, TallyProjection(), 0, 0), "merged, nothing said yet"
-    assert not tick(tally, TallyProjection(), 0, 0), "something of the only date is left"
+    assert aside(tally, TallyProjection().speak), "merged, nothing said yet"
+    assert not aside(tally, TallyProjection().speak), "something of the only date is left"
     totals = {s: r["total"] for s, r in last_rollups(tally).items() if "///" in s}
     assert totals == {f"430903/{code}///2020-09-21": 1 for code in departments} | {
         "430903////2020-09-21": len(departments)
     }
+
+
+def test_while_ratings_come_some_departments_are_merged_at_a_time_and_all_in_turn(tally: sa.Engine) -> None:
+    departments = sorted(codesets.departments())
+    fold(tally, [rating(case_no=code, department=code) for code in departments])
+    view = "SELECT department, n FROM rating_cell ORDER BY department"
+    exact, projection, seen = rows(tally, view), TallyProjection(), list[int]()
+    for _ in range(TURNS):
+        assert aside(tally, projection.tidy)
+        seen += rows(tally, "SELECT count(*) FROM rating_cell_merged")[0]
+        assert rows(tally, view) == exact
+    assert seen == sorted(set(seen)), "some in each turn"
+    assert seen[0] <= -(-len(departments) // TURNS)
+    assert (seen[-1], rows(tally, "SELECT count(*) FROM rating_cell_change")) == (len(departments), [(0,)])
+
+
+def test_while_ratings_come_what_was_merged_is_said_after_all_turns(tally: sa.Engine) -> None:
+    projection = TallyProjection()
+    fold(tally, [rating()])
+    for _ in range(TURNS):
+        aside(tally, projection.tidy)
+    assert said(tally, "rating.rollup.v1") == []
+    assert aside(tally, projection.tidy)
+    assert [r["total"] for r in said(tally, "rating.rollup.v1")] == [1, 1, 1]
+    assert not aside(tally, projection.tidy)
 
 
 def test_a_rating_that_moves_to_another_day_revises_both_days(tally: sa.Engine) -> None:
