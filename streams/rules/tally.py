@@ -404,7 +404,7 @@ def _alerts() -> tuple[pl.Expr, Sequence[pl.Expr]]:
         level=pl.col("score").cast(pl.String).replace_strict(_level_names(), return_dtype=pl.String),
         named=pl.when(named_ones()).then(pl.lit(rule["named"])).otherwise(pl.lit("")),
     )
-    named = {
+    made = {
         **{name: pl.lit(value) for name, value in _rule().items()},
         "issued_at": pl.col("received_at"),
         "event_type": pl.lit("alert.issued"),
@@ -416,7 +416,7 @@ def _alerts() -> tuple[pl.Expr, Sequence[pl.Expr]]:
         "alert_id": derived_id_of([pl.lit("BAD_RATING"), *MATTER]),
     }
     same = ("region", "department", "occurred_at", "received_at", "case_no", "item_code")
-    return _bad(), [*map(pl.col, same), *(expr.alias(name) for name, expr in named.items())]
+    return _bad(), [*map(pl.col, same), *(expr.alias(name) for name, expr in made.items())]
 
 
 def _bad() -> pl.Expr:

@@ -162,17 +162,18 @@ class TallyProjection:
         return claims.tell(tx) or merged > 0 or news
 
     def tidy(self, tx: sa.Connection) -> bool:
-        """Merge the cells of some departments that changed, the next time those of others; after the last of them do
-        for once what else ``speak`` does. True if it did anything.
+        """Merge the cells of some departments that changed, the next time those of others; after the last of them
+        settle for once, then say. True if there was anything to do.
         """
-        self._turn = (self._turn + 1) % (TURNS + 1)
+        self._turn = (self._turn + 1) % (TURNS + 2)
         if self._turn < TURNS:
             return _merge(tx, sorted(codesets.departments())[self._turn :: TURNS]) > 0
-        settled = settling.settle(tx, self._upload) is not None
-        days = [] if settled else _take_days(tx, DAYS_PER_TICK)
+        if self._turn == TURNS:
+            return settling.settle(tx, self._upload) is not None
+        days = _take_days(tx, DAYS_PER_TICK)
         if days:
             _say_rollups(tx, days)
-        return claims.tell(tx) or settled or bool(days)
+        return claims.tell(tx) or bool(days)
 
 
 # --- keep what is new -----------------------------------------------------------------------------

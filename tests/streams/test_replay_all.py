@@ -160,7 +160,7 @@ class Line:
             apply_batch(engine, self.projection, chunk)
         self.applied = min(self.applied + count, len(self.log))
         if isinstance(self.projection, Aside):
-            for step in order.choice(([self.projection.speak], [self.projection.tidy] * (tally.TURNS + 1))):
+            for step in order.choice(([self.projection.speak], [self.projection.tidy] * (tally.TURNS + 2))):
                 aside(engine, step)
 
     def tick(self, engine: sa.Engine, order: random.Random) -> None:

@@ -294,7 +294,7 @@ def test_what_does_not_count_is_settled_also_while_ratings_come(bus: Bus) -> Non
     bus.put(ACCEPTED, DECIDED, BAD, VOIDED)
     with bus.engine.begin() as tx:
         standing.look(tx, ["C-1"])
-    for _ in range(TURNS + 1):
+    for _ in range(TURNS + 2):
         applier.aside(bus.engine, bus.tally.tidy)
     assert bus.scores() == {}
 

@@ -188,6 +188,11 @@ def test_a_re_rating_counts_instead_of_the_first_until_it_is_withdrawn(tally: sa
     assert cells(tally) == {("HS-ZRZYJ", 1, "2020-09-21"): (1, 0)}
 
 
+def test_a_withdrawal_that_comes_alone_counts_nothing(tally: sa.Engine) -> None:
+    fold(tally, [rating(revision=1, operation="D", event_type="rating.withdrawn"), rating(case_no="other")])
+    assert rows(tally, "SELECT sum(n), sum(events) FROM rating_cell") == [(1, 2)]
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_a_correction_takes_the_bad_alert_back_whichever_comes_first(
     tally: sa.Engine, order: tuple[int, int]
@@ -358,7 +363,7 @@ def test_while_ratings_come_some_departments_are_merged_at_a_time_and_all_in_tur
 def test_while_ratings_come_what_was_merged_is_said_after_all_turns(tally: sa.Engine) -> None:
     projection = TallyProjection()
     fold(tally, [rating()])
-    for _ in range(TURNS):
+    for _ in range(TURNS + 1):
         aside(tally, projection.tidy)
     assert said(tally, "rating.rollup.v1") == []
     assert aside(tally, projection.tidy)
