@@ -37,7 +37,7 @@ LOAD_S = 20.0
 """At 500 a second four hundred alerts: the 99th percentile of half as many would be their second worst."""
 LINGER_MS = 5
 """How long the sender gathers: librdkafka's default. With 1 ms it sends batches of one to three records, and broker and
-sender take 92 % of a core instead of 70 at half load (docs/decisions/0008)."""
+sender take 92 % of a core instead of 70 at half load (docs/decisions/0017)."""
 DRAIN_S = 60.0
 QUIET_S = 120.0
 WARM = 1_000

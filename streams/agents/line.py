@@ -43,7 +43,7 @@ WAITING_BYTES = 64 * 1024 * 1024
 WAITING_RECORDS = 130_000
 TIDY_S = 0.5
 """While records come, so often a piece is tidied beside the applying: all that five seconds left, in one piece, held
-the alerts up for half a second (docs/decisions/0008)."""
+the alerts up for half a second (docs/decisions/0017)."""
 GATHER_RECORDS, GATHER_S = 200, 0.01
 """While little waits, gather for as long as the last transaction took, at most this long: a transaction costs nearly
 the same for one record as for a hundred, and the processors are needed elsewhere on the way to the alert."""
