@@ -34,10 +34,10 @@ SHARES = (10, 50, 80)
 FIRST_S = 3.0
 """Left out: the beginning of each load."""
 LOAD_S = 20.0
-"""At 500 a second four hundred alerts: the 99th percentile of half as many would be their second worst."""
+"""At 500 a second some 340 alerts: the 99th percentile of 140 would be their second worst."""
 LINGER_MS = 5
 """How long the sender gathers: librdkafka's default. With 1 ms it sends batches of one to three records, and broker and
-sender take 92 % of a core instead of 70 at half load (docs/decisions/0017)."""
+sender take 88 to 92 % of a core instead of 70 at half load (docs/decisions/0017)."""
 DRAIN_S = 60.0
 QUIET_S = 120.0
 WARM = 1_000

@@ -66,13 +66,8 @@ def event_id_of(topic: Topic) -> pl.Expr:
     return derived_id_of([pl.lit(topic.name), "region", "department", *topic.identity])
 
 
-def derived_ids(parts: Sequence[str | pl.Expr], records: pl.DataFrame) -> pl.Series:
-    """``schemas.envelope.derived_id`` of the named columns, row by row, as text."""
-    return records.select(id=derived_id_of(parts))["id"]
-
-
 def derived_id_of(parts: Sequence[str | pl.Expr]) -> pl.Expr:
-    """``derived_ids`` as an expression."""
+    """``schemas.envelope.derived_id`` of the named columns, row by row, as text."""
     exprs = [(pl.col(p) if isinstance(p, str) else p).cast(pl.String) for p in parts]
     return pl_hash.concat_str(exprs, separator=UNIT).uuidhash.uuid5(str(NAMESPACE))
 

@@ -110,7 +110,7 @@ class Line:
 
     @property
     def ticks(self) -> bool:
-        """Whether the projection also speaks when nothing arrives."""
+        """Whether the projection has timers."""
         return hasattr(self.projection, "tick")
 
     @property
@@ -172,11 +172,12 @@ class Line:
         projection: Any = self.projection
         while True:
             await asyncio.sleep(projection.aside_s if self.idle else TIDY_S)
-            more = self.idle
-            if not more and self._records < AHEAD_RECORDS:
-                await self._patiently(partial(aside, self._engine, projection.tidy), thread)
-            while more:
-                more = await self._patiently(partial(aside, self._engine, projection.speak), thread) and self.idle
+            if not self.idle:
+                if self._records < AHEAD_RECORDS:
+                    await self._patiently(partial(aside, self._engine, projection.tidy), thread)
+                continue
+            while await self._patiently(partial(aside, self._engine, projection.speak), thread) and self.idle:
+                pass
 
     async def _next(self) -> Batch | None:
         """What waits, as soon as anything does; None if it is time to tick."""

@@ -145,7 +145,7 @@ def _wrongs() -> tuple[pl.Expr, ...]:
 
 
 def _tag_wrongs() -> tuple[pl.Expr, pl.Expr]:
-    """Where a tag is unknown; where all are known and one is of another level."""
+    """Where a tag is unknown; where one is of another level (an unknown one has none)."""
     tagged, known = pl.col("tags").list.len() > 0, {tag: level for (_, tag), level in _levels().items()}
     levels, until = (
         pl.col("tags").list.eval(

@@ -99,15 +99,15 @@ def tick(engine: sa.Engine, projection: Ticking, partition: int, horizon: int) -
 
 
 def aside(engine: sa.Engine, step: Callable[[sa.Connection], bool]) -> bool:
-    """Let a projection take one ``step`` (``Aside``) in a transaction of its own beside whatever is being applied;
-    True if more is left. Raises ``Retryable``.
+    """Let a projection take one ``step`` (``Aside``) in a transaction of its own beside whatever is being applied; what
+    the step answers. Raises ``Retryable``.
     """
     try:
         with engine.begin() as tx:
-            more = step(tx)
+            answer = step(tx)
             failpoints.reach("aside.after_say")
         failpoints.reach("aside.after_commit")
-        return more
+        return answer
     except Exception as error:
         if is_transient(error):
             raise Retryable(f"database: {type(error).__name__}") from error

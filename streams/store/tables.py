@@ -285,7 +285,7 @@ rating_cell_change = sa.Table(  # what must be added: appended with the events, 
 )
 
 rollup_dirty = sa.Table(  # departments' days whose rollups must be said again; not state. Only ever appended to:
-    # a mark that a tick cannot see yet is left for the next one, so none is lost
+    # a mark that cannot be seen yet is left for the next time, so none is lost
     "rollup_dirty",
     metadata,
     sa.Column("region", TEXT, nullable=False),

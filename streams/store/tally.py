@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -18,7 +19,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from schemas import codesets
-from schemas.columns_out import derived_ids
+from schemas.columns_out import derived_id_of
 from schemas.errors import Fault
 from schemas.topics import ALERT, RATING, ROLLUP, UPLOAD
 from streams.rules import mask
@@ -45,10 +46,10 @@ TURNS = 9
 """While ratings come, each ``tidy`` merges every ninth department: all in five seconds, for a cell should have changed
 some times to be worth its price; and a ninth at a time, for alerts wait behind it."""
 FEW = 130
-"""Ratings up to which one by one is quicker: a chunk by column takes twelve milliseconds however small it is."""
-DAYS_PER_TICK, DAYS_PER_QUIET_TICK = 8, 64
-"""Departments' days that one tick speaks about: few while ratings come, for alerts wait behind them; many if none came
-since the last tick, for a tick costs a tenth of a second however little it says."""
+"""Ratings up to which one by one is quicker: a chunk by column takes twelve milliseconds in all, however small."""
+DAYS_AT_ONCE, DAYS_AT_ONCE_QUIET = 8, 64
+"""Departments' days that are said at once: few while ratings come, for alerts wait behind them; many if none came since
+the last time, for it costs a tenth of a second however little is said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,10 @@ class TallyProjection:
     def __init__(self, upload: bool = True) -> None:
         self._upload = upload
         self._more_to_merge = False  # a hint: first all is merged, then every day is said once
-        self._turn = -1
-        self._quiet = True  # a hint: nothing was applied since the last tick
-        self._news: bool | None = None  # what the last tick settled may have left some; None: it settled nothing
+        self._turn = 0
+        self._last = Day(date.min, "", "")
+        self._quiet = True  # a hint: nothing was applied since the last time
+        self._news: bool | None = None  # what the last time settled may have left some; None: it settled nothing
 
     def prepare(self, carried: Sequence[Carried]) -> Prepared | Few:
         """All that needs no database: decode, judge, fold and encode, as if nothing of it were known yet."""
@@ -150,11 +152,9 @@ class TallyProjection:
             self._news = news  # in turns with merging, which must neither hold the cursors nor wait for ever
             return True
         news, self._news = bool(self._news), None
-        limit = DAYS_PER_QUIET_TICK if self._quiet else DAYS_PER_TICK
+        limit = DAYS_AT_ONCE_QUIET if self._quiet else DAYS_AT_ONCE
         self._quiet = True
-        days = [] if self._more_to_merge else _take_days(tx, limit)
-        if days:
-            _say_rollups(tx, days)
+        if not self._more_to_merge and self._say(tx, limit):
             more = _any_marked(tx)
             return claims.tell(tx) or more or news
         merged = _merge(tx)
@@ -165,15 +165,24 @@ class TallyProjection:
         """Merge the cells of some departments that changed, the next time those of others; after the last of them
         settle for once, then say. True if there was anything to do.
         """
-        self._turn = (self._turn + 1) % (TURNS + 2)
-        if self._turn < TURNS:
-            return _merge(tx, sorted(codesets.departments())[self._turn :: TURNS]) > 0
-        if self._turn == TURNS:
-            return settling.settle(tx, self._upload) is not None
-        days = _take_days(tx, DAYS_PER_TICK)
+        turn = self._turn
+        if turn < TURNS:
+            done = _merge(tx, _of_turn(turn)) > 0
+        elif turn == TURNS:
+            done = settling.settle(tx, self._upload) is not None
+        else:
+            said = self._say(tx, DAYS_AT_ONCE)
+            done = claims.tell(tx) or said
+        self._turn = (turn + 1) % (TURNS + 2)
+        return done
+
+    def _say(self, tx: sa.Connection, limit: int) -> bool:
+        """Say the rollups of some marked days, those after the last ones first, so that each has its turn."""
+        days = _take_days(tx, self._last, limit)
         if days:
+            self._last = days[-1]
             _say_rollups(tx, days)
-        return claims.tell(tx) or bool(days)
+        return bool(days)
 
 
 # --- keep what is new -----------------------------------------------------------------------------
@@ -334,17 +343,25 @@ def _summed(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
     return changes.group_by(CELL).agg(pl.col("n", "defaults", "events").sum(), pl.col("received_at").max())
 
 
-def _merge(tx: sa.Connection, departments: Sequence[str] | None = None) -> int:
-    """Move changes, of all departments or of these, into rating_cell_merged and mark their days; how many. One worker
-    at a time.
+def _of_turn(turn: int) -> Mapping[str, Any]:
+    """Whose changes ``tidy`` merges in this turn: those of every ninth department, in the first one also those of
+    departments that are registered no more.
+    """
+    known = sorted(codesets.departments())
+    if turn == 0:
+        return {"departments": [code for i, code in enumerate(known) if i % TURNS], "others": True}
+    return {"departments": known[turn::TURNS], "others": False}
+
+
+def _merge(tx: sa.Connection, whose: Mapping[str, Any] | None = None) -> int:
+    """Move changes, all of them or those of some departments, into rating_cell_merged and mark their days; how many.
+    One worker at a time.
 
     Whoever reads the view rating_cell sees each change once: before, among the changes; after, in the sum.
     """
     tx.execute(MERGE_MEMORY)
-    given = {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK}
-    if departments is None:
-        return int(tx.execute(_MERGE, given).scalar_one())
-    return int(tx.execute(_MERGE_SOME, {**given, "departments": departments}).scalar_one())
+    merge = _MERGE if whose is None else _MERGE_SOME
+    return int(tx.execute(merge, {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK, **(whose or {})}).scalar_one())
 
 
 MERGE_LOCK = 0x63656C6C  # "cell"
@@ -377,7 +394,7 @@ SELECT count(*) FROM taken"""
 
 
 _MERGE = _merging("true")
-_MERGE_SOME = _merging("department = ANY(:departments)")
+_MERGE_SOME = _merging("(department = ANY(:departments)) <> :others")
 
 
 # --- bad ratings ----------------------------------------------------------------------------------
@@ -404,7 +421,7 @@ def uploads(ratings: pl.DataFrame) -> pl.DataFrame:
         "entered_at",
         "received_at",
         event_type=pl.lit("rating.uploaded"),
-        rating_id=pl.lit(derived_ids([pl.lit("rating"), *VISIT, "assess_no"], ratings)),
+        rating_id=derived_id_of([pl.lit("rating"), *VISIT, "assess_no"]),
         source_event_id="event_id",
         project_no="case_no",
         service_number="service_no",
@@ -437,21 +454,35 @@ def _masked_names(ratings: pl.DataFrame) -> pl.Series:
 # --- rollups --------------------------------------------------------------------------------------
 
 
-def _take_days(tx: sa.Connection, limit: int) -> list[tuple[str, str, Any]]:
-    """Some marked days, no longer marked, date by date: a date's total is then summed up for all its departments. Marks
-    that another worker holds are left to it.
+class Day(NamedTuple):
+    """What a department was rated on one day (Asia/Shanghai)."""
+
+    rated_on: date
+    department: str
+    region: str
+
+
+def _take_days(tx: sa.Connection, after: Day, limit: int) -> list[Day]:
+    """Some marked days, no longer marked, date by date: a date's total is then summed up for all its departments. They
+    begin behind ``after`` and go round. Marks that another worker holds are left to it.
     """
-    rows = tx.execute(
-        sa.text(
-            "WITH days AS (SELECT DISTINCT region, department, rated_on FROM "
-            "(SELECT * FROM rollup_dirty ORDER BY rated_on LIMIT :limit FOR UPDATE SKIP LOCKED) AS free), "
-            "gone AS (DELETE FROM rollup_dirty WHERE ctid IN (SELECT d.ctid FROM rollup_dirty AS d "
-            "JOIN days USING (region, department, rated_on) FOR UPDATE OF d SKIP LOCKED)) "
-            "SELECT region, department, rated_on FROM days"
-        ),
-        {"limit": limit},
-    )
-    return [(region, department, on) for region, department, on in rows]
+    taken = [Day(*row) for row in tx.execute(_TAKE, {**after._asdict(), "limit": limit})]
+    return [*sorted(day for day in taken if day > after), *sorted(day for day in taken if day <= after)]
+
+
+_TAKE = sa.text(
+    """
+WITH marked AS (SELECT DISTINCT rated_on, department, region FROM rollup_dirty), days AS (
+    SELECT * FROM marked
+    ORDER BY (rated_on, department, region) <= (CAST(:rated_on AS date), :department, :region),
+        rated_on, department, region LIMIT :limit
+), gone AS (
+    DELETE FROM rollup_dirty WHERE ctid IN (
+        SELECT d.ctid FROM rollup_dirty AS d JOIN days USING (rated_on, department, region)
+        FOR UPDATE OF d SKIP LOCKED)
+    RETURNING rated_on, department, region
+) SELECT DISTINCT rated_on, department, region FROM gone"""
+)
 
 
 def _any_marked(tx: sa.Connection) -> bool:
@@ -462,7 +493,7 @@ def _any_marked(tx: sa.Connection) -> bool:
 _SUMS = """{}
 coalesce(sum(n), 0)::bigint AS total, sum(defaults)::bigint AS defaults,
 sum(events)::bigint AS revision, max(received_at) AS received_at FROM rating_cell_merged
-JOIN unnest(%s::text[], %s::text[], %s::date[]) AS wanted(region, department, rated_on)
+JOIN unnest(%s::date[], %s::text[], %s::text[]) AS wanted(rated_on, department, region)
 USING (region, department, rated_on)""".format(
     "".join(f"coalesce(sum(n) FILTER (WHERE score = {s}), 0)::bigint AS n{s}, " for s in range(1, 6))
 )
@@ -492,7 +523,7 @@ _ROLLUP: dict[str, Any] = {
 }
 
 
-def _say_rollups(tx: sa.Connection, days: Sequence[tuple[str, str, Any]]) -> None:
+def _say_rollups(tx: sa.Connection, days: Sequence[Day]) -> None:
     """Say the scopes of these days that grew since they were last said: cells, departments, districts."""
     scopes = _records(
         pl.concat([_sums(tx, _OF_DEPARTMENTS, days), _sums(tx, _OF_DISTRICTS, _of_all_departments(days))])
@@ -505,13 +536,12 @@ def _say_rollups(tx: sa.Connection, days: Sequence[tuple[str, str, Any]]) -> Non
     _remember(tx, grown)
 
 
-def _of_all_departments(days: Sequence[tuple[str, str, Any]]) -> list[tuple[str, str, Any]]:
-    return [
-        (region, code, on) for region, on in sorted({(d[0], d[2]) for d in days}) for code in codesets.departments()
-    ]
+def _of_all_departments(days: Sequence[Day]) -> list[Day]:
+    of_districts = sorted({(day.rated_on, day.region) for day in days})
+    return [Day(on, code, region) for on, region in of_districts for code in codesets.departments()]
 
 
-def _sums(tx: sa.Connection, query: str, days: Sequence[tuple[str, str, Any]]) -> pl.DataFrame:
+def _sums(tx: sa.Connection, query: str, days: Sequence[Day]) -> pl.DataFrame:
     with driver(tx).cursor() as cursor:
         cursor.execute(query.encode(), [list(c) for c in zip(*days, strict=True)])
         return pl.DataFrame(cursor.fetchall(), schema=_ROLLUP, orient="row")

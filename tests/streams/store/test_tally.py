@@ -335,7 +335,7 @@ def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(t
     assert len(said(tally, "rating.rollup.v1")) == 5
 
 
-def test_a_quiet_tick_speaks_about_a_date_for_all_departments(tally: sa.Engine) -> None:
+def test_when_all_is_quiet_a_date_is_said_for_all_departments(tally: sa.Engine) -> None:
     departments = sorted(codesets.departments())
     fold(tally, [rating(case_no=code, department=code) for code in departments])
     assert aside(tally, TallyProjection().speak), "merged, nothing said yet"
@@ -369,6 +369,36 @@ def test_while_ratings_come_what_was_merged_is_said_after_all_turns(tally: sa.En
     assert aside(tally, projection.tidy)
     assert [r["total"] for r in said(tally, "rating.rollup.v1")] == [1, 1, 1]
     assert not aside(tally, projection.tidy)
+
+
+def test_while_ratings_always_come_each_day_has_its_turn(tally: sa.Engine) -> None:
+    projection, departments, rounds = TallyProjection(), sorted(codesets.departments()), 8
+    days = [(code, day) for code in departments for day in (0, 1)]  # 54, of which 8 are said at once
+    whole = carry(
+        [
+            rating(case_no=f"{n}/{code}/{day}", department=code, occurred_at=DAY1 + day * DAY_MS)
+            for n in range(rounds)
+            for code, day in days
+        ]
+    )
+    for n in range(rounds):
+        apply_batch(tally, projection, whole[n * len(days) : (n + 1) * len(days)])
+        for _ in range(TURNS + 2):
+            aside(tally, projection.tidy)
+    said_days = {s for s in last_rollups(tally) if "///" in s and "////" not in s}
+    assert said_days == {f"430903/{code}///2020-09-{21 + day}" for code, day in days}
+
+
+def test_the_changes_of_a_department_that_is_registered_no_more_are_merged_too(
+    tally: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fold(tally, [rating()])
+    left = {c: d for c, d in codesets.departments().items() if c != "HS-ZRZYJ"}
+    monkeypatch.setattr(codesets, "departments", lambda: left)
+    projection = TallyProjection()
+    for _ in range(TURNS):
+        aside(tally, projection.tidy)
+    assert rows(tally, "SELECT count(*) FROM rating_cell_merged") == [(1,)]
 
 
 def test_a_rating_that_moves_to_another_day_revises_both_days(tally: sa.Engine) -> None:
