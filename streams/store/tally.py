@@ -353,15 +353,17 @@ def _of_turn(turn: int) -> Mapping[str, Any]:
     return {"departments": known[turn::TURNS], "others": False}
 
 
-def _merge(tx: sa.Connection, whose: Mapping[str, Any] | None = None) -> int:
+ALL = {"departments": list[str](), "others": True}
+
+
+def _merge(tx: sa.Connection, whose: Mapping[str, Any] = ALL) -> int:
     """Move changes, all of them or those of some departments, into rating_cell_merged and mark their days; how many.
     One worker at a time.
 
     Whoever reads the view rating_cell sees each change once: before, among the changes; after, in the sum.
     """
     tx.execute(MERGE_MEMORY)
-    merge = _MERGE if whose is None else _MERGE_SOME
-    return int(tx.execute(merge, {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK, **(whose or {})}).scalar_one())
+    return int(tx.execute(_MERGE, {"limit": MERGED_AT_ONCE, "lock": MERGE_LOCK, **whose}).scalar_one())
 
 
 MERGE_LOCK = 0x63656C6C  # "cell"
@@ -369,13 +371,12 @@ MERGE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
 """A hundred thousand changes are read thrice; beyond this they go to the disk."""
 
 
-def _merging(condition: str) -> sa.TextClause:
-    """Sums are made before they are put in order: there are ten times as many changes as cells."""
-    return sa.text(
-        f"""
+_MERGE = sa.text(
+    f"""
 WITH taken AS (
     DELETE FROM rating_cell_change WHERE ctid = ANY(ARRAY(
-        SELECT ctid FROM rating_cell_change WHERE pg_try_advisory_xact_lock(:lock) AND {condition} LIMIT :limit))
+        SELECT ctid FROM rating_cell_change WHERE pg_try_advisory_xact_lock(:lock)
+            AND (department = ANY(CAST(:departments AS text[]))) <> :others LIMIT :limit))
     RETURNING *
 ), days AS (
     INSERT INTO rollup_dirty ({", ".join(DAY)}) SELECT DISTINCT {", ".join(DAY)} FROM taken
@@ -390,11 +391,8 @@ WITH taken AS (
         received_at = greatest(c.received_at, excluded.received_at)
 )
 SELECT count(*) FROM taken"""
-    )
-
-
-_MERGE = _merging("true")
-_MERGE_SOME = _merging("(department = ANY(:departments)) <> :others")
+)
+"""Sums are made before they are put in order: there are ten times as many changes as cells."""
 
 
 # --- bad ratings ----------------------------------------------------------------------------------
