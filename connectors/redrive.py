@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from connectors.intake.files import Row, Unreadable
 from connectors.publisher import Publisher
 from connectors.refusals import ORIGIN as INTAKE
-from schemas import codec
+from schemas import bounds, codec
 from schemas.clock import wall_clock
 from schemas.errors import Fault, Rejected
 from schemas.topics import BY_NAME
@@ -131,7 +131,7 @@ def _row(original: bytes) -> Row:
     unreadable = Unreadable(
         Fault("bad_row", "", "is not a JSON object", "redrive it with a corrected file"), original
     )
-    return row if isinstance(row, dict) else unreadable
+    return row if isinstance(row, dict) and not bounds.too_deep(row) else unreadable
 
 
 def _send_record(engine: sa.Engine, dead: Any, now: Callable[[], int]) -> Redriven:

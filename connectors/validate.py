@@ -8,6 +8,8 @@ and no database. It never puts a value into a fault: the value may be personal.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -104,9 +106,10 @@ def _boolean(value: Any) -> bool:
 
 
 def _double(value: Any) -> float:
-    if type(value) in (int, float) and value == value and abs(value) != float("inf"):
-        return float(value)
-    raise Wrong("wrong_type", "must be a number")
+    with contextlib.suppress(OverflowError):  # a whole number of JSON has as many digits as it likes
+        if type(value) in (int, float) and math.isfinite(number := float(value)):
+            return number
+    raise Wrong("wrong_type", "must be a finite number", "send digits, without quotes")
 
 
 def _bytes(value: Any) -> bytes:

@@ -1,10 +1,10 @@
-"""How long a text may be that names something. PostgreSQL keeps such texts in indexes, an entry of which holds 2,704
-bytes at most; a longer one is always a column in the wrong place.
+"""How long a text may be that names something, and how deep a JSON value. PostgreSQL keeps such texts in indexes, an
+entry of which holds 2,704 bytes at most; a longer one is always a column in the wrong place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,24 @@ NAMES = frozenset(
      "bundle_code"}
 )  # fmt: skip
 """Fields that name something beside a topic's key and identity."""
+DEEPEST = 32
+"""Levels of lists and objects in a JSON value from outside; ours have four. Python reads some thousand, and whether it
+can write them again depends on who asks.
+"""
+
+
+def too_deep(value: object) -> bool:
+    """Whether ``value`` (as ``json.loads`` gives it) has more than ``DEEPEST`` levels."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        level = [item for one in level for item in _items(one)]
+    return bool(level)
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else ()
 
 
 @cache

@@ -16,6 +16,8 @@ from typing import Any
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from schemas import bounds
+
 ACKNOWLEDGED = frozenset({"STORED", "KNOWN"})
 REFUSED = "REFUSED"
 OUTCOMES = ACKNOWLEDGED | {REFUSED}
@@ -61,19 +63,31 @@ def check(answer: object, batch_id: uuid.UUID, sent: Places, public_key: str) ->
 
     ``sent`` maps event ids to digests. Raises ``NotAReceipt`` for a bad signature, a foreign batch, any record
     that is missing, repeated, foreign, acknowledged with another digest or without a known outcome, and for what could
-    not be stored and read again: a reason that is no text, the character U+0000 anywhere.
+    not be stored and read again: a reason that is no text, the character U+0000, a number that is not whole.
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("receipt"), dict):
         raise NotAReceipt("the answer has no receipt")
     body: Mapping[str, Any] = answer["receipt"]
+    if bounds.too_deep(body):
+        raise NotAReceipt(f"the receipt is nested over {bounds.DEEPEST} levels")
     if not signed_by(body, str(answer.get("signature", "")), public_key):
         raise NotAReceipt("the signature is not the province's")
     if body.get("batch_id") != str(batch_id):
         raise NotAReceipt("the receipt is for another batch")
     if NUL.search(canonical(body)):
         raise NotAReceipt("a text of the receipt holds U+0000")
+    if _has_float(body):
+        raise NotAReceipt("a number of the receipt is not whole")
     _check_records(body.get("records"), sent)
     return body
+
+
+def _has_float(value: object) -> bool:
+    """PostgreSQL gives 1e16 back as a whole number and -0.0 without its sign: the signature would fit no more."""
+    if isinstance(value, float):
+        return True
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(map(_has_float, items))
 
 
 def _check_records(records: object, sent: Places) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from xml.etree.ElementTree import ParseError
 
-from schemas import codec
+from schemas import bounds, codec
 from schemas.errors import Fault, Rejected
 from schemas.topics import Topic
 
@@ -198,6 +198,8 @@ def _parse(line: str) -> Row:
         return _unreadable(line, f"is not a JSON object{where}", "write one object a line, in UTF-8")
     if not isinstance(row, dict):
         return _unreadable(line, "is not a JSON object", "write one object a line")
+    if bounds.too_deep(row):
+        return _unreadable(line, f"is nested over {bounds.DEEPEST} levels", "write the fields of the contract")
     return row
 
 
@@ -313,9 +315,10 @@ def _list_of_texts(cell: Any) -> Any:
 
 def _list_of_objects(cell: Any) -> Any:
     try:
-        return json.loads(cell, object_pairs_hook=_object, parse_constant=_no_constant)
+        read = json.loads(cell, object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, TypeError, RecursionError):
         return cell
+    return cell if bounds.too_deep(read) else read
 
 
 # --- CSV ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ import sqlalchemy as sa
 import structlog
 from sqlalchemy.dialects.postgresql import insert
 
-from connectors.province import format
+from connectors.province import format, line
 from schemas import receipts
 from schemas.errors import Retryable
 from schemas.topics import Topic
@@ -40,9 +40,6 @@ IDLE_S = 0.5
 """How long records gather before the next batch: a transaction, a request and a signature for each would starve what
 cannot wait on the same server."""
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 60.0, 600.0
-TIMEOUT = httpx.Timeout(10.0, connect=3.0)
-ANSWER_S, ANSWER_BYTES = 60.0, 8 * 1024 * 1024
-"""How long an answer may take to arrive, and how large it may be: ``TIMEOUT`` bounds the wait for each piece alone."""
 LOCK = 430_903_001
 """PostgreSQL advisory lock of the one sender; a second one stands by."""
 LATER, TOO_LARGE = frozenset({408, 409, 425, 429}), 413
@@ -113,10 +110,11 @@ class Sender:
     engine: sa.Engine
     address: Callable[[], tuple[str, str]]
     region: str
-    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=TIMEOUT, trust_env=False))
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=line.TIMEOUT, trust_env=False))
     clock: Callable[[], float] = time.time
     jitter: Callable[[], float] = random.random
     most: int = BATCH
+    _line: line.Line = field(default_factory=line.Line, init=False)
 
     def run(self, stop: threading.Event, tell: Callable[[Outcome], None] = lambda _: None) -> None:
         """Send until ``stop``, as the only sender on this database."""
@@ -209,13 +207,14 @@ class Sender:
     ) -> dict[str, Any] | Again:
         """The province's JSON answer, or why there is none. Redirects are not followed."""
         content = receipts.canonical(format.batch(batch_id, self.region, rows))
-        headers = {"Idempotency-Key": str(batch_id), "Content-Type": "application/json"}
+        headers = {"Idempotency-Key": str(batch_id), "Content-Type": "application/json", **line.PLAIN}
+        sent: dict[str, Any] = {"content": content, "headers": headers, "extensions": {"trace": self._line.trace}}
         try:
             address = f"{url.rstrip('/')}/v1/batches"
-            with self.client.stream("POST", address, content=content, headers=headers) as response:
+            with self._line.bounded(), self.client.stream("POST", address, **sent) as response:
                 if not response.is_success:
                     return self._unwilling(response)
-                text = _read(response)
+                text = line.read(response)
         except httpx.HTTPError as error:
             return Again(f"no answer: {type(error).__name__}")
         try:
@@ -243,18 +242,6 @@ class Sender:
             return None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return max(0.0, moment.timestamp() - self.clock())
-
-
-def _read(response: httpx.Response) -> bytes:
-    """The whole answer; raises ``httpx.ReadTimeout`` if it does not end, ``NotAReceipt`` if it is larger than any."""
-    until, content = time.monotonic() + ANSWER_S, bytearray()
-    for piece in response.iter_bytes():
-        content += piece
-        if len(content) > ANSWER_BYTES:
-            raise receipts.NotAReceipt(f"the answer is over {ANSWER_BYTES} bytes")
-        if time.monotonic() > until:
-            raise httpx.ReadTimeout("the answer does not end")
-    return bytes(content)
 
 
 _UNDONE = push_queue.c.refused_reason.is_(None)

@@ -18,13 +18,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from consumers.province.keys import Signer
-from schemas import receipts
+from schemas import bounds, receipts
 from schemas.clock import wall_clock
 from streams.store import failpoints
 
 PROTOCOL = "govbus-province/1"
 LOCK = 430_000_001
 MOST_RECORDS = 500
+SCOPE_MOST = 500
+"""Characters of a scope, which names region, department, item, channel and day."""
 metadata = sa.MetaData()
 
 batch = sa.Table(
@@ -122,7 +124,10 @@ class Store:
         Raises ``BadBatch`` for a malformed request and ``OtherContent`` for a batch id with other content.
         """
         batch_id, records = _shape(request, key)
-        content = hashlib.sha256(receipts.canonical(request)).hexdigest()
+        try:
+            content = hashlib.sha256(receipts.canonical(request)).hexdigest()
+        except ValueError:
+            raise BadBatch("it holds NaN, Infinity or half a character, which JSON in UTF-8 does not have") from None
         with self.engine.begin() as tx:
             tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
             known = tx.execute(sa.select(batch).where(batch.c.batch_id == batch_id)).one_or_none()
@@ -168,6 +173,8 @@ def _shape(request: Any, key: str) -> tuple[uuid.UUID, Sequence[Any]]:
     """Batch id and records of a request that is a batch."""
     if not isinstance(request, dict) or request.get("protocol") != PROTOCOL:
         raise BadBatch(f"not an object with protocol {PROTOCOL}")
+    if bounds.too_deep(request):
+        raise BadBatch(f"nested over {bounds.DEEPEST} levels")
     records = request.get("records")
     if not isinstance(records, list) or not 1 <= len(records) <= MOST_RECORDS:
         raise BadBatch(f"records must be a list of 1 to {MOST_RECORDS}")
@@ -175,7 +182,7 @@ def _shape(request: Any, key: str) -> tuple[uuid.UUID, Sequence[Any]]:
         raise BadBatch("every record needs an event_id and a digest, both UUIDs")
     if len({r["event_id"] for r in records}) != len(records):
         raise BadBatch("an event_id occurs twice")
-    if not isinstance(request.get("sender"), str) or not _uuid(request.get("batch_id")):
+    if not _name(request.get("sender")) or not _uuid(request.get("batch_id")):
         raise BadBatch("sender and batch_id are needed")
     if key != request["batch_id"]:
         raise BadBatch("the Idempotency-Key header is not the batch_id")
@@ -210,15 +217,15 @@ def _fault(one: Mapping[str, Any]) -> str:
     """Why a record cannot be taken, or an empty text."""
     if receipts.seal(one) != one.get("seal"):
         return "seal_mismatch"
-    if not all(isinstance(one.get(name), str) and one[name] for name in ("region", "department")):
+    if not all(_name(one.get(name)) for name in ("region", "department")):
         return "no_sender"
-    if one.get("kind") not in _ROWS:
+    if one.get("kind") not in KINDS:
         return "unknown_kind"
     try:
         _ROWS[one["kind"]](one)
     except (KeyError, TypeError, ValueError, AttributeError):
         return "bad_body"
-    return ""
+    return "bad_body" if receipts.NUL.search(receipts.canonical(one)) else ""
 
 
 def _rating_row(one: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,7 +272,7 @@ def _rollup_row(one: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("the sums do not agree")
     return {
         "region": one["region"],
-        "scope": _text(body["scope"]),
+        "scope": _text(body["scope"], SCOPE_MOST),
         "revision": _whole(body["revision"]),
         "event_id": uuid.UUID(one["event_id"]),
         "scope_kind": _text(body["scopeKind"]),
@@ -279,6 +286,7 @@ _ROWS: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "standing": _standing_row,
     "rollup": _rollup_row,
 }
+KINDS = tuple(_ROWS)
 
 
 def _whole(value: Any) -> int:
@@ -293,10 +301,15 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value or "\x00" in value:
-        raise ValueError("not a text")
-    return value
+def _text(value: Any, most: int = bounds.MOST) -> str:
+    if not _name(value, most):
+        raise ValueError("not a text that names something")
+    return str(value)
+
+
+def _name(value: object, most: int = bounds.MOST) -> bool:
+    """Whether ``value`` can stand in an index."""
+    return isinstance(value, str) and 0 < len(value) <= most and "\x00" not in value
 
 
 def _keep(tx: sa.Connection, batch_id: uuid.UUID, good: Sequence[Mapping[str, Any]]) -> None:

@@ -59,9 +59,9 @@ def make_hasty() -> None:
     """Let the sender of this process wait for an answer only ``HASTE_S``."""
     import httpx
 
-    from connectors.province import push
+    from connectors.province import line
 
-    push.TIMEOUT = httpx.Timeout(HASTE_S)
+    line.TIMEOUT = httpx.Timeout(HASTE_S)
 
 
 async def _answer(take: Answer, store: Any, content: bytes, key: str, mood: str) -> Any:

@@ -248,6 +248,11 @@ def test_what_is_done_on_the_spot_is_not_promised_in_days(
     assert faults(ITEM, row) == expected
 
 
+@pytest.mark.parametrize("number", [10**400, -(10**400), float("inf"), float("nan"), True, "3"])
+def test_a_number_is_a_finite_one(number: Any) -> None:
+    assert faults(ITEM, item(promise_limit=number)) == [("wrong_type", "promise_limit")]
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from typing import Any
 
@@ -38,6 +39,9 @@ def test_a_refusal_gives_a_reason_in_words_or_none(reason: dict[str, Any]) -> No
         ({"reason": "bad\0"}, {}, "U[+]0000"),
         ({"reason": "\\\0"}, {}, "U[+]0000"),
         ({}, {"receiver": {"\0": "省平台"}}, "U[+]0000"),
+        ({"more": 1e16}, {}, "not whole"),
+        ({}, {"more": [{"x": -0.0}]}, "not whole"),
+        ({}, {"more": json.loads("[" * 32 + "1" + "]" * 32)}, "nested over 32 levels"),
     ],
 )
 def test_what_cannot_be_stored_or_read_again_is_no_receipt(

@@ -55,7 +55,10 @@ def test_json_lines_are_numbered_as_in_the_file_and_blank_lines_passed_over(tmp_
     assert read(path) == [(1, {"case_no": "C1"}), (3, {"case_no": "C2"})]
 
 
-@pytest.mark.parametrize("line", ["{", "[1]", "3", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    ["{", "[1]", "3", '{"a": NaN}', '{"a": 1, "a": 2}', "[" * 100_000, '{"a": ' + "[" * 32 + "1" + "]" * 32 + "}"],
+)
 def test_a_json_line_that_is_no_object_costs_only_itself(tmp_path: Path, line: str) -> None:
     (first, (_, bad), last) = read(write(tmp_path, "a.jsonl", f'{{"n": 1}}\n{line}\n{{"n": 3}}\n'))
     assert (first, last) == ((1, {"n": 1}), (3, {"n": 3}))

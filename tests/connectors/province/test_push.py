@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import time
@@ -15,7 +16,7 @@ import pytest
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from connectors.province import format, push
+from connectors.province import format, line, push
 from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Sender
 from consumers.province.app import LARGEST
 from consumers.province.keys import Signer
@@ -38,12 +39,13 @@ class Province(ThreadingHTTPServer):
     def __init__(self, store: Store) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.store, self.script, self.keys = store, list[Play](), list[str]()
-        self.largest, self.drip_s = 0, 0.0
+        self.largest, self.drip_s, self.only_continues = 0, 0.0, False
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Province
+    protocol_version = "HTTP/1.1"  # the connection is kept, as a real platform keeps it
 
     def do_POST(self) -> None:
         content = self.rfile.read(int(self.headers["Content-Length"]))
@@ -52,8 +54,11 @@ class Handler(BaseHTTPRequestHandler):
         honest = self.server.store.accept(json.loads(content), self.headers["Idempotency-Key"])
         play = self.server.script.pop(0) if self.server.script else lambda answer: (200, {}, answer)
         status, headers, answer = play(json.loads(json.dumps(honest)))
-        body = json.dumps(answer).encode()
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         try:
+            while self.server.only_continues:
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+                time.sleep(0.01)
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
@@ -64,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
                 time.sleep(self.server.drip_s)
             self.wfile.write(b"" if self.server.drip_s else body)
         except OSError:
-            return
+            self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
         return
@@ -123,13 +128,19 @@ def reason_that_is_no_text(answer: dict[str, Any]) -> Answer:
     return resigned(answer)
 
 
+def a_number_that_comes_back_as_another(answer: dict[str, Any]) -> Answer:
+    answer["receipt"]["more"] = 1e16
+    return resigned(answer)
+
+
 def not_json_object(_: dict[str, Any]) -> Answer:
     return 200, {}, ["thanks"]
 
 
 LIES = [
     wrong_digest, foreign_batch, one_left_out, one_twice, one_foreign, altered_after_signing,
-    signed_by_a_stranger, outcome_in_a_list, reason_that_cannot_be_stored, reason_that_is_no_text, not_json_object,
+    signed_by_a_stranger, outcome_in_a_list, reason_that_cannot_be_stored, reason_that_is_no_text,
+    a_number_that_comes_back_as_another, not_json_object,
 ]  # fmt: skip
 
 
@@ -211,25 +222,37 @@ def test_a_lie_is_not_a_receipt_and_the_same_batch_goes_again(
     assert count(province.store.engine, "province_record") == 3
 
 
+@pytest.mark.parametrize("head", [True, False], ids=["before its head", "after it"])
 def test_an_answer_that_drips_is_no_answer(
-    engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch
+    engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch, head: bool
 ) -> None:
-    """Each piece comes in time, so no timeout of a single read is ever reached."""
-    monkeypatch.setattr(push, "ANSWER_S", 0.3)
+    """Each piece comes in time, so no timeout of a single read is ever reached; the connection was used before."""
     queue(engine, 1)
-    province.drip_s = 0.01
+    assert isinstance(sender.step(), Acknowledged)
+    monkeypatch.setattr(line, "ANSWER_S", 0.3)
+    queue(engine, 1)
+    province.drip_s, province.only_continues = 0.01, head
     assert sender.step() == Again("no answer: ReadTimeout")
-    province.drip_s = 0.0
+    province.drip_s, province.only_continues = 0.0, False
     assert isinstance(sender.step(), Acknowledged)
 
 
 def test_an_answer_larger_than_any_receipt_is_none(
     engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(push, "ANSWER_BYTES", 1_000)
+    monkeypatch.setattr(line, "ANSWER_BYTES", 1_000)
     queue(engine, 1)
     province.script = [lambda answer: (200, {}, {**answer, "more": "x" * 1_000})]
     assert sender.step() == Again("not a receipt: the answer is over 1000 bytes")
+
+
+def test_a_compressed_answer_is_not_unpacked(engine: sa.Engine, sender: Sender, province: Province) -> None:
+    """Nobody asked for it, and a few hundred bytes may stand for gigabytes."""
+    queue(engine, 1)
+    packed = gzip.compress(gzip.compress(b" " * 1_000_000))
+    province.script = [lambda _: (200, {"Content-Encoding": "gzip, gzip"}, packed)]
+    assert sender.step() == Again("not a receipt: the answer is compressed, which was not asked for")
+    assert isinstance(sender.step(), Acknowledged)
 
 
 @pytest.mark.parametrize(

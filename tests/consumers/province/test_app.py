@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import uuid
 from collections.abc import Iterator
@@ -97,6 +98,43 @@ def test_altered_and_senseless_records_are_refused_one_by_one(client: TestClient
     altered = {**rating("p1", 5), "department": "HS-CZJ"}
     answer = send(client, altered, rating("p2", 6), rating("p3", 4))
     assert outcomes(answer) == [("REFUSED", "seal_mismatch"), ("REFUSED", "bad_body"), ("STORED", "")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"writingEvaluation": "\0"},
+        {"projectNo": "p\0"},
+        {"projectNo": "".join(chr(0x4E00 + n) for n in range(5_000))},
+    ],
+)
+def test_a_record_that_no_table_takes_is_refused_and_its_neighbour_is_stored(
+    client: TestClient[Any], changes: dict[str, Any]
+) -> None:
+    answer = send(client, rating("p1", 5, **changes), rating("p2", 4))
+    assert outcomes(answer) == [("REFUSED", "bad_body"), ("STORED", "")]
+
+
+@pytest.mark.parametrize("changes", [{"region": "\0"}, {"region": "4" * 161}, {"department": []}])
+def test_a_record_must_name_who_sends_it(client: TestClient[Any], changes: dict[str, Any]) -> None:
+    nameless = {**rating("p1", 5), **changes}
+    answer = send(client, {**nameless, "seal": receipts.seal(nameless)})
+    assert outcomes(answer) == [("REFUSED", "no_sender")]
+
+
+def test_a_kind_that_is_no_text_is_an_unknown_one(client: TestClient[Any]) -> None:
+    odd = {**rating("p1", 5), "kind": ["rating"]}
+    assert outcomes(send(client, {**odd, "seal": receipts.seal(odd)})) == [("REFUSED", "unknown_kind")]
+
+
+@pytest.mark.parametrize("more", ['NaN', '"\\ud800"', "[" * 33 + "1" + "]" * 33])
+def test_what_json_in_utf8_does_not_have_is_no_batch(client: TestClient[Any], more: str) -> None:
+    batch = str(uuid.uuid4())
+    request = {"protocol": "govbus-province/1", "batch_id": batch, "sender": "430903", "records": [rating("p1", 5)]}
+    content = json.dumps({**request, "more": "MORE"}).replace('"MORE"', more)
+    answer = client.post("/v1/batches", content=content.encode(), headers={"Idempotency-Key": batch})
+    assert answer.status_code == 400
+    assert answer.json()["error"]
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"protocol": "govbus-province/1", "records": []}'])
