@@ -210,7 +210,8 @@ def _judged(
         view = _view(key, lives, references, at)
         found = () if view.line is None else tuple(clocks.grounds(view.line))
         pauses = () if view.line is None else clocks.in_ms(view.line.pauses)
-        history.append(Knowledge(at, found, pauses, 0, _why(lives, at)))
+        hold = max((seen.hold_until for _, seen in view.known if seen.status != VOID), default=0)
+        history.append(Knowledge(at, found, pauses, hold, _why(lives, at)))
     alerts, upcoming = cards.alerts(key, history, horizon)
     later = (t for life in lives for t in (*life.later, *life.changes))
     waiting = [*ahead, *later, *([upcoming] if upcoming else [])]
@@ -258,6 +259,8 @@ def _line(rule: GroupRule, limit_rule: str, begun: Known, known: Known, calendar
     deadline = clock.deadline(calendar, accepted, limit, counting(), pauses, 0.0, warning)
     evidence = sorted({seen.accepted_by for _, seen in begun} | {e for _, seen in begun for e in seen.paused_by})
     ended_at, ended_by = _end(rule, begun, known)
+    if ended_at is not None:  # nothing idles after the end: what is told later must still be said
+        pauses = clock.union(pauses, minute_of(ended_at))
     return Line(GROUP, deadline, limit, tuple(evidence), pauses, ended_at, ended_by)
 
 

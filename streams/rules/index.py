@@ -8,7 +8,7 @@ validity makes the version disputed (DOMAIN §6.4, §6.5). EXPIRED by date is de
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -59,7 +59,7 @@ def fold(events: Iterable[Record]) -> tuple[Standing, ...]:
     for event in told:
         versions.setdefault(event["licence_version"], []).append(event)
     weighed = {v: _weighed(of) for v, of in sorted(versions.items())}
-    ends = [end for of in weighed.values() for end in _ends(of)]
+    ends = [end for of in versions.values() for end in _ends(_weighed(of, _data()["ends"]))]
     newest = max(versions, default=0)
     return tuple(_standing(versions[v], of, _end_of(v, of, ends), v < newest) for v, of in weighed.items())
 
@@ -68,9 +68,12 @@ def _order(event: Record) -> tuple[int, str]:
     return event["occurred_at"], event["event_id"]
 
 
-def _weighed(events: Sequence[Record]) -> Sequence[Record]:
-    """The events that say where the version stands: increments where there are any, else stock (DOMAIN §6.5)."""
-    return [e for e in events if e["origin_code"] == INCREMENT] or events
+def _weighed(events: Sequence[Record], always: Collection[str] = ()) -> Sequence[Record]:
+    """The events that say where the version stands: increments where there are any, else stock (DOMAIN §6.5); those of
+    the types ``always`` too: who revokes a licence of the stock has not backfilled it.
+    """
+    increments = any(e["origin_code"] == INCREMENT for e in events)
+    return [e for e in events if not increments or e["origin_code"] == INCREMENT or e["event_type"] in always]
 
 
 def _ends(events: Sequence[Record]) -> list[_End]:

@@ -262,6 +262,54 @@ def test_a_project_over_its_limit_gets_one_red_card_that_names_the_lead_and_all_
     )
 
 
+def _permit(decided: str, told: str = "") -> list[CaseEvent]:
+    """A sub-case of 40 working days, due on 2020-07-14 17:00."""
+    return [
+        event("permit", "accepted", "2020-05-18 10:00", told or None),
+        event("permit", "decided", decided, told or None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decided", "told_at", "red"),
+    [
+        ("2020-08-20 10:00", "2020-08-21 09:00", "2020-08-21 09:00"),  # both entered late
+        ("2020-07-14 17:01", "", "2020-07-14 17:01"),  # ended in the minute of the card
+        ("2020-07-14 16:59", "2020-08-21 09:00", ""),  # entered late, done in time
+    ],
+)
+def test_a_project_that_ended_late_gets_its_red_card_whenever_that_is_told(decided: str, told_at: str, red: str) -> None:
+    state = told(PROJECT, {"A": _permit(decided, told_at)}, known(permit="R6-5"), "2020-12-28 09:00")
+    assert state.on_time is not bool(red)
+    assert [at for rule, at in cards(state) if rule == "HS-CARD-GROUP-R"] == ([red] if red else [])
+
+
+def test_a_class_that_is_told_after_the_end_and_was_missed_brings_the_red_card() -> None:
+    """At first it was a project of 60 working days, and in time."""
+    members = {
+        "A": [event("slow", "accepted", "2020-05-18 10:00"), event("slow", "decided", "2020-07-20 10:00")],
+        "B": _permit("2020-07-20 10:00", "2020-08-21 09:00"),
+    }
+    rules = known(slow="R6-6", permit="R6-5")
+    before = told(PROJECT, {"A": members["A"]}, rules, "2020-08-20 09:00")
+    state = told(PROJECT, members, rules, "2020-12-28 09:00")
+    assert (before.on_time, state.on_time) == (True, False)
+    assert cards(state)[-1] == ("HS-CARD-GROUP-R", "2020-08-21 09:00")
+
+
+def test_the_end_of_a_special_procedure_that_comes_before_its_start_brings_no_red_card() -> None:
+    """The start says that the clock stood still: it is waited for, as with a single case (narrative 10)."""
+    members = {
+        "A": [
+            event("permit", "accepted", "2020-05-18 10:00"),
+            event("permit", "special_ended", "2020-07-14 16:00", special="HEARING"),
+            event("permit", "special_started", "2020-05-25 09:00", "2020-07-14 19:00", special="HEARING"),
+        ]
+    }
+    state = told(PROJECT, members, known(permit="R6-5"), "2020-07-20 09:00")
+    assert [card for card in cards(state) if card[0] == "HS-CARD-GROUP-R"] == []
+
+
 def test_a_sub_case_told_late_moves_the_class_and_takes_the_card_back() -> None:
     """By what was known in July the project was of class 5; that its land case was void came to light in August."""
     members = {

@@ -31,6 +31,16 @@ def test_a_revoked_licence_stays_revoked_when_old_stock_says_it_is_valid() -> No
     assert statuses(event("issued", 10, "01"), revoked, event("backfilled", 90, "01", origin="STOCK")) == ["REVOKED"]
 
 
+@pytest.mark.parametrize(("kind", "expected"), [("revoked", "REVOKED"), ("cancelled", "CANCELLED")])
+def test_who_ends_a_licence_of_the_stock_ends_it_whatever_increments_there_are(kind: str, expected: str) -> None:
+    end = event(kind, 50, "01", origin="STOCK")
+    assert statuses(event("issued", 10, "01"), event("suspended", 20, "02"), end) == [expected]
+
+
+def test_stock_that_is_backfilled_as_ended_does_not_end_what_increments_say_is_valid() -> None:
+    assert statuses(event("issued", 10, "01"), event("backfilled", 50, "04", origin="STOCK")) == ["VALID"]
+
+
 def test_a_new_version_supersedes_the_old_one() -> None:
     assert statuses(event("issued", 10, "01"), event("changed", 20, "01", 2)) == ["SUPERSEDED", "VALID"]
 
