@@ -301,26 +301,26 @@ def _unpaused(moment: int, pauses: Sequence[tuple[int, int]]) -> int:
 
 def cards(story: Story, horizon: int) -> list[str]:
     """The cards that finally exist, as ``COLOUR`` or ``COLOUR revoked``, whatever clock they are about."""
-    standing: set[str] = set()
+    standing: dict[str, int] = {}
     revoked: list[str] = []
     for since, until in _periods(story, horizon):
         offices = _known(since)
         state = course([t for t in story.told if t.received_at <= since], since, offices)
         marks = grounds(story, state, offices)
-        for colour in [c for c in standing if marks.get(c, FAR) > since]:
-            standing.remove(colour)
-            revoked.append(f"{colour} revoked")
         pauses = _until_stop(state)
+        for colour in [c for c, at in standing.items() if marks.get(c, FAR) > since or _unpaused(at, pauses) > at]:
+            del standing[colour]
+            revoked.append(f"{colour} revoked")
         spoken = {c: _unpaused(max(mark, since), pauses) for c, mark in marks.items()}
         _issue(standing, {c: moment for c, moment in spoken.items() if moment < until})
     return sorted(card.removeprefix("delivery ") for card in [*standing, *revoked])
 
 
-def _issue(standing: set[str], moments: Mapping[str, int]) -> None:
-    """Give the cards in the order of their moments, red before yellow."""
+def _issue(standing: dict[str, int], moments: Mapping[str, int]) -> None:
+    """Give the cards in the order of their moments, red before yellow; those that stand keep theirs."""
     for card in sorted(moments, key=lambda c: (moments[c], CARDS.index(c))):
-        if standing.isdisjoint(YIELDS.get(card, ())):
-            standing.add(card)
+        if standing.keys().isdisjoint(YIELDS.get(card, ())):
+            standing.setdefault(card, moments[card])
 
 
 def _known(moment: int) -> Offices:

@@ -190,7 +190,7 @@ def alerts(case_no: str, history: Sequence[Knowledge], horizon: int) -> tuple[tu
 
     ``history`` rises strictly in ``at``. An alert is issued at the first moment its ground holds and is
     known, revoked
-    when new knowledge no longer supports it (DOMAIN 4.2). After a red card no yellow one: colours only
+    when new knowledge no longer supports it or says that the case was paused then (DOMAIN 4.2). After a red card no yellow one: colours only
     escalate.
     """
     desk = _Desk(case_no)
@@ -217,7 +217,7 @@ class _Desk:
         if not self._active:
             return
         held = {g.key for g in knowledge.grounds if g.since <= knowledge.at}
-        for key in [k for k in self._active if k not in held]:
+        for key in [k for k, a in self._active.items() if k not in held or _was_paused(a, knowledge)]:
             alert = self._active.pop(key)
             self._times[key] = alert.ordinal
             self._closed.append(structs.replace(alert, revoked_at=knowledge.at, revoked_reason=knowledge.why))
@@ -273,6 +273,13 @@ def _moment(ground: Ground, knowledge: Knowledge) -> int | None:
     if ground.kind != CARD:
         return moment
     return unpaused(max(moment, knowledge.hold_until), knowledge.pauses)
+
+
+def _was_paused(alert: Alert, knowledge: Knowledge) -> bool:
+    """Whether it is known now that the case was paused when the card came (DOMAIN 4.2): the terms to answer it would
+    run from a moment at which its clock stood still.
+    """
+    return alert.kind == CARD and unpaused(alert.issued_at, knowledge.pauses) != alert.issued_at
 
 
 def unpaused(moment: int, pauses: Iterable[tuple[int, int | None]]) -> int | None:

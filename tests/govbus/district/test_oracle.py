@@ -168,6 +168,15 @@ def test_a_pause_told_before_the_acceptance_holds_once_silence_has_accepted() ->
     assert oracle.cards(case, SPAN.end) == []
 
 
+def test_a_card_that_came_in_a_pause_told_late_is_taken_back_and_comes_again() -> None:
+    case = story(
+        5, None, told("submitted", "2020-11-09 09:30"), told("accepted", "2020-11-09 10:00"),
+        told("special_started", "2020-11-16 10:00", "2020-11-20 09:00", special_started_at=ms("2020-11-16 10:00")),
+        told("special_ended", "2020-11-17 10:00", "2020-11-20 09:00", special_started_at=ms("2020-11-16 10:00")),
+    )  # fmt: skip
+    assert oracle.cards(case, SPAN.end) == ["RED", "RED revoked", "YELLOW"]
+
+
 def test_a_paused_case_that_goes_on_is_in_process_and_one_with_another_pause_is_not() -> None:
     first, second = ms("2025-03-10 10:00"), ms("2025-03-12 10:00")
     events = [

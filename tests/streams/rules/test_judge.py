@@ -512,6 +512,24 @@ def test_a_paused_case_gets_no_card() -> None:
     assert judge.local_text(state.next_check_at) == "2021-01-11 10:00"  # the special procedure itself has its limit
 
 
+def test_a_pause_told_late_takes_back_the_card_that_came_in_it_though_the_case_is_late_by_now() -> None:
+    """DOMAIN 4.2: whoever must answer the card within a term would have it from a time that was not counted."""
+    hearing = {"special": "HEARING", "started_at": ms("2020-11-16 10:00"), "ended_at": ms("2020-11-17 10:00")}
+    events = [
+        event("accepted", "2020-11-09 10:00"),
+        event("special_ended", "2020-11-17 10:00", "2020-11-20 09:00", **hearing),
+    ]
+    state, _ = told(events, references(item(5)), "2020-11-23 09:00")
+    assert due(state) == "2020-11-17 17:00"
+    assert cards(state)[1:] == [
+        ("RED", "2020-11-16 17:01", "2020-11-20 09:00", "late_pause"),
+        ("RED", "2020-11-20 09:00", None, ""),
+    ]
+    assert [judge.local_text(a.due_at) for a in state.alerts][1:] == ["2020-11-16 17:00", "2020-11-17 17:00"]
+    before, _ = told(events[:1], references(item(5)), "2020-11-19 09:00")
+    assert fold(before, events[1:], references(item(5)), ms("2020-11-23 09:00"))[0].alerts == state.alerts
+
+
 def test_a_special_procedure_of_more_than_ninety_days_is_a_finding_and_no_card() -> None:
     started = event("special_started", "2020-10-13 10:00", special="HEARING")
     state, _ = told([event("accepted", "2020-10-12 10:00"), started], references(item(5)), "2021-10-12 10:00")
