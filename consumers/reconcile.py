@@ -42,6 +42,7 @@ from schemas.topics import (
     Topic,
 )  # fmt: skip
 from streams.store import tables
+from streams.store.bulk import any_of
 
 APPLIED: Mapping[Topic, sa.Table] = {
     ITEM: tables.item_event,
@@ -166,7 +167,9 @@ def load_carried(tx: sa.Connection, bootstrap: str, progress: Progress) -> tuple
         starts, ends = dict(consumer.beginning_offsets(places)), dict(consumer.end_offsets(places))
         for place in places:
             consumer.seek(place, starts[place])
-        columns = ("topic", "partition", "offset", "event_id", "digest", "department", "occurred_at", "about")
+        columns = (
+            "topic", "partition", "offset", "event_id", "digest", "department", "occurred_at", "about", "original",
+        )  # fmt: skip
         copy(tx, "rc_carried", columns, _records(consumer, starts, ends, progress))
     finally:
         consumer.close(autocommit=False)
@@ -215,7 +218,7 @@ def _row(message: Any) -> tuple[Any, ...]:
         envelope.digest(value),
         source[1].decode() if source else "unknown",
         _time(headers.get("ce_time") or b""),
-        _about(message.topic, value),
+        *_about(message.topic, value),
     )
 
 
@@ -235,15 +238,20 @@ def _time(text: bytes) -> int:
     return int(moment.timestamp() * 1000) if moment.tzinfo else 0
 
 
-def _about(topic: str, value: bytes) -> uuid.UUID | None:
-    """What an upload or a dead letter is about; None of all others, and of a word that a rating counts or does not."""
+def _about(topic: str, value: bytes) -> tuple[uuid.UUID | None, uuid.UUID | None]:
+    """What an upload or a dead letter is about, and the digest of what a dead letter holds; None of all others, and of
+    a word that a rating counts or does not.
+    """
     if topic not in ABOUT:
-        return None
+        return None, None
     try:
         record = codec.decode(value, BY_NAME[topic])
-        return None if record["event_type"] in STANDS else uuid.UUID(record[ABOUT[topic]])
+        if record["event_type"] in STANDS:
+            return None, None
+        original = uuid.UUID(record["original_digest"]) if topic == DEADLETTER.name else None
+        return uuid.UUID(record[ABOUT[topic]]), original
     except (Rejected, ValueError):
-        return None
+        return None, None
 
 
 # --- the province: acknowledged -----------------------------------------------------------------------------
@@ -299,7 +307,7 @@ def copy(tx: sa.Connection, table: str, columns: tuple[str, ...], rows: Iterable
 
 CARRIED = """
 CREATE TEMP TABLE rc_carried (topic text, partition int, "offset" bigint, event_id uuid, digest uuid,
-                              department text, occurred_at bigint, about uuid);
+                              department text, occurred_at bigint, about uuid, original uuid);
 """
 _TABLES = f"""{CARRIED}
 CREATE TEMP TABLE rc_word (event_id uuid, digest uuid, outcome text, reason text);
@@ -385,7 +393,7 @@ def _compare(
         if differing:
             found += _named(tx, pair, differing)
         progress("comparing", done, len(pairs) + 1)
-    found += [*_uploads(tx), *_dead(tx)]
+    found += [*_uploads(tx), *_dead(tx, starts)]
     progress("comparing", len(pairs) + 1, len(pairs) + 1)
     found, report.superseded, report.expired = _excused(tx, found, starts)
     unique = sorted(set(found), key=lambda d: (d.topic, d.department, d.event_id, d.kind, d.place))
@@ -469,21 +477,44 @@ def _uploads(tx: sa.Connection) -> list[Difference]:
     return [Difference(str(i), d, RATING.name, k, p) for i, d, k, p in tx.exec_driver_sql(query)]
 
 
-def _dead(tx: sa.Connection) -> list[Difference]:
-    """Dead letters not told on their topic, told ones that are not kept, and those of no carried record."""
+def _dead(tx: sa.Connection, starts: Mapping[TopicPartition, int]) -> list[Difference]:
+    """Dead letters not told on their topic, told ones that are not kept, and those of no carried record.
+
+    Not told is right where the topic has forgotten it. Not kept is right where the record is applied by now: a rebuild
+    forgets the letter, and a mended release accepts. Without a place are those whose record the log has lost
+    (``consumers.resend``).
+    """
     untold = f"""
-      WITH told AS (SELECT DISTINCT about FROM rc_carried
+      WITH told AS (SELECT DISTINCT about, original FROM rc_carried
                     WHERE topic = '{DEADLETTER.name}' AND about IS NOT NULL)
-      SELECT coalesce(d.event_id, d.dead_id, t.about), coalesce(d.department, 'unknown'),
+      SELECT d.dead_id, coalesce(d.event_id, d.dead_id, t.about), coalesce(d.department, 'unknown'),
              coalesce(d.topic, '{DEADLETTER.name}'), CASE WHEN d.dead_id IS NULL THEN 'dead' ELSE 'told' END
-      FROM dead_letter d FULL JOIN told t ON t.about = d.dead_id WHERE d.dead_id IS NULL OR t.about IS NULL"""
+      FROM dead_letter d FULL JOIN told t ON t.about = d.dead_id
+      WHERE t.about IS NULL
+         OR d.dead_id IS NULL AND NOT EXISTS (SELECT FROM rc_applied a WHERE a.digest = t.original)"""
     astray = """
-      SELECT coalesce(d.event_id, d.dead_id), d.department, d.topic, 'carried' FROM dead_letter d
-      WHERE d.origin = 'STREAM' AND NOT EXISTS (
+      SELECT NULL, coalesce(d.event_id, d.dead_id), d.department, d.topic, 'carried' FROM dead_letter d
+      WHERE d.origin = 'STREAM' AND d."offset" IS NOT NULL AND NOT EXISTS (
         SELECT FROM rc_carried c
         WHERE (c.topic, c.partition, c."offset", c.digest) = (d.topic, d.partition, d."offset", d.digest))"""
     rows = [*tx.exec_driver_sql(untold), *tx.exec_driver_sql(astray)]
-    return [Difference(str(i), d, t, "missing_at", p, "dead letter") for i, d, t, p in rows]
+    past = _told_before(tx, [row[0] for row in rows if row[-1] == "told"], starts)
+    return [Difference(str(i), d, t, "missing_at", p, "dead letter") for dead, i, d, t, p in rows if dead not in past]
+
+
+def _told_before(
+    tx: sa.Connection, dead_ids: Iterable[uuid.UUID], starts: Mapping[TopicPartition, int]
+) -> set[uuid.UUID]:
+    """Those of ``dead_ids`` whose announcement lies before what its topic still holds."""
+    letter, out = tables.dead_letter.c, tables.outbox.c
+    letters = tx.execute(sa.select(letter.dead_id, letter.region, letter.department).where(any_of(letter.dead_id, "ids")),
+                         {"ids": list(dead_ids)})  # fmt: skip
+    said = {envelope.event_id(DEADLETTER, row._mapping): row.dead_id for row in letters}
+    places = sa.select(out.event_id, out.sent_partition, out.sent_offset).where(
+        out.topic == DEADLETTER.name, any_of(out.event_id, "ids"), out.sent_offset.is_not(None)
+    )
+    sent = tx.execute(places, {"ids": list(said)})
+    return {said[i] for i, p, offset in sent if offset < starts.get(TopicPartition(DEADLETTER.name, p), 0)}
 
 
 def _excused(

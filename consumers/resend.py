@@ -65,6 +65,7 @@ def resend(engine: sa.Engine, bootstrap: str, dry: bool = False, progress: Progr
         moved = tuple(Moved(*row) for row in tx.exec_driver_sql(_MOVE))
         tx.exec_driver_sql(_UNSEND)
         tx.exec_driver_sql(_FORGET)
+        tx.execute(_UNPLACE, {"forgetful": [t.name for t in TOPICS if t.cleanup == "compact" or t.retention_ms > 0]})
         tx.execute(WAKE)
         tx.rollback() if dry else tx.commit()
         tx.exec_driver_sql("DISCARD TEMP")
@@ -85,6 +86,8 @@ CREATE TEMP TABLE rs_span (topic text, partition int, first bigint, past bigint)
 CREATE TEMP TABLE rs_sent AS
   SELECT seq, topic, key, event_id, digest, sent_partition AS partition, sent_offset AS "offset"
   FROM outbox WHERE sent_at IS NOT NULL;
+CREATE TEMP TABLE rs_dead AS
+  SELECT dead_id FROM dead_letter WHERE origin = 'STREAM' AND "offset" IS NOT NULL;
 CREATE TEMP TABLE rs_cursor AS SELECT processor, topic, partition, next_offset FROM cursor;
 ANALYZE rs_sent;
 """
@@ -121,3 +124,11 @@ WHERE (d.topic, d.partition, d."offset") = (l.topic, l.partition, l."offset")
   AND d.origin = 'STREAM' AND d.redriven_at IS NULL
 """
 """Refused once, they are refused again where they land next; a dead letter says where its record lies."""
+_UNPLACE = sa.text("""
+UPDATE dead_letter d SET partition = NULL, "offset" = NULL FROM rs_dead WHERE d.dead_id = rs_dead.dead_id
+  AND EXISTS (SELECT FROM rs_span s WHERE (s.topic, s.partition) = (d.topic, d.partition))
+  AND NOT d.topic = ANY(:forgetful)
+  AND NOT EXISTS (SELECT FROM rc_carried c
+    WHERE (c.topic, c.partition, c."offset", c.digest) = (d.topic, d.partition, d."offset", d.digest))
+""")
+"""The record of such a letter was never published here, or went again: nobody will send it to its old place."""

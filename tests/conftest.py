@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from connectors.local.broker import Broker, Cluster
 from connectors.local.postgres import Postgres
 from govbus.settings import Settings
+from schemas.topics import BY_NAME
 
 hypothesis.settings.register_profile("govbus", deadline=None)  # speed is for benchmarks: this machine may be busy
 hypothesis.settings.load_profile("govbus")
@@ -141,16 +142,17 @@ def _bus(cluster: Cluster, postgres: Postgres, home: Path) -> Iterator[Bus]:
     postgres.drop(f"{home.name}_province")
 
 
-def empty(kafka: str) -> None:
-    """Take away what earlier tests left in the declared topics: records, and whole topics where Kafka keeps records."""
+def empty(kafka: str, names: Container[str] = BY_NAME) -> None:
+    """Take away what earlier tests left in the declared topics (of ``names``): records, and whole topics where Kafka
+    keeps records.
+    """
     from kafka import KafkaAdminClient, TopicPartition
 
     from consumers.loop import reader
-    from schemas.topics import BY_NAME
 
     admin, consumer = KafkaAdminClient(bootstrap_servers=kafka), reader(kafka)
     try:
-        known = [name for name in admin.list_topics() if name in BY_NAME]
+        known = [name for name in admin.list_topics() if name in names and name in BY_NAME]
         places = [TopicPartition(name, n) for name in known for n in range(BY_NAME[name].partitions)]
         ends = {p: end for p, end in consumer.end_offsets(places).items() if end} if places else {}
         compacted = {p.topic for p in ends if BY_NAME[p.topic].cleanup != "delete"}
@@ -164,7 +166,7 @@ def empty(kafka: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def emptied() -> Callable[[str], None]:
+def emptied() -> Callable[..., None]:
     """``empty``, for the fixtures of other directories."""
     return empty
 

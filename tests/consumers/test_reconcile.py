@@ -18,6 +18,7 @@ from connectors.province.push import Queue, _form_batch, _keep
 from consumers.province.keys import Signer
 from consumers.province.store import Store
 from consumers.reconcile import Report, multiset_hash, reconcile
+from consumers.resend import resend
 from govbus.cli import build
 from schemas import receipts
 from schemas.topics import DEADLETTER, RATING, ROLLUP, UPLOAD
@@ -162,6 +163,56 @@ def test_a_removed_dead_letter_is_missed(settled: Any) -> None:
     assert not report.equal
     assert named(report, "missing_at", "dead")
     assert named(report, "missing_at", "applied")
+
+
+def test_a_letter_told_before_what_kafka_still_holds_is_no_difference(
+    settled: Any, emptied: Callable[..., None]
+) -> None:
+    """``bus.deadletter.v1`` forgets after 400 days, the table of letters never."""
+    emptied(settled.kafka, [DEADLETTER.name])
+    report = look(settled)
+    assert report.equal, report.differences
+    assert report.expired == 1
+    settled.run("UPDATE outbox SET sent_offset = 1000000 WHERE topic = :t", t=DEADLETTER.name)  # never forgotten
+    assert {d.place for d in look(settled).differences} == {"carried", "told"}
+
+
+def test_a_letter_that_a_rebuild_forgot_is_no_difference_once_its_record_is_applied(
+    line: Any, make_rating: Callable[..., dict[str, Any]]
+) -> None:
+    """A mended release accepts what an older one refused; what was said of it stays said."""
+    _buried(line, make_rating)
+    line.run("DELETE FROM dead_letter")
+    assert named(reconcile(line.engine, line.kafka, None), "missing_at", "dead")
+    line.apply()
+    assert reconcile(line.engine, line.kafka, None).differences == []
+
+
+def test_a_letter_whose_record_the_log_has_lost_is_no_difference_after_a_resend(
+    settled: Any, emptied: Callable[..., None]
+) -> None:
+    """Nobody published it here, so nobody can send it again."""
+    emptied(settled.kafka, [RATING.name])
+    assert not look(settled).equal
+    resend(settled.engine, settled.kafka)
+    settled.relay()
+    settled.apply()
+    report = look(settled)
+    assert report.equal, report.differences
+    assert settled.scalar("SELECT count(*) FROM dead_letter") == 1
+
+
+def test_a_redriven_letter_whose_first_place_is_lost_is_no_difference_after_a_resend(
+    line: Any, make_rating: Callable[..., dict[str, Any]], redriven: Callable[[], list[str]], emptied: Callable[..., None]
+) -> None:
+    _buried(line, make_rating)
+    assert redriven() == ["sent again"]
+    line.apply()
+    emptied(line.kafka, [RATING.name])
+    resend(line.engine, line.kafka)
+    line.relay()
+    line.apply()
+    assert reconcile(line.engine, line.kafka, None).differences == []
 
 
 def test_a_forged_receipt_is_told_and_acknowledges_nothing(settled: Any) -> None:
