@@ -89,7 +89,8 @@ class Settings(BaseSettings):
     province_database_url: str = ""
     """Database of the province's own process; empty: the local stack's. Only ``govbus province`` reads it."""
     province_public_key: str = ""
-    """Hex Ed25519 public key that the province signs receipts with; empty: the local stack's."""
+    """Hex Ed25519 public key that the province signs receipts with, by comma before its former ones; empty: the local
+    stack's."""
     replication: int = 0
     """Replication factor that ``topics apply`` asks for; 0: as many as there are brokers, three at most."""
     webhooks: tuple[WebhookSettings, ...] = ()

@@ -41,8 +41,14 @@ def seal(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical({k: v for k, v in record.items() if k != "seal"})).hexdigest()
 
 
-def signed_by(body: Mapping[str, Any], signature: str, public_key: str) -> bool:
-    """Whether ``signature`` (hex) over ``body`` was made with the key pair of ``public_key`` (hex)."""
+def signed_by(body: Mapping[str, Any], signature: str, public_keys: str) -> bool:
+    """Whether ``signature`` (hex) over ``body`` was made with the key pair of one of ``public_keys`` (hex, by comma): a
+    key may be replaced, and what was signed with the former one stays proof.
+    """
+    return any(_signed_by(body, signature, key.strip()) for key in public_keys.split(","))
+
+
+def _signed_by(body: Mapping[str, Any], signature: str, public_key: str) -> bool:
     try:
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
         key.verify(bytes.fromhex(signature), canonical(body))

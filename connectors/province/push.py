@@ -42,7 +42,7 @@ cannot wait on the same server."""
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 60.0, 600.0
 LOCK = 430_903_001
 """PostgreSQL advisory lock of the one sender; a second one stands by."""
-LATER, TOO_LARGE = frozenset({408, 409, 425, 429}), 413
+LATER, TOO_LARGE, OTHER_CONTENT = frozenset({408, 409, 425, 429}), 413, 409
 
 
 class Queue:
@@ -90,12 +90,13 @@ class Acknowledged:
 @dataclass(frozen=True, slots=True)
 class Again:
     """Not acknowledged; try the same batch again, ``after`` seconds if the province said so; ``too_large``: try its
-    records in smaller ones.
+    records in smaller ones; ``other_content``: form it anew.
     """
 
     why: str
     after: float | None = None
     too_large: bool = False
+    other_content: bool = False
 
 
 Outcome = Idle | Acknowledged | Again
@@ -166,7 +167,7 @@ class Sender:
     def step(self) -> Outcome:
         """Send the oldest unacknowledged batch, forming one if there is none."""
         with self.engine.begin() as tx:
-            rows = _open_batch(tx) or _form_batch(tx, self.most)
+            rows = _open_batch(tx) or _form_batch(tx, self.region, self.most)
         if not rows:
             return Idle()
         batch_id = rows[0]["batch_id"]
@@ -190,8 +191,9 @@ class Sender:
         return done
 
     def _told(self, batch_id: uuid.UUID, again: Again, records: int = 0) -> Again:
-        """Say why the batch goes again and count the attempt; one that is too large for the province is given up, and
-        its ``records`` form new ones of half the size.
+        """Say why the batch goes again and count the attempt. One that is too large for the province is given up, and
+        its ``records`` form new ones of half the size; so is one whose id the province knows with another content, for
+        then the sender's region has changed, which is part of both: what was stored before will be known again.
         """
         log.warning("push.waits", waits_for="the province", batch=str(batch_id), why=again.why)
         with self.engine.begin() as tx:
@@ -199,6 +201,7 @@ class Sender:
             tx.execute(mine.values(attempts=push_queue.c.attempts + 1))
             if again.too_large and records > 1:
                 self.most = records // 2
+            if again.other_content or (again.too_large and records > 1):
                 tx.execute(mine.values(batch_id=None))
         return again
 
@@ -229,7 +232,8 @@ class Sender:
         """What a status says that is no success."""
         status = response.status_code
         kind = "asks to wait" if status in LATER or status >= 500 else "refuses"
-        return Again(f"the province {kind}: {status}", self._retry_after(response), status == TOO_LARGE)
+        why, after = f"the province {kind}: {status}", self._retry_after(response)
+        return Again(why, after, status == TOO_LARGE, status == OTHER_CONTENT)
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3: seconds or a date), or None."""
@@ -257,7 +261,7 @@ def _open_batch(tx: sa.Connection) -> list[Mapping[str, Any]]:
     return [dict(r) for r in tx.execute(rows).mappings()]
 
 
-def _form_batch(tx: sa.Connection, most: int = BATCH) -> list[Mapping[str, Any]]:
+def _form_batch(tx: sa.Connection, region: str, most: int = BATCH) -> list[Mapping[str, Any]]:
     """The next rows of the queue, ``most`` of them, as a new batch; its id is stored with them."""
     free = sa.select(push_queue).where(push_queue.c.batch_id.is_(None), _UNDONE)
     found = tx.execute(free.order_by(push_queue.c.seq).limit(most).with_for_update()).mappings()
@@ -265,7 +269,7 @@ def _form_batch(tx: sa.Connection, most: int = BATCH) -> list[Mapping[str, Any]]
     if not rows:
         return []
     ids = [r["event_id"] for r in rows]
-    batch_id = format.batch_id(ids)
+    batch_id = format.batch_id(region, ids)
     tx.execute(sa.update(push_queue).where(push_queue.c.event_id.in_(ids)).values(batch_id=batch_id))
     return [{**r, "batch_id": batch_id} for r in rows]
 

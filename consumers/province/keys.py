@@ -38,7 +38,10 @@ def load(home: Path) -> Signer:
     if not path.exists():
         _make(path)
     if path.stat().st_mode & 0o077:
-        raise Misconfigured(f"{path} may be read by others; chmod 600 it, or remove it and publish a new key")
+        raise Misconfigured(
+            f"{path} may be read by others; chmod 600 it, or remove it and publish a new key, which districts name in "
+            "GOVBUS_PROVINCE_PUBLIC_KEY before a comma and the former one"
+        )
     return Signer(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip())))
 
 

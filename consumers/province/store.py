@@ -137,7 +137,7 @@ class Store:
             elif known.request_sha256 != content:
                 raise OtherContent(f"batch {batch_id} was received before with another content")
             else:
-                answer = {"receipt": known.receipt, "signature": known.signature}
+                answer = self._signed(known.receipt)
         failpoints.reach("province.after_commit")
         return answer
 
@@ -156,7 +156,7 @@ class Store:
             "received_at": now,
             "records": verdicts,
         }
-        answer = {"receipt": body, "signature": self.signer.sign(receipts.canonical(body))}
+        answer = self._signed(body)
         row = {"batch_id": batch_id, "sender": sender, "request_sha256": content, "received_at": now}
         tx.execute(sa.insert(batch).values(**row, **answer))
         return answer
@@ -164,9 +164,12 @@ class Store:
     def receipt(self, batch_id: uuid.UUID) -> dict[str, Any] | None:
         """The answer given for a batch, or None."""
         with self.engine.connect() as tx:
-            query = sa.select(batch.c.receipt, batch.c.signature).where(batch.c.batch_id == batch_id)
-            row = tx.execute(query).one_or_none()
-        return None if row is None else {"receipt": row.receipt, "signature": row.signature}
+            row = tx.execute(sa.select(batch.c.receipt).where(batch.c.batch_id == batch_id)).one_or_none()
+        return None if row is None else self._signed(row.receipt)
+
+    def _signed(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
+        """``receipt`` with its signature, made anew each time: the key may have been replaced since."""
+        return {"receipt": receipt, "signature": self.signer.sign(receipts.canonical(receipt))}
 
 
 def _shape(request: Any, key: str) -> tuple[uuid.UUID, Sequence[Any]]:

@@ -56,7 +56,7 @@ def acknowledge(line: Any, store: Store) -> None:
     events, _ = steps.decode_rows([*line.carried(UPLOAD), *line.carried(ROLLUP)])
     with line.engine.begin() as tx:
         Queue().apply(tx, events)
-        rows = _form_batch(tx)
+        rows = _form_batch(tx, "430903")
         batch_id = rows[0]["batch_id"]
         answer = store.accept(format.batch(batch_id, "430903", rows), str(batch_id))
         body = receipts.check(answer, batch_id, {r["event_id"]: r["digest"] for r in rows}, SIGNER.public_key)

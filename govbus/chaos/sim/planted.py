@@ -83,8 +83,8 @@ def _random_dead_id(refused: Any) -> dict[str, Any]:
     return {**_REAL_DEAD_ROW(refused), "dead_id": uuid.uuid4()}
 
 
-def _form_and_forget(tx: sa.Connection, most: int) -> Any:
-    rows = _REAL_FORM(tx, most)
+def _form_and_forget(tx: sa.Connection, region: str, most: int) -> Any:
+    rows = _REAL_FORM(tx, region, most)
     tx.execute(sa.delete(push_queue).where(push_queue.c.event_id.in_([r["event_id"] for r in rows])))
     return rows
 

@@ -20,7 +20,7 @@ from connectors.province import format, line, push
 from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Sender
 from consumers.province.app import LARGEST
 from consumers.province.keys import Signer
-from consumers.province.store import Store
+from consumers.province.store import OtherContent, Store
 from schemas import receipts
 from schemas.topics import UPLOAD
 
@@ -51,7 +51,12 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.keys.append(self.headers["Idempotency-Key"])
         self.server.largest = max(self.server.largest, len(content))
-        honest = self.server.store.accept(json.loads(content), self.headers["Idempotency-Key"])
+        try:
+            honest = self.server.store.accept(json.loads(content), self.headers["Idempotency-Key"])
+        except OtherContent:
+            self.send_response(409)
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         play = self.server.script.pop(0) if self.server.script else lambda answer: (200, {}, answer)
         status, headers, answer = play(json.loads(json.dumps(honest)))
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -355,6 +360,36 @@ def test_a_batch_survives_a_restart_unchanged_while_the_queue_grows(
     assert province.keys[0] == province.keys[1] != province.keys[2]
 
 
+def test_a_batch_whose_sender_was_put_right_after_its_answer_was_lost_goes_as_another_and_is_known(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 2)
+    province.script = [lambda _: (503, {}, {})]
+    assert isinstance(sender.step(), Again)
+    sender.region = "430904"
+    assert sender.step() == Again("the province asks to wait: 409", other_content=True)
+    assert isinstance(sender.step(), Acknowledged)
+    assert (count(engine, "push_queue"), count(province.store.engine, "province_record")) == (0, 2)
+    assert province.keys[0] == province.keys[1] != province.keys[2]
+
+
+def test_a_receipt_is_proof_under_a_former_key_and_given_again_under_the_present_one(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    """The answer was lost, and then the province changed its key."""
+    queue(engine, 1)
+    province.script = [lambda _: (503, {}, {})]
+    assert isinstance(sender.step(), Again)
+    province.store = Store(province.store.engine, STRANGER)
+    url, old = sender.address()
+    assert sender.step() == Again("not a receipt: the signature is not the province's")
+    sender.address = lambda: (url, f"{STRANGER.public_key},{old}")
+    assert isinstance(sender.step(), Acknowledged)
+    body = {"batch_id": "x"}
+    for signer, genuine in ((HONEST, True), (STRANGER, True), (Signer(Ed25519PrivateKey.generate()), False)):
+        assert receipts.signed_by(body, signer.sign(receipts.canonical(body)), sender.address()[1]) == genuine
+
+
 def test_a_record_that_the_province_refuses_stays_with_its_reason_and_does_not_hold_up_others(
     engine: sa.Engine, sender: Sender
 ) -> None:
@@ -378,4 +413,5 @@ def test_a_province_that_is_not_there_is_waited_for(engine: sa.Engine) -> None:
 
 def test_a_batch_id_is_a_function_of_its_events_in_order() -> None:
     a, b = uuid.UUID(int=1), uuid.UUID(int=2)
-    assert format.batch_id([a, b]) == format.batch_id([a, b]) != format.batch_id([b, a])
+    assert format.batch_id("1", [a, b]) == format.batch_id("1", [a, b])
+    assert len({format.batch_id(*of) for of in (("1", [a, b]), ("1", [b, a]), ("2", [a, b]))}) == 3

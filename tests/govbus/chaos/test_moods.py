@@ -19,7 +19,7 @@ from schemas import examples, receipts
 from schemas.topics import UPLOAD
 
 IDS = tuple(uuid.UUID(int=n, version=5) for n in (1, 2, 3))
-BATCH = format.batch_id(IDS)
+BATCH = format.batch_id("430903", IDS)
 SENT = {event_id: uuid.UUID(int=event_id.int + 7) for event_id in IDS}
 
 
