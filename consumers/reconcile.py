@@ -507,9 +507,9 @@ def _told_before(
 ) -> set[uuid.UUID]:
     """Those of ``dead_ids`` whose announcement lies before what its topic still holds."""
     letter, out = tables.dead_letter.c, tables.outbox.c
-    letters = tx.execute(sa.select(letter.dead_id, letter.region, letter.department).where(any_of(letter.dead_id, "ids")),
-                         {"ids": list(dead_ids)})  # fmt: skip
-    said = {envelope.event_id(DEADLETTER, row._mapping): row.dead_id for row in letters}
+    named = sa.select(letter.dead_id, letter.region, letter.department).where(any_of(letter.dead_id, "ids"))
+    letters = tx.execute(named, {"ids": list(dead_ids)})
+    said = {envelope.event_id(DEADLETTER, row._asdict()): row.dead_id for row in letters}
     places = sa.select(out.event_id, out.sent_partition, out.sent_offset).where(
         out.topic == DEADLETTER.name, any_of(out.event_id, "ids"), out.sent_offset.is_not(None)
     )

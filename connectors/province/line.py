@@ -1,5 +1,5 @@
-"""The connection to the province, with a bound for a whole call and a whole answer: ``httpx`` bounds each wait alone, and
-a peer that sends a byte now and then, or answer after answer that is none yet, would hold the push for days.
+"""The connection to the province, with a bound for a whole call and a whole answer: ``httpx`` bounds each wait alone,
+and a peer that sends a byte now and then, or answer after answer that is none yet, would hold the push for days.
 """
 
 from __future__ import annotations

@@ -188,10 +188,9 @@ def alerts(case_no: str, history: Sequence[Knowledge], horizon: int) -> tuple[tu
     """All alerts up to ``horizon`` in order of issue, and the next moment at which the last knowledge brings
     one.
 
-    ``history`` rises strictly in ``at``. An alert is issued at the first moment its ground holds and is
-    known, revoked
-    when new knowledge no longer supports it or says that the case was paused then (DOMAIN 4.2). After a red card no yellow one: colours only
-    escalate.
+    ``history`` rises strictly in ``at``. An alert is issued at the first moment its ground holds and is known, revoked
+    when new knowledge no longer supports it or says that the case was paused then (DOMAIN 4.2). After a red card no
+    yellow one: colours only escalate.
     """
     desk = _Desk(case_no)
     upcoming: int | None = None

@@ -203,7 +203,7 @@ def test_a_letter_whose_record_the_log_has_lost_is_no_difference_after_a_resend(
 
 
 def test_a_redriven_letter_whose_first_place_is_lost_is_no_difference_after_a_resend(
-    line: Any, make_rating: Callable[..., dict[str, Any]], redriven: Callable[[], list[str]], emptied: Callable[..., None]
+    line: Any, make_rating: Any, redriven: Callable[[], list[str]], emptied: Callable[..., None]
 ) -> None:
     _buried(line, make_rating)
     assert redriven() == ["sent again"]

@@ -278,7 +278,9 @@ def _permit(decided: str, told: str = "") -> list[CaseEvent]:
         ("2020-07-14 16:59", "2020-08-21 09:00", ""),  # entered late, done in time
     ],
 )
-def test_a_project_that_ended_late_gets_its_red_card_whenever_that_is_told(decided: str, told_at: str, red: str) -> None:
+def test_a_project_that_ended_late_gets_its_red_card_whenever_that_is_told(
+    decided: str, told_at: str, red: str
+) -> None:
     state = told(PROJECT, {"A": _permit(decided, told_at)}, known(permit="R6-5"), "2020-12-28 09:00")
     assert state.on_time is not bool(red)
     assert [at for rule, at in cards(state) if rule == "HS-CARD-GROUP-R"] == ([red] if red else [])
