@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from kafka.partitioner.default import murmur2
 from sqlalchemy.dialects.postgresql import insert
 
 from schemas.clock import wall_clock
-from schemas.topics import ALERT, HANDLING, Topic
+from schemas.topics import ALERT, Topic
 from streams.store import desk
 from streams.store.projection import Event
 from streams.store.tables import alert_inbox, alert_life
@@ -35,7 +34,7 @@ class Inbox:
         rows = [_row(event, seen_at) for event in events]
         if rows:
             tx.execute(_UPSERT, sorted(rows, key=lambda r: (str(r["alert_id"]), r["alert_seq"])))
-            desk.mark(tx, desk.CASE, {row["case_no"]: _partition(row["case_no"]) for row in rows})
+            desk.mark(tx, desk.CASE, {row["case_no"]: desk.partition_of(row["case_no"]) for row in rows})
 
 
 def open_alerts(tx: sa.Connection) -> list[sa.Row[Any]]:
@@ -67,11 +66,6 @@ _HANDLED = sa.select(
     ),
     isouter=True,
 )
-
-
-def _partition(case_no: str) -> int:
-    """Where the acts about the case travel: Kafka's own partitioner, as every producer of the bus has it."""
-    return int(murmur2(case_no.encode()) & 0x7FFFFFFF) % HANDLING.partitions
 
 
 def _row(event: Event, seen_at: int) -> dict[str, Any]:

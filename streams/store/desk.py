@@ -1,8 +1,8 @@
 """The supervisor's desk in the database: which cases' alerts must be looked at, what became of them, what is said.
 
 Alerts are what ``alert_inbox`` holds of ``oversight.alert.v1``, acts what ``handling_event`` holds of
-``oversight.handling.v1``; the rule is ``streams.rules.life``. Whoever adds to either marks the case in the same
-transaction; a tick takes marked and due cases. Reads no clock: the horizon is given.
+``oversight.handling.v1``; the rule is ``streams.rules.life``. Whoever adds to either, or finds the case void, marks it
+in the same transaction; a tick takes marked and due cases. Reads no clock: the horizon is given.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
+from kafka.partitioner.default import murmur2
 
 from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
@@ -44,6 +45,11 @@ def mark(tx: sa.Connection, scope: str, keys: Place) -> None:
         order = sorted(keys)
         values = {"scope": scope, "keys": order, "partitions": [keys[k] for k in order]}
         tx.execute(_MARK, values)
+
+
+def partition_of(case_no: str) -> int:
+    """Where the acts about the case travel: Kafka's own partitioner, as every producer of the bus has it."""
+    return int(murmur2(case_no.encode()) & 0x7FFFFFFF) % HANDLING.partitions
 
 
 def mark_all(tx: sa.Connection) -> None:
@@ -127,10 +133,11 @@ def _look_at_cases(
 ) -> None:
     names = list(cases)
     rows, acts, reds, excluded = _alerts(tx, names), _acts(tx, names), _reds(tx, names), _excluded(tx, names)
+    void = {case_no: noted.known_at for case_no, noted in standing.noted(tx, names).items() if noted.out}
     lived: dict[str, list[dict[str, Any]]] = {}
     for case_no, before in cases.items():
         own, done = rows.get(case_no, {}), acts.get(case_no, [])
-        told = [_word(r) for r in own.values() if r["action"] != "RETRACTED"]
+        told = [_word(r, void.get(case_no)) for r in own.values() if r["action"] != "RETRACTED"]
         region = next((r["region"] for r in own.values()), "")
         try:
             found = life.desk(told, done, calendars, region, horizon)
@@ -206,8 +213,13 @@ def _excluded(tx: sa.Connection, cases: list[str]) -> dict[str, list[tuple[int, 
     return found
 
 
-def _word(row: Mapping[str, Any]) -> Word:
-    revoked = row.get("action") == "REVOKED"
+def _word(row: Mapping[str, Any], void_at: int | None = None) -> Word:
+    """The last word of an alert. A bad rating of a case that is void since ``void_at`` counts no more
+    (docs/decisions/0016), though nobody takes back what the citizen said.
+    """
+    revoked_at, reason = (row["known_at"], row["reason"]) if row.get("action") == "REVOKED" else (None, "")
+    if revoked_at is None and void_at is not None and row["kind"] == "BAD_RATING":
+        revoked_at, reason = max(void_at, row["issued_at"]), "case_voided"
     return Word(
         row["alert_id"],
         row["kind"],
@@ -215,8 +227,8 @@ def _word(row: Mapping[str, Any]) -> Word:
         row["case_no"],
         row["department"],
         row["issued_at"],
-        row["known_at"] if revoked else None,
-        row["reason"] if revoked else "",
+        revoked_at,
+        reason,
         row.get("given_at"),
     )
 

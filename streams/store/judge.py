@@ -18,7 +18,7 @@ from streams.rules.judge import Decision, alert_record, fold
 from streams.rules.lifecycle import VOID, CaseEvent
 from streams.rules.state import CaseState, Spoken
 from streams.rules.tally import Standing
-from streams.store import bulk, cards, claims, frames, groups, references, standing
+from streams.store import bulk, cards, claims, desk, frames, groups, references, standing
 from streams.store.failure import place
 from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, keep_new, say
@@ -192,6 +192,7 @@ class _Judged:
             say(tx, self._saids)
         if self._turned:
             standing.judged(tx, self._turned)
+            desk.mark(tx, desk.CASE, {case_no: desk.partition_of(case_no) for case_no in self._turned})
         groups.touched(tx, self._told)
 
 

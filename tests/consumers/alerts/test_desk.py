@@ -18,7 +18,8 @@ from consumers.alerts.inbox import Inbox
 from consumers.loop import reader
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
-from streams.store import desk, outbox
+from streams.rules.tally import Standing
+from streams.store import desk, outbox, standing
 from streams.store.applier import apply_batch, aside
 from streams.store.follow import FollowProjection
 from streams.store.projection import Carried, Projection
@@ -361,6 +362,34 @@ def test_an_appeal_that_excludes_a_rating_takes_it_out_of_what_is_counted(office
     office.hear(act("upheld", "2020-09-23 08:00", raised["alert_id"], "2020-09-24 09:00", department="HS-XZSPJ"))
     office.tick("2020-09-24 12:00")  # it was decided the day before
     assert (office.stage(raised["alert_id"]), _counted(office)) == ("RECTIFYING", 1)
+
+
+def _turned(office: Bus, void: bool, at: str) -> None:
+    """What the judge notes of a case that has become void, or is so no more."""
+    with office.engine.begin() as tx:
+        standing.judged(tx, {CASE: Standing(void, known_at=ms(at))})
+        desk.mark(tx, desk.CASE, {CASE: desk.partition_of(CASE)})
+
+
+def test_nobody_is_asked_about_a_bad_rating_of_a_case_that_is_void(office: Bus) -> None:
+    """DOMAIN 3.5: what never was reverses what was counted of it; what the desk said of it by then is taken back."""
+    office.hear(rated("2020-09-21 11:00", "1"))
+    ((raised, value, headers),) = office.said()
+    office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
+    office.tick("2020-09-22 18:00")
+    assert [w[2:4] for w in office.words() if w[2] != raised["rule_id"]] == [("HS-LIFE-CONTACT", "alert.issued")]
+    _turned(office, void=True, at="2020-09-23 09:00")
+    office.tick("2020-09-22 19:00")  # a rebuild that has not come to it
+    assert office.stage(raised["alert_id"]) == "RAISED"
+    office.tick(END)
+    assert [w[2:4] for w in office.words() if w[2] != raised["rule_id"]] == [("HS-LIFE-CONTACT", "alert.revoked")]
+    with office.engine.connect() as tx:
+        query = sa.text("SELECT stage, out_at, out_reason FROM alert_life WHERE alert_id = :id")
+        row = tx.execute(query, {"id": raised["alert_id"]}).one()
+    assert tuple(row) == ("REVOKED", ms("2020-09-23 09:00"), "case_voided")
+    _turned(office, void=False, at="2020-09-24 09:00")
+    office.tick(END)
+    assert ("HS-LIFE-RECTIFY", "alert.issued") in [w[2:4] for w in office.words()]
 
 
 def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_starts_with_that(office: Bus) -> None:

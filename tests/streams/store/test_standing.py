@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from schemas import codec, envelope
 from schemas.topics import CASE, RATING, ROLLUP, UPLOAD, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import applier, settling, standing, tally
+from streams.store import applier, desk, settling, standing, tally
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
 from streams.store.tables import alert_inbox, alert_life
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.stack
 CODE = "11430903MBDEM0138T4000715002000"
 TABLES = (
     "rating_event, rating_cell_merged, rating_cell_change, rating_out, rating_out_news, outbox, rollup_dirty, "
-    "rollup_emitted, cursor, case_event, case_state, case_history, alert_life, alert_inbox"
+    "rollup_emitted, cursor, case_event, case_state, case_history, alert_life, alert_inbox, desk_check"
 )
 OLDER = "province.result-older"
 
@@ -145,6 +145,9 @@ def test_ratings_of_a_case_that_turns_void_leave_cells_rollups_and_the_provinces
     bus.settle()
     assert (bus.scores(), bus.total()) == ({}, 0)
     assert bus.stands() == [("rating.excluded", 1, 1, False)]
+    with bus.engine.connect() as tx:  # and the desk looks at its alerts
+        found = tx.execute(sa.text("SELECT key, partition FROM desk_check WHERE next_check_at = 0")).all()
+    assert found == [("C-1", desk.partition_of("C-1"))]
 
 
 def test_a_rating_that_comes_after_its_case_turned_void_is_excluded_too(bus: Bus) -> None:
