@@ -17,22 +17,25 @@ from consumers.province.store import COUNTS, rating, rollup, standing
 
 Scope = Literal["province", "district", "department"]
 Row = dict[str, Any]
-BY: Mapping[Scope, tuple[str, ...]] = {
-    "province": (),
-    "district": ("region",),
-    "department": ("region", "department"),
-}
 
 
 def sums(tx: sa.Connection, scope: Scope, day: date, region: str = "") -> list[Row]:
     """Counts of the effective ratings of ``day`` (Asia/Shanghai) by score, grouped as ``scope`` says."""
     counting = _counting(day).subquery()
-    groups = [counting.c[name] for name in BY[scope]]
+    by: Mapping[Scope, list[sa.ColumnElement[str]]] = {
+        "province": [], "district": [_district(counting)], "department": [counting.c.region, counting.c.department],
+    }  # fmt: skip
+    groups = by[scope]
     query = sa.select(*groups, *_counts(counting)).group_by(*groups).order_by(*groups)
     if region:
-        query = query.where(counting.c.region == region)
+        query = query.where(counting.c.region.startswith(region, autoescape=True))
     rows = [dict(r) for r in tx.execute(query).mappings()]
     return [r for r in rows if r["total"]] if not groups else rows
+
+
+def _district(of: sa.FromClause) -> sa.ColumnElement[str]:
+    """The district of a region: a township's ratings are its district's too (DOMAIN §1.2)."""
+    return sa.func.left(of.c.region, 6).label("region")
 
 
 def _counting(day: date) -> sa.Select[Any]:

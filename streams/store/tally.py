@@ -488,19 +488,24 @@ def _any_marked(tx: sa.Connection) -> bool:
     return bool(tx.execute(sa.text(query)).scalar_one_or_none())
 
 
+DISTRICT_DIGITS = 6
+"""Of a region code (GB/T 2260); three more name a township (DOMAIN §1.2)."""
 _SUMS = """{}
 coalesce(sum(n), 0)::bigint AS total, sum(defaults)::bigint AS defaults,
 sum(events)::bigint AS revision, max(received_at) AS received_at FROM rating_cell_merged
-JOIN unnest(%s::date[], %s::text[], %s::text[]) AS wanted(rated_on, department, region)
-USING (region, department, rated_on)""".format(
+JOIN unnest(%s::date[], %s::text[], %s::text[]) AS wanted(day, office, place)
+ON (rated_on, department) = (day, office)""".format(
     "".join(f"coalesce(sum(n) FILTER (WHERE score = {s}), 0)::bigint AS n{s}, " for s in range(1, 6))
 )
 _OF_DEPARTMENTS = (
     "SELECT region, department, rated_on, coalesce(item_code, ''), coalesce(channel, ''), "
-    f"grouping(item_code), {_SUMS} GROUP BY GROUPING SETS "
+    f"grouping(item_code), {_SUMS} AND region = place GROUP BY GROUPING SETS "
     "((region, department, rated_on, item_code, channel), (region, department, rated_on))"
 )
-_OF_DISTRICTS = f"SELECT region, '', rated_on, '', '', 2, {_SUMS} GROUP BY region, rated_on"
+_OF_DISTRICTS = (
+    f"SELECT place, '', rated_on, '', '', 2, {_SUMS} "
+    f"AND left(region, {DISTRICT_DIGITS}) = place GROUP BY place, rated_on"
+)
 _KINDS = ("CELL", "DEPARTMENT", "DISTRICT")
 _ROLLUP: dict[str, Any] = {
     "region": pl.String,
@@ -535,7 +540,8 @@ def _say_rollups(tx: sa.Connection, days: Sequence[Day]) -> None:
 
 
 def _of_all_departments(days: Sequence[Day]) -> list[Day]:
-    of_districts = sorted({(day.rated_on, day.region) for day in days})
+    """The days of all departments of the districts; what a township's department was rated is the district's too."""
+    of_districts = sorted({(day.rated_on, day.region[:DISTRICT_DIGITS]) for day in days})
     return [Day(on, code, region) for on, region in of_districts for code in codesets.departments()]
 
 

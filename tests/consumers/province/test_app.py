@@ -152,6 +152,15 @@ def test_several_districts_add_up_from_single_ratings(client: TestClient[Any]) -
     assert [(r["region"], r["total"]) for r in districts] == [("430902", 1), ("430903", 2), ("430921", 1)]
 
 
+def test_a_townships_ratings_are_its_districts_too(client: TestClient[Any]) -> None:
+    send(client, rating("p1", 5), rating("p2", 1, "430903101"), rating("p3", 5, "430902"), rollup(1, 1, 1))
+    answer = client.get("/v1/rollups", params={"scope": "district", "day": DAY, "region": "430903"}).json()
+    assert [(r["region"], r["total"]) for r in answer["rows"]] == [("430903", 2)]
+    assert [f["region"] for f in answer["findings"]] == ["430902"]  # has pushed no rollup
+    departments = client.get("/v1/rollups", params={"scope": "department", "day": DAY}).json()["rows"]
+    assert [(r["region"], r["total"]) for r in departments] == [("430902", 1), ("430903", 1), ("430903101", 1)]
+
+
 def stands(project: str, revision: int, effective: bool, **changes: Any) -> dict[str, Any]:
     body = {"projectNo": project, "serviceNumber": 1, "assessNumber": 1, "revision": revision,
             "effectivEvalua": effective, **changes}  # fmt: skip

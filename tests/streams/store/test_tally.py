@@ -335,6 +335,23 @@ def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(t
     assert len(said(tally, "rating.rollup.v1")) == 5
 
 
+def test_what_a_township_was_rated_is_its_districts_too(tally: sa.Engine) -> None:
+    first = [rating(case_no="A"), rating(case_no="B", satisfaction_code="1")]
+    fold(tally, first)
+    settle(tally)
+    more = [rating(case_no="C", satisfaction_code="1", region="430903101"), rating(case_no="D", region="430902")]
+    fold(tally, [*first, *more], cuts=[2])
+    settle(tally)
+    totals = {s: (r["scope_kind_code"], r["total"], r["bad"]) for s, r in last_rollups(tally).items() if "///" in s}
+    assert totals == {
+        "430903////2020-09-21": ("DISTRICT", 3, 2),
+        "430903/HS-ZRZYJ///2020-09-21": ("DEPARTMENT", 2, 1),
+        "430903101/HS-ZRZYJ///2020-09-21": ("DEPARTMENT", 1, 1),
+        "430902////2020-09-21": ("DISTRICT", 1, 0),
+        "430902/HS-ZRZYJ///2020-09-21": ("DEPARTMENT", 1, 0),
+    }
+
+
 def test_when_all_is_quiet_a_date_is_said_for_all_departments(tally: sa.Engine) -> None:
     departments = sorted(codesets.departments())
     fold(tally, [rating(case_no=code, department=code) for code in departments])
