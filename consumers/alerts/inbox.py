@@ -97,8 +97,11 @@ def _row(event: Event, seen_at: int) -> dict[str, Any]:
 def _upsert() -> sa.Insert:
     new = insert(alert_inbox)
     changed: dict[str, Any] = {
-        c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at")
+        c.name: new.excluded[c.name] for c in alert_inbox.c if c.name not in ("alert_id", "seen_at", "former")
     }
+    moved = sa.func.jsonb_build_array(sa.func.jsonb_build_array(new.excluded.known_at, alert_inbox.c.department))
+    answers_another = new.excluded.department != alert_inbox.c.department
+    changed["former"] = sa.case((answers_another, alert_inbox.c.former.op("||")(moved)), else_=alert_inbox.c.former)
     for name in ("named", "given_at"):  # a revocation does not repeat it
         changed[name] = sa.func.coalesce(new.excluded[name], alert_inbox.c[name])
     # a correction that leaves a bad rating bad, and a revocation, do not begin its deadlines anew (DOMAIN §5.7)

@@ -153,7 +153,7 @@ class Knowledge(Struct, frozen=True):
 
     ``pauses`` (epoch ms, disjoint) and ``hold_until`` keep cards back; ``why`` is the revocation code
     (``govbus.revocation``)
-    for what this knowledge no longer supports.
+    for what this knowledge no longer supports; ``department`` answers for the case.
     """
 
     at: int
@@ -161,11 +161,12 @@ class Knowledge(Struct, frozen=True):
     pauses: Pauses
     hold_until: int
     why: str
+    department: str = ""
 
 
 class Alert(Struct, frozen=True, array_like=True):
     """A card or finding: issued, and perhaps revoked. Times epoch ms UTC; ``ordinal`` counts re-issues from
-    1.
+    1. ``answering``: while it stands, from when on which department answers for it.
     """
 
     alert_id: str
@@ -182,6 +183,7 @@ class Alert(Struct, frozen=True, array_like=True):
     issued_at: int
     revoked_at: int | None = None
     revoked_reason: str = ""
+    answering: tuple[tuple[int, str], ...] = ()
 
 
 def alerts(case_no: str, history: Sequence[Knowledge], horizon: int) -> tuple[tuple[Alert, ...], int | None]:
@@ -198,6 +200,7 @@ def alerts(case_no: str, history: Sequence[Knowledge], horizon: int) -> tuple[tu
         last = number + 1 == len(history)
         until = horizon + 1 if last else history[number + 1].at
         desk.revoke(knowledge)
+        desk.hand_over(knowledge)
         late = desk.issue(knowledge, until)
         upcoming = late if last else None
     return desk.all(), upcoming
@@ -221,6 +224,13 @@ class _Desk:
             self._times[key] = alert.ordinal
             self._closed.append(structs.replace(alert, revoked_at=knowledge.at, revoked_reason=knowledge.why))
 
+    def hand_over(self, knowledge: Knowledge) -> None:
+        """What stands goes with the case to whoever answers for it now."""
+        for key, alert in self._active.items():
+            if alert.answering and alert.answering[-1][1] != knowledge.department:
+                told = (*alert.answering, (knowledge.at, knowledge.department))
+                self._active[key] = structs.replace(alert, answering=told)
+
     def issue(self, knowledge: Knowledge, until: int) -> int | None:
         """Issue what becomes true before ``until``; the earliest moment of what becomes true later."""
         due = [(_moment(g, knowledge), g) for g in knowledge.grounds if g.key not in self._active]
@@ -231,7 +241,7 @@ class _Desk:
             if moment >= until:
                 return moment
             if not (ground.colour == YELLOW and self._is_red(clock_of(ground.rule_id))):
-                self._active[ground.key] = self._alert(ground, moment)
+                self._active[ground.key] = self._alert(ground, moment, knowledge.department)
         return None
 
     def all(self) -> tuple[Alert, ...]:
@@ -244,7 +254,7 @@ class _Desk:
             for a in self._active.values()
         )
 
-    def _alert(self, ground: Ground, moment: int) -> Alert:
+    def _alert(self, ground: Ground, moment: int, department: str) -> Alert:
         ordinal = 1 + self._times.get(ground.key, 0)
         alert_id = str(derived_id("alert", self._case_no, ground.rule_id, ground.colour, ground.subject, ordinal))
         return Alert(
@@ -260,6 +270,7 @@ class _Desk:
             ground.provisional,
             ground.evidence,
             moment,
+            answering=((moment, department),) if department else (),
         )
 
 

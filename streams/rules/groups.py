@@ -211,7 +211,7 @@ def _judged(
         found = () if view.line is None else tuple(clocks.grounds(view.line))
         pauses = () if view.line is None else clocks.in_ms(view.line.pauses)
         hold = max((seen.hold_until for _, seen in view.known if seen.status != VOID), default=0)
-        history.append(Knowledge(at, found, pauses, hold, _why(lives, at)))
+        history.append(Knowledge(at, found, pauses, hold, _why(lives, at), _lead(view)))
     alerts, upcoming = cards.alerts(key, history, horizon)
     later = (t for life in lives for t in (*life.later, *life.changes))
     waiting = [*ahead, *later, *([upcoming] if upcoming else [])]
@@ -313,13 +313,18 @@ def _without(spans: Iterable[clock.Pause], gone: clock.Pauses) -> clock.Pauses:
     return tuple(left)
 
 
+def _lead(view: _View) -> str:
+    """The department that answers for the group: the rule's, or that of its first member."""
+    return view.lead or next((seen.department for _, seen in view.known if seen.status != VOID), "")
+
+
 def _state(key: str, view: _View, alerts: tuple[Alert, ...], nearest: int | None) -> GroupState:
     parts = tuple(
         Part(life.case_no, life.events[0].item_code, seen.department, seen.status, seen.accepted_at, seen.stopped_at)
         for life, seen in view.known
         if seen.status != VOID
     )
-    lead = view.lead or (parts[0].department if parts else "")
+    lead = _lead(view)
     region, stage = key.split("/")[1], _stage(parts)
     state = GroupState(key, region, lead, stage, view.rule, parts, alerts=alerts, next_check_at=nearest)
     line = view.line

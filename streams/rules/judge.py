@@ -177,7 +177,8 @@ def _knowledge(
     pauses = clocks.in_ms(view.course.pauses)
     new = [e.type for e in events[:count] if e.known_at == at]
     amended = not new and any(c.at == at for c in claims)
-    return Knowledge(at, view.grounds, pauses, view.course.hold_until, "rating_corrected" if amended else why(new))
+    reason = "rating_corrected" if amended else why(new)
+    return Knowledge(at, view.grounds, pauses, view.course.hold_until, reason, view.course.department)
 
 
 _REASONS = (
@@ -274,7 +275,9 @@ def _used(view: _View, promise: Deadline | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a statement says of its alert besides the alert; ``known_at``: the newest knowledge, epoch ms."""
+    """What a statement says of its alert besides the alert, its ``department`` where the alert does not say who answers
+    for it; ``known_at``: the newest knowledge, epoch ms.
+    """
 
     region: str
     department: str
@@ -283,7 +286,8 @@ class About:
 
 
 def _content(alert: Alert) -> str:
-    return f"{alert.issued_at}/{alert.revoked_at}/{alert.revoked_reason}/{alert.due_at}/{alert.provisional}"
+    content = f"{alert.issued_at}/{alert.revoked_at}/{alert.revoked_reason}/{alert.due_at}/{alert.provisional}"
+    return content if len(alert.answering) < 2 else f"{content}/{len(alert.answering)}/{alert.answering[-1][1]}"
 
 
 def differences(
@@ -292,7 +296,7 @@ def differences(
     """What must be said. What was said of a time beyond ``horizon`` stands: a replay is not there yet."""
     for alert in alerts:
         said = spoken.get(alert.alert_id)
-        if said is None or (said.alert.revoked_at or 0) <= horizon:
+        if said is None or _told_until(said.alert) <= horizon:
             yield from _statements(said, alert, about)
     if spoken:
         derived = {a.alert_id for a in alerts}
@@ -303,21 +307,43 @@ def differences(
                 yield _decision(RETRACTED, said.seq + 1, said.alert, about, known)
 
 
+def _told_until(alert: Alert) -> int:
+    """The newest knowledge that a statement about ``alert`` told of."""
+    return max([alert.revoked_at or 0, *(at for at, _ in alert.answering[1:])])
+
+
 def _statements(said: Spoken | None, alert: Alert, about: About) -> Iterable[Decision]:
-    seq = 0 if said is None else said.seq
+    """What is still to be said of ``alert``: each of its words once, whether they are said as they become true or all
+    together; where another one was said last, the last of its standing and what follows.
+    """
+    words = _words(alert)
+    contents = [_content(version) for _, version, _ in words]
+    if said is None:
+        done = 0
+    elif said.action != RETRACTED and said.content in contents:
+        done = 1 + contents.index(said.content)
+    else:
+        done = max(n for n, (action, _, _) in enumerate(words) if action == ISSUED)
+    for seq, (action, version, at) in enumerate(words[done:], 1 if said is None else said.seq + 1):
+        yield _decision(action, seq, version, about, at)
+
+
+def _words(alert: Alert) -> list[tuple[str, Alert, int]]:
+    """All that is ever said of ``alert``: action, the alert as it was then, known at. It is issued, told anew whenever
+    another department answers for it, and revoked.
+    """
     standing = structs.replace(alert, revoked_at=None, revoked_reason="")
-    if said is not None and said.action != RETRACTED and said.content == _content(alert):
-        return
-    known = said is not None and said.action == ISSUED and said.content == _content(standing)
-    if not known:
-        seq += 1
-        yield _decision(ISSUED, seq, standing, about, alert.issued_at)
+    words = [(ISSUED, structs.replace(standing, answering=alert.answering[:1]), alert.issued_at)]
+    for n, (at, _) in enumerate(alert.answering[1:], 2):
+        words.append((ISSUED, structs.replace(standing, answering=alert.answering[:n]), at))
     if alert.revoked_at is not None:
-        yield _decision(REVOKED, seq + 1, alert, about, alert.revoked_at)
+        words.append((REVOKED, alert, alert.revoked_at))
+    return words
 
 
 def _decision(action: str, seq: int, alert: Alert, about: About, known_at: int) -> Decision:
-    return Decision(action, seq, alert, about.region, about.department, about.item_code, known_at)
+    department = alert.answering[-1][1] if alert.answering else about.department
+    return Decision(action, seq, alert, about.region, department, about.item_code, known_at)
 
 
 def remember(spoken: Mapping[str, Spoken], decisions: Sequence[Decision]) -> Mapping[str, Spoken]:

@@ -115,7 +115,8 @@ def entitled(act: str, by: str, about: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Word:
     """An alert as its last word has it: about whom, and epoch ms UTC when it became true, when it was taken back and,
-    of a bad rating, when it was given.
+    of a bad rating, when it was given. ``former``: until when which departments answered before; what they did by then
+    was theirs to do.
     """
 
     alert_id: str
@@ -127,6 +128,7 @@ class Word:
     revoked_at: int | None = None
     revoked_reason: str = ""
     given_at: int | None = None
+    former: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +297,8 @@ class _Walk:
         if name not in self.process.acts:
             return "not_for_kind"
         before, _, within = self.process.acts[name]
-        if not entitled(act.type, act.department, self.word.department):
+        then = (department for until, department in self.word.former if act.occurred_at < until)
+        if not any(entitled(act.type, act.department, about) for about in (self.word.department, *then)):
             return "not_entitled"
         if self._before_alert(act):
             return "before_alert"

@@ -352,8 +352,9 @@ class _Walk:
     def accept_again(self, event: CaseEvent) -> None:
         if self.deemed_at is None:
             self.find("illegal_transition", event)
-        elif event.acceptance:
-            self.promised = event
+        else:  # who answers now answers for the case
+            self.home = event
+            self.promised = event if event.acceptance else self.promised
         self._unpark()
 
     def refuse(self, event: CaseEvent) -> None:

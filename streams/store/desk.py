@@ -102,7 +102,7 @@ class _Written:
         for statement in statements:
             alert = statement.alert
             about = rows.get(alert.evidence[-1 if alert.kind == life.ESCALATION else 0])
-            about = said[alert.alert_id]["about"] if about is None else {name: about[name] for name in ABOUT}
+            about = said[alert.alert_id]["about"] if about is None else _about(about, alert.issued_at)
             saids.append(Said(ALERT, words.record(statement, about)))
             said[alert.alert_id] = {"seq": statement.seq, "action": statement.action, "content": words.content(alert),
                                     "alert": alert, "about": about}  # fmt: skip
@@ -213,6 +213,12 @@ def _excluded(tx: sa.Connection, cases: list[str]) -> dict[str, list[tuple[int, 
     return found
 
 
+def _about(row: Mapping[str, Any], at: int) -> dict[str, Any]:
+    """What is repeated of an alert in one about it that was issued ``at`` (epoch ms): it is for who answered then."""
+    former = (department for until, department in row.get("former", ()) if at < until)
+    return {**{name: row[name] for name in ABOUT}, "department": next(former, row["department"])}
+
+
 def _word(row: Mapping[str, Any], void_at: int | None = None) -> Word:
     """The last word of an alert. A bad rating of a case that is void since ``void_at`` counts no more
     (docs/decisions/0016), though nobody takes back what the citizen said.
@@ -230,6 +236,7 @@ def _word(row: Mapping[str, Any], void_at: int | None = None) -> Word:
         revoked_at,
         reason,
         row.get("given_at"),
+        tuple((until, department) for until, department in row.get("former", ())),
     )
 
 

@@ -444,6 +444,7 @@ alert_inbox = sa.Table(  # what the supervisor's desk has seen, one row an alert
     sa.Column("evidence", JSONB, nullable=False, server_default="[]"),
     sa.Column("named", sa.Boolean),  # of a bad rating: whether it says by whom; NULL: not known
     sa.Column("given_at", BIG),  # of a bad rating: when it was given; NULL: not known
+    sa.Column("former", JSONB, nullable=False, server_default="[]"),  # [until when, department] of who answered before
     sa.Index("ix_alert_inbox_case", "case_no"),
 )
 

@@ -304,6 +304,28 @@ def test_an_act_of_another_department_or_from_before_the_card_has_no_effect(offi
     assert any(w[2:4] == ("HS-LIFE-SIGN", "alert.issued") for w in office.words())
 
 
+def test_what_a_department_did_while_it_answered_stays_right_when_another_does(office: Bus) -> None:
+    """A window's hall passes a case on; what was overdue by then is told of the hall."""
+    hall, bureau, moved = "HS-ZWFWZX", "HS-ZJJ", "2020-09-24 09:00"
+    office.hear(alert(RED, "RED", "2020-09-21 11:00", department=hall))
+    office.hear(act("signed", "2020-09-23 14:00", RED, department=hall))
+    office.tick("2020-09-24 08:00")
+    handed_over = {"department": bureau, "occurred_at": ms(moved), "received_at": ms(moved)}
+    office.hear(alert(RED, "RED", "2020-09-21 11:00", 2, **handed_over))
+    office.hear(
+        act("explained", "2020-09-24 10:00", RED, department=hall),  # no more its to do
+        act("rectified", "2020-09-24 11:00", RED, department=bureau),
+    )
+    office.tick("2020-09-24 12:00")
+    with office.engine.connect() as tx:
+        query = sa.text("SELECT department, stage, steps FROM alert_life WHERE alert_id = :id")
+        row = tx.execute(query, {"id": RED}).one()
+    assert [(s[1], s[-1]) for s in row.steps] == [("signed", ""), ("explained", "not_entitled"), ("rectified", "")]
+    assert (row.department, row.stage) == (bureau, "CORRECTED")
+    told = {r["rule_id"]: (r["department"], r["event_type"]) for r, _, _ in office.said() if r["rule_id"] != "HS-CARD"}
+    assert told["HS-LIFE-SIGN"] == (hall, "alert.issued")
+
+
 def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office: Bus) -> None:
     office.hear(rated("2020-09-21 11:00", "1", heard="2020-09-22 09:00"))
     ((raised, value, headers),) = office.said()

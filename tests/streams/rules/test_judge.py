@@ -502,6 +502,57 @@ def test_a_decision_entered_late_revokes_the_red_card() -> None:
     assert cards(state)[0] == ("YELLOW", "2020-10-16 17:00", None, "")
 
 
+HALL, BUREAU = "HS-ZWFWZX", "HS-ZJJ"
+
+
+def by(department: str, *told: Any, **more: Any) -> CaseEvent:
+    """An event that ``department`` publishes."""
+    return structs.replace(event(*told, **more), department=department)
+
+
+def _handed_over(*more: CaseEvent) -> list[CaseEvent]:
+    """Accepted by the hall; the bureau is named responsible after both cards came."""
+    return [
+        by(HALL, "accepted", "2020-11-09 10:00"),
+        by(HALL, "step_completed", "2020-11-17 10:00", responsible=BUREAU),
+        *more,
+    ]
+
+
+def test_a_card_is_told_for_who_answers_and_anew_when_that_changes_whenever_one_looks() -> None:
+    events = _handed_over(by(HALL, "voided", "2020-11-18 10:00"))
+    known = references(item(5))
+    late, at_once = told(events, known, "2020-11-19 09:00")
+    state, spoken = told(events[:1], known, "2020-11-16 18:00")
+    for one, until in ((events[1], "2020-11-17 18:00"), (events[2], "2020-11-19 09:00")):
+        state, more = fold(state, [one], known, ms(until))
+        spoken += more
+    red = [[(d.action, d.seq, d.department) for d in all_ if d.alert.colour == "RED"] for all_ in (spoken, at_once)]
+    assert red[0] == red[1] == [("ISSUED", 1, HALL), ("ISSUED", 2, BUREAU), ("REVOKED", 3, BUREAU)]
+    assert state.alerts == late.alerts
+    assert {d.alert.alert_id: (d.seq, d.known_at) for d in spoken} == {
+        d.alert.alert_id: (d.seq, d.known_at) for d in at_once
+    }
+
+
+def test_a_replay_that_has_not_come_to_a_change_of_department_says_nothing() -> None:
+    events, known = _handed_over(), references(item(5))
+    said, _ = told(events, known, "2020-11-19 09:00")
+    behind = CaseState("CASE-1", (), spoken=said.spoken)
+    again, words = fold(behind, events[:1], known, ms("2020-11-16 18:00"))
+    assert words == ()
+    assert fold(again, events[1:], known, ms("2020-11-19 09:00"))[1] == ()
+
+
+def test_an_acceptance_told_after_silence_had_accepted_says_who_answers() -> None:
+    events = [
+        by(HALL, "submitted", "2020-11-02 09:00"),
+        by(BUREAU, "accepted", "2020-11-12 10:00"),
+    ]
+    state, _ = told(events, references(item(20)), "2020-11-13 09:00")
+    assert (state.deemed, state.department) == (True, BUREAU)
+
+
 def test_a_paused_case_gets_no_card() -> None:
     events = [
         event("accepted", "2020-10-12 10:00"),
