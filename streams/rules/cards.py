@@ -227,7 +227,7 @@ class _Desk:
     def hand_over(self, knowledge: Knowledge) -> None:
         """What stands goes with the case to whoever answers for it now."""
         for key, alert in self._active.items():
-            if alert.answering and alert.answering[-1][1] != knowledge.department:
+            if knowledge.department and alert.answering and alert.answering[-1][1] != knowledge.department:
                 told = (*alert.answering, (knowledge.at, knowledge.department))
                 self._active[key] = structs.replace(alert, answering=told)
 
