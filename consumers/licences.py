@@ -30,15 +30,3 @@ def standing(row: Mapping[str, Any], today: datetime.date) -> str:
     """The status on ``today`` (a day in Asia/Shanghai): a valid licence past its last day is EXPIRED."""
     past = row["valid_to_on"] is not None and row["valid_to_on"] < today
     return EXPIRED if past and row["status"] == VALID else str(row["status"])
-
-
-def masked_name(name: str) -> str:
-    """A person's name for a screen (DOMAIN §9): 张三 → 张*, 王小明 → 王*明, 阿依·古丽 → 阿**."""
-    if "·" in name:
-        return f"{name[0]}**"
-    return f"{name[:1]}*" if len(name) < 3 else f"{name[0]}{'*' * (len(name) - 2)}{name[-1]}"
-
-
-def masked_id(code: str) -> str:
-    """An identity code for a screen (DOMAIN §9): the first 6 and the last 2; short codes entirely masked."""
-    return f"{code[:6]}{'*' * (len(code) - 8)}{code[-2:]}" if len(code) > 8 else "*" * len(code)

@@ -24,6 +24,8 @@ def explained(error: BaseException) -> GovbusError | None:
 
 
 def _database(error: BaseException, cause: BaseException) -> GovbusError | None:
+    import psycopg
+
     from streams.store.engine import is_transient
 
     code = getattr(cause, "sqlstate", None)
@@ -31,6 +33,8 @@ def _database(error: BaseException, cause: BaseException) -> GovbusError | None:
         return Misconfigured("the database is not at the newest schema: govbus db upgrade")
     if code == NO_SUCH_DATABASE or "authentication failed" in str(cause):
         return Misconfigured(f"GOVBUS_DATABASE_URL: {_first_line(cause)}")
+    if code is None and isinstance(cause, psycopg.ProgrammingError):  # libpq does not take the address
+        return Misconfigured("GOVBUS_DATABASE_URL: an option behind ? is none of libpq's, or has no such value")
     if is_transient(error):
         return Retryable(f"PostgreSQL does not answer: {_first_line(cause)}; govbus status shows what runs")
     return None

@@ -50,7 +50,8 @@ def start(settings: Settings, console: Console | None = None, upgrade: bool = Fa
 def resolve(settings: Settings, prepare: bool = True) -> Settings:
     """Settings with every address filled in; starts the local stack for those that are empty.
 
-    ``prepare``: a local stack that had to be started also gets its tables and topics. Where a province
+    ``prepare``: what had to be started here also gets its tables and topics; what a setting names gets them of whoever
+    runs it (``govbus db upgrade``, ``topics apply``). Where a province
     runs on this machine, its published URL and key are filled in too; otherwise they stay empty. From now on this
     process speaks to Kafka as the settings say.
     """
@@ -58,6 +59,11 @@ def resolve(settings: Settings, prepare: bool = True) -> Settings:
     if not (settings.kafka and settings.database_url):
         settings = _with_local(settings, prepare)
     return _with_province(settings)
+
+
+def database_url(settings: Settings, prepare: bool = True) -> str:
+    """The database's address, for commands that need no Kafka: nothing is started where a setting names it."""
+    return settings.database_url or resolve(settings, prepare).database_url
 
 
 def prepare_bus(kafka: str, database_url: str, replication: int = 0) -> list[str]:
@@ -85,11 +91,16 @@ def resolve_ready(settings: Settings) -> Settings:
 
 
 def _with_local(settings: Settings, prepare: bool) -> Settings:
+    from connectors import topics_admin
+    from streams.store import migrate
+
     parts = local_stack(settings).status()
     fresh = not all(part.running for part in parts if _needed(part.name, settings))
     filled = _filled(settings, start(settings))
-    if prepare and fresh:
-        prepare_bus(filled.kafka, filled.database_url, filled.replication)
+    if prepare and fresh and not settings.database_url:
+        migrate.upgrade(filled.database_url)
+    if prepare and fresh and not settings.kafka:
+        topics_admin.apply(filled.kafka, filled.replication)
     return filled
 
 

@@ -8,9 +8,19 @@ from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from schemas import codesets
 from schemas.access import Access, Mechanism, Security
 from schemas.errors import Misconfigured
 
@@ -48,7 +58,19 @@ class WebhookSettings(BaseModel):
     colours: tuple[str, ...] = ()
     departments: tuple[str, ...] = ()
 
+    @field_validator("kinds", "colours", "departments")
+    @classmethod
+    def _may_come(cls, codes: tuple[str, ...], asked: ValidationInfo) -> tuple[str, ...]:
+        """What no alert can be would never be told."""
+        code_set = SUBSCRIBED[str(asked.field_name)]
+        if unknown := [code for code in codes if not codesets.known(code_set, code)]:
+            raise ValueError(f"{', '.join(unknown)}: no code of {code_set}")
+        return codes
 
+
+SUBSCRIBED = {
+    "kinds": "govbus.alert-kind", "colours": "govbus.card-colour", "departments": codesets.DEPARTMENTS,
+}  # fmt: skip
 TLS = ("kafka_ca", "kafka_certificate", "kafka_certificate_key")
 SASL = ("kafka_sasl_mechanism", "kafka_user", "kafka_password")
 DATABASE = r"postgresql\+psycopg://([^/@:]+(:[^/@:]*)?@)?(\[[0-9A-Fa-f:.]+\]|[^/@:?]*)(:\d{1,5})?/[^/?]+(\?.*)?"
@@ -186,6 +208,8 @@ def _together(settings: Settings) -> list[str]:
         faults.append("GOVBUS_QUIET_FROM: set GOVBUS_QUIET_TO too, or neither")
     if (settings.digest_dir or settings.smtp) and not settings.digest_to:
         faults.append("GOVBUS_DIGEST_TO: a digest needs somebody who receives it")
+    if settings.digest_to and not (settings.digest_dir or settings.smtp):
+        faults.append("GOVBUS_DIGEST_TO: a digest needs a way to them: set GOVBUS_SMTP or GOVBUS_DIGEST_DIR")
     return faults
 
 

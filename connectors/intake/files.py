@@ -84,9 +84,15 @@ def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
         raise refuse(
             Fault("bad_format", "", f"the file's ending {path.suffix!r} is not known", f"use {known}")
         )
-    if not path.is_file():
-        raise refuse(Fault("bad_format", "", f"there is no file {path}", "check the name"))
-    if path.stat().st_size == 0:
+    try:
+        with path.open("rb") as file:
+            first = file.read(1)
+    except FileNotFoundError:
+        raise refuse(Fault("bad_format", "", f"there is no file {path}", "check the name")) from None
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise refuse(Fault("bad_format", "", f"the file cannot be read: {why}", "check its rights and name")) from None
+    if not first:
         raise refuse(Fault("bad_row", "", "the file is empty", "check the export that made it"))
     if kind == "xlsx":
         return Workbook(path, topic)

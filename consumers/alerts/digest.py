@@ -17,11 +17,14 @@ from email.policy import SMTP
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from schemas import codesets
 from schemas.envelope import derived_id
 
 SHANGHAI = timezone(timedelta(hours=8))
 Alert = Mapping[str, Any]
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +82,10 @@ def send(box: Mailbox, mail: EmailMessage, slot: int) -> None:
     if box.smtp:
         host, _, port = box.smtp.rpartition(":")
         with smtplib.SMTP(host, int(port), timeout=box.timeout_s) as server:
-            server.send_message(mail, box.sender, list(box.receivers))
+            refused = server.send_message(mail, box.sender, list(box.receivers))  # raises only if all are
+        if refused:
+            codes = sorted({code for code, _ in refused.values()})
+            log.warning("digest.refused", receivers=len(refused), of=len(box.receivers), codes=codes)
 
 
 def _drop(directory: Path, name: str, content: bytes) -> None:

@@ -35,7 +35,7 @@ def watch(
     count: Annotated[int, typer.Option(help="End after so many alerts; 0: never.")] = 0,
     timeout: Annotated[float, typer.Option(help="End after so many seconds; 0: never.")] = 0.0,
 ) -> None:
-    """Watch alerts live. 实时查看红黄牌与差评预警."""
+    """Watch alerts live; exit code 1 if fewer than --count came. 实时查看红黄牌与差评预警."""
     import itertools
     import json
 
@@ -53,14 +53,16 @@ def watch(
         resolve(load()).kafka, start, until(timeout or None), lambda: words.print("watching 正在监视", style="dim")
     )
     wanted = (a for a in alerts if not colour or a["colour_code"] == colour.upper())
+    seen = 0
     try:
-        for alert in itertools.islice(wanted, count or None):
+        for seen, alert in enumerate(itertools.islice(wanted, count or None), 1):  # noqa: B007
             if as_json:
                 print(json.dumps(alert, ensure_ascii=False), flush=True)
             else:
                 show(screen, alert)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
+    raise typer.Exit(1 if seen < count else 0)
 
 
 def list_open(
@@ -71,12 +73,12 @@ def list_open(
     import json
 
     from consumers.alerts.inbox import open_alerts
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.screen import console
     from govbus.settings import load
     from streams.store.engine import connect
 
-    engine = connect(resolve(load()).database_url)
+    engine = connect(database_url(load()))
     with engine.connect() as tx:
         rows = [dict(r._mapping) for r in open_alerts(tx) if case in ("", r.case_no)]
     for row in rows:
@@ -147,8 +149,9 @@ def handle(
     }  # fmt: skip
     who = dept or (life.deciders()[0] if life.decides(event) else found["department"])
     publisher = Publisher(engine, who, found["region"])
-    if not life.entitled(event, publisher.department, found["department"]):  # on the bus it would become a finding
-        may = life.deciders() if life.decides(event) else (found["department"], *life.deciders())
+    answering = (found["department"], *(d for until, d in found["former"] if _done_at(row) < until))
+    if not any(life.entitled(event, publisher.department, d) for d in answering):  # on the bus it would be a finding
+        may = life.deciders() if life.decides(event) else (*answering, *life.deciders())
         raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")
     (result,) = publisher.publish(HANDLING, [row])
     if as_json:
@@ -162,6 +165,16 @@ def handle(
         for fault in result.faults:
             console(highlight=False).print(f"未登记：{fault.field} {fault.text} {fault.mend}".rstrip(), style="red")
     raise typer.Exit(0 if result.accepted else 1)
+
+
+def _done_at(row: Mapping[str, Any]) -> int:
+    """When an act was done (epoch ms); one whose time is none is refused later, with its reason."""
+    from connectors import times
+
+    try:
+        return times.moment(row["occurred_at"])
+    except ValueError:
+        return 0
 
 
 def deliveries(
@@ -199,11 +212,11 @@ def redeliver(
 
 
 def _engine() -> Any:
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.settings import load
     from streams.store.engine import connect
 
-    return connect(resolve(load()).database_url)
+    return connect(database_url(load()))
 
 
 def _known(alert: str) -> tuple[Any, dict[str, Any]]:

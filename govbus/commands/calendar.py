@@ -98,11 +98,11 @@ def effects(
 
 @contextmanager
 def _database() -> Iterator[sa.Engine]:
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.settings import load as settings
     from streams.store.engine import connect
 
-    engine = connect(resolve(settings()).database_url)
+    engine = connect(database_url(settings()))
     try:
         yield engine
     finally:

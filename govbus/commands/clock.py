@@ -112,12 +112,12 @@ def _limit(kind: str, amount: float | None, unit: str) -> Limit:
 
 def _applied(case: str, group: str) -> dict[str, Any]:
     """The report on what the database holds of a case or a group."""
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.settings import load
     from streams.store import explain
     from streams.store.engine import connect
 
-    engine = connect(resolve(load()).database_url)
+    engine = connect(database_url(load()))
     with engine.connect() as tx:
         found = explain.case(tx, case) if case else explain.group(tx, group)
     engine.dispose()
@@ -129,7 +129,7 @@ def _applied(case: str, group: str) -> dict[str, Any]:
 
 def _planned(text: str) -> dict[str, Any]:
     """The report on what a joint application will consist of, by the items in force today."""
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.settings import load
     from schemas.clock import wall_clock
     from schemas.errors import Fault, Rejected
@@ -139,7 +139,7 @@ def _planned(text: str) -> dict[str, Any]:
 
     region, _, code = text.partition("/")
     day = minute_of(wall_clock()) // DAY_MINUTES
-    engine = connect(resolve(load()).database_url)
+    engine = connect(database_url(load()))
     with engine.connect() as tx:
         found = explain.plan(tx, region, code, day)
     engine.dispose()

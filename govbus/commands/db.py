@@ -20,14 +20,14 @@ def upgrade(
     """Bring the database to the newest schema; safe to run again and from several machines at once."""
     import json
 
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.screen import console
     from govbus.settings import load
     from streams.store import migrate
 
     screen = console(stderr=True)
     with screen.status("waiting for the database, then migrating"):
-        revision = migrate.upgrade(resolve(load(), prepare=False).database_url)
+        revision = migrate.upgrade(database_url(load(), prepare=False))
     if as_json:
         typer.echo(json.dumps({"revision": revision}))
     else:

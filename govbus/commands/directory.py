@@ -24,21 +24,23 @@ def register(app: typer.Typer) -> None:
 def search(
     words: Annotated[list[str] | None, typer.Argument(help="Words to find; all of them; none: every entry.")] = None,
     share_type: Annotated[str, typer.Option(help="1 unconditional, 2 conditional, 3 not shared.")] = "",
-    department: Annotated[str, typer.Option(help="Department code.")] = "",
+    department: Annotated[str, typer.Option(help="Only this department: its code, name or an alias.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the hits as JSON.")] = False,
 ) -> None:
     """Search the directory; exit code 1 if nothing is found. 检索政务数据资源共享目录."""
     import json
 
     from consumers.directory import view
-    from govbus.runtime import resolve
+    from govbus import asked
+    from govbus.runtime import database_url
     from govbus.settings import load
     from schemas.clock import wall_clock
     from streams.store.engine import connect
 
-    engine = connect(resolve(load()).database_url)
+    office = asked.department(department, "--department")
+    engine = connect(database_url(load()))
     with engine.connect() as tx:
-        hits = view.search(tx, words or [], wall_clock(), share_type, department)
+        hits = view.search(tx, words or [], wall_clock(), share_type, office)
     if as_json:
         typer.echo(json.dumps([plain(h) for h in hits], ensure_ascii=False))
     else:

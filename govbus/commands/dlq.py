@@ -19,7 +19,7 @@ SHANGHAI = timezone(timedelta(hours=8))
 AS_JSON = typer.Option(False, "--json", help="Print JSON to standard output.")
 REASON = typer.Option("", help="Only this reason (code set govbus.reason).")
 TOPIC = typer.Option("", help="Only this topic.")
-DEPT = typer.Option("", help="Only this department's code.")
+DEPT = typer.Option("", help="Only this department: its code, name or an alias.")
 ORIGIN = typer.Option("", help="Only INTAKE or STREAM.")
 
 
@@ -38,13 +38,13 @@ def list_dead(
     dept: str = DEPT,
     origin: str = ORIGIN,
     redriven: Annotated[bool, typer.Option(help="Also those that were redriven.")] = False,
-    limit: Annotated[int, typer.Option(help="How many to list one by one.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="How many to list one by one.")] = 50,
     as_json: bool = AS_JSON,
 ) -> None:
     """Count dead letters by reason, topic and department, and list the latest. Shows no payload."""
     from connectors import redrive as dead
 
-    wanted = dead.Wanted((), reason, topic, dept, origin, redriven)
+    wanted = _wanted((), reason, topic, dept, origin, redriven)
     with _Engine() as engine:
         groups = [dict(row._mapping) for row in dead.counts(engine, wanted)]
         letters = [_head(row) for row in dead.find(engine, wanted, limit)]
@@ -95,7 +95,7 @@ def redrive(
     from connectors import redrive as dead
     from schemas.errors import Misconfigured
 
-    wanted = dead.Wanted(tuple(ids or ()), reason, topic, dept, origin)
+    wanted = _wanted(tuple(ids or ()), reason, topic, dept, origin)
     if not wanted.chosen:
         raise Misconfigured(
             "name dead letters by id, or choose them by --reason, --topic, --dept or --origin"
@@ -105,6 +105,17 @@ def redrive(
     _report(results, as_json)
     if not results or any(r.outcome not in dead.ACCEPTED for r in results):
         raise typer.Exit(1)
+
+
+def _wanted(
+    ids: tuple[uuid.UUID, ...], reason: str, topic: str, dept: str, origin: str, redriven: bool = False
+) -> Wanted:
+    """What was asked for, as the table has it."""
+    from connectors.redrive import Wanted
+    from govbus import asked
+
+    reason = asked.code(reason, "--reason", "govbus.reason")
+    return Wanted(ids, reason, asked.topic(topic, "--topic"), asked.department(dept, "--dept"), origin, redriven)
 
 
 def _each(engine: sa.Engine, wanted: Wanted) -> list[Redriven]:
@@ -213,7 +224,7 @@ class _Engine:
         from govbus import runtime, settings
         from streams.store.engine import connect
 
-        self._engine = connect(runtime.resolve(settings.load()).database_url)
+        self._engine = connect(runtime.database_url(settings.load()))
         return self._engine
 
     def __exit__(self, *_: object) -> None:

@@ -34,21 +34,23 @@ def show(
     by: Annotated[str, typer.Option(help=f"Columns to group by, comma-joined: {', '.join(BY)}.")] = "department",
     since: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, Asia/Shanghai.")] = None,
     until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day, Asia/Shanghai.")] = None,
-    department: Annotated[str, typer.Option(help="Only this department.")] = "",
-    region: Annotated[str, typer.Option(help="Only this region (GB/T 2260).")] = "",
+    department: Annotated[str, typer.Option(help="Only this department: its code, name or an alias.")] = "",
+    region: Annotated[str, typer.Option(help="Only this region (GB/T 2260); 6 digits: with its townships.")] = "",
     public: Annotated[bool, typer.Option(help="As it may be published: cells below 5 are suppressed.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show the indicators; exit code 1 if there is nothing to count. 效能监察指标。"""
     import json
 
+    from govbus import asked
     from schemas.errors import Misconfigured
     from streams.store.indicators import Chosen, report
 
     keys = tuple(k.strip() for k in by.split(",") if k.strip())
     if unknown := [k for k in keys if k not in BY]:
         raise Misconfigured(*(f"--by: no column {k!r}; there are {', '.join(BY)}" for k in unknown))
-    chosen = Chosen(keys, since.date() if since else None, until.date() if until else None, department, region)
+    office = asked.department(department, "--department")
+    chosen = Chosen(keys, since.date() if since else None, until.date() if until else None, office, region)
     with _snapshot() as tx:
         found = report(tx, chosen)
     if as_json:
@@ -59,17 +61,19 @@ def show(
 
 
 def late(
-    department: Annotated[str, typer.Option(help="Only this department.")] = "",
+    department: Annotated[str, typer.Option(help="Only this department: its code, name or an alias.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List every case that is or looked overdue, and why; exit code 1 if there is none. 超期办件归因。"""
     import json
 
+    from govbus import asked
     from schemas import codesets
     from streams.store.indicators import late_cases
 
+    office = asked.department(department, "--department")
     with _snapshot() as tx:
-        rows = late_cases(tx, department)
+        rows = late_cases(tx, office)
     for row in rows:
         if as_json:
             typer.echo(json.dumps(row, ensure_ascii=False))
@@ -137,11 +141,11 @@ def local_iso(ms: int) -> str:
 
 def _snapshot() -> sa.Connection:
     """A connection that reads one snapshot."""
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.settings import load
     from streams.store.engine import connect
 
-    engine = connect(resolve(load()).database_url)
+    engine = connect(database_url(load()))
     return engine.connect().execution_options(isolation_level="REPEATABLE READ")
 
 

@@ -28,14 +28,14 @@ def show(
 
     from connectors.province.format import SHANGHAI
     from consumers import licences
-    from govbus.runtime import resolve
+    from govbus.runtime import database_url
     from govbus.settings import load
     from schemas.errors import Misconfigured
     from streams.store.engine import connect
 
     if bool(identifier) == bool(holder):
         raise Misconfigured("give either an identifier or --holder")
-    engine = connect(resolve(load()).database_url)
+    engine = connect(database_url(load()))
     with engine.connect() as tx:
         found = licences.find(tx, identifier, holder)
     today = datetime.now(SHANGHAI).date()
@@ -49,12 +49,12 @@ def show(
 
 def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
     """A licence for a screen: its standing today, and its holder masked unless ``full``."""
-    from consumers.licences import masked_id, masked_name
+    from streams.rules import mask
 
     name, code = row["holder_name"], row["holder_id"]
     holder = {"holder_name": name, "holder_id": code}
     if not full:
-        holder = {"holder_name": masked_name(name), "holder_id": masked_id(code)}
+        holder = {"holder_name": mask.name(name), "holder_id": mask.citizen_id(code)}
     return {**row, **holder, "standing": standing}
 
 

@@ -82,7 +82,7 @@ def _results(job: Job) -> Iterator[RowResult]:
     region = job.region or configured.region
     source = files.open_rows(job.file, topic, job.encoding)
     Publisher(None, job.dept, region)  # an unknown department is told before anything starts
-    engine = None if job.dry_run else connect(runtime.resolve(configured).database_url)
+    engine = None if job.dry_run else connect(runtime.database_url(configured))
     try:
         publisher = Publisher(engine, job.dept, region)
         yield from _with_progress(source, _by_chunk(job, publisher, topic, source), job.errors)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.console import Console
     from sqlalchemy import Engine
 
@@ -39,11 +41,13 @@ def rebuild(
         typer.confirm("Empty the derived tables and read the log again?", abort=True)
     names = [projection.name for projection in projections()]
     engine = connect(settings.database_url)
+    with engine.connect():  # before anything is emptied: both must answer, or nothing would be filled again
+        ends = _ends(settings.kafka)
     store.forget(engine, names)
     told = console(stderr=True)
     told.print("derived tables are empty; the workers read the log again")
     begun = time.monotonic()
-    caught_up = _follow(settings.kafka, engine, names, timeout, told) if timeout else None
+    caught_up = _follow(ends, engine, names, timeout, told) if timeout else None
     if as_json:
         typer.echo(json.dumps({"caught_up": caught_up, "seconds": round(time.monotonic() - begun, 1)}))
     if caught_up is False:
@@ -51,17 +55,26 @@ def rebuild(
         raise typer.Exit(1)
 
 
-def _follow(kafka: str, engine: Engine, names: list[str], timeout: float, told: Console) -> bool:
-    """Show how far the cursors are; True once they stand at the end of the log as it is now."""
-    from rich.progress import Progress
-
+def _ends(kafka: str) -> Mapping[tuple[str, int], int]:
+    """Where the log ends now, by topic and partition."""
     from consumers.loop import partitions, reader
     from schemas.topics import INBOUND
-    from streams.store.applier import cursors
 
     consumer = reader(kafka)
-    wanted = {(p.topic, p.partition): o for p, o in consumer.end_offsets(partitions(consumer, INBOUND)).items()}
-    consumer.close()
+    try:
+        return {(p.topic, p.partition): o for p, o in consumer.end_offsets(partitions(consumer, INBOUND)).items()}
+    finally:
+        consumer.close()
+
+
+def _follow(
+    wanted: Mapping[tuple[str, int], int], engine: Engine, names: list[str], timeout: float, told: Console
+) -> bool:
+    """Show how far the cursors are; True once they stand where the log ended (``wanted``)."""
+    from rich.progress import Progress
+
+    from streams.store.applier import cursors
+
     until = time.monotonic() + timeout
     with Progress(console=told, transient=True) as bar:
         task = bar.add_task("records read again", total=sum(wanted.values()))

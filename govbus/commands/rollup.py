@@ -23,8 +23,8 @@ def show(
     by: Annotated[
         str, typer.Option(help=f"Columns to group by, comma-joined: {', '.join(BY)}.")
     ] = "department",
-    region: Annotated[str, typer.Option(help="Only this region (GB/T 2260).")] = "",
-    department: Annotated[str, typer.Option(help="Only this department.")] = "",
+    region: Annotated[str, typer.Option(help="Only this region (GB/T 2260); 6 digits: with its townships.")] = "",
+    department: Annotated[str, typer.Option(help="Only this department: its code, name or an alias.")] = "",
     item: Annotated[str, typer.Option(help="Only this item.")] = "",
     since: Annotated[
         datetime | None, typer.Option(formats=["%Y-%m-%d"], help="First day, Asia/Shanghai.")
@@ -37,7 +37,8 @@ def show(
     """Show effective ratings per level, good and bad shares; exit code 1 if there is none. 好差评汇总."""
     import json
 
-    from govbus.runtime import resolve
+    from govbus import asked
+    from govbus.runtime import database_url
     from govbus.settings import load
     from schemas.errors import Misconfigured
     from streams.store import rollups
@@ -46,10 +47,11 @@ def show(
     keys = [k.strip() for k in by.split(",") if k.strip()]
     if unknown := [k for k in keys if k not in BY]:
         raise Misconfigured(*(f"--by: no column {k!r}; there are {', '.join(BY)}" for k in unknown))
+    office = asked.department(department, "--department")
     chosen = rollups.Filter(
-        region, department, item, since.date() if since else None, until.date() if until else None
+        region, office, item, since.date() if since else None, until.date() if until else None
     )
-    engine = connect(resolve(load()).database_url)
+    engine = connect(database_url(load()))
     with engine.connect() as tx:
         rows = rollups.sums(tx, keys, chosen)
     if as_json:

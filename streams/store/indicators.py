@@ -134,7 +134,7 @@ def _grouped(query: str, moment: str, chosen: Chosen) -> str:
     place = ", ".join(str(n) for n in range(1, len(chosen.by) + 1))
     body, sums = query.split("-- sums")
     wanted = (
-        "(:department = '' OR department = :department) AND (:region = '' OR region = :region) AND "
+        "(:department = '' OR department = :department) AND starts_with(region, :region) AND "
         f"(CAST(:since AS date) IS NULL OR {_local(moment)}::date >= CAST(:since AS date)) AND "
         f"(CAST(:until AS date) IS NULL OR {_local(moment)}::date <= CAST(:until AS date))"
     )
@@ -307,7 +307,7 @@ def _item_counts(count: ItemCount, comparable: bool) -> dict[str, float]:
 
 
 def _asked(department: str, region: str, chosen: Chosen) -> bool:
-    return chosen.department in ("", department) and chosen.region in ("", region)
+    return chosen.department in ("", department) and region.startswith(chosen.region)
 
 
 def _item_key(count: ItemCount, by: Sequence[str]) -> Key:

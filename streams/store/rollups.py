@@ -56,8 +56,9 @@ def _sum(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
 
 def _wanted(chosen: Filter) -> list[sa.ColumnElement[bool]]:
     c = rating_cell.c
-    pairs = ((c.region, chosen.region), (c.department, chosen.department), (c.item_code, chosen.item))
+    pairs = ((c.department, chosen.department), (c.item_code, chosen.item))
     wanted: list[sa.ColumnElement[bool]] = [column == value for column, value in pairs if value]
+    wanted.append(c.region.startswith(chosen.region, autoescape=True))  # a district's townships are its own
     if chosen.since:
         wanted.append(c.rated_on >= chosen.since)
     if chosen.until:

@@ -56,6 +56,39 @@ def test_a_database_without_tables_is_told_with_what_mends_it(told: Told, postgr
     assert (code, "GOVBUS_DATABASE_URL" in said, "geheim" in said) == (78, True, False)
 
 
+@pytest.mark.stack
+def test_nothing_is_emptied_for_a_log_that_does_not_answer(
+    told: Told, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.store.rebuild.forget", lambda *_: pytest.fail("emptied"))
+    for wait in ("", " --timeout 0"):
+        code, said = told(f"rebuild --yes{wait}", database)
+        assert (code, "Kafka does not answer" in said) == (1, True)
+
+
+def test_a_database_url_that_libpq_does_not_take_is_told_and_not_repeated(told: Told) -> None:
+    code, said = told("alerts list", NOBODY + "?ssl=geheim")
+    assert (code, "GOVBUS_DATABASE_URL" in said, "geheim" in said) == (78, True, False)
+
+
+def test_a_number_of_dead_letters_is_none_below_nothing(told: Told) -> None:
+    assert told("dlq list --limit -1", NOBODY)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dlq list --dept 区没有局", "dlq list --topic service.ratings.v1", "dlq list --reason bad",
+        "rollup show --department 区没有局", "indicators show --department 区没有局", "indicators late --department 区没有局",
+        "directory search --department 区没有局",
+    ],
+)  # fmt: skip
+def test_what_nobody_could_have_is_refused_and_not_found_nowhere(command: str, told: Told) -> None:
+    code, said = told(command, NOBODY)
+    assert (code, "PostgreSQL" in said) == (78, False)
+    assert "--" in said
+
+
 def test_an_absent_kafka_is_told_in_one_line_with_its_address(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("connectors.topics_admin.ANSWER_MS", 300)
     code, said = told("topics check", NOBODY)

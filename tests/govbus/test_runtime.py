@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors.local.stack import Addresses
 from govbus import runtime
 from govbus.settings import Settings
 from schemas.errors import Retryable
@@ -18,6 +19,31 @@ def test_configured_addresses_are_left_alone_and_nothing_is_started(tmp_path: Pa
     given = Settings(home=tmp_path, **CONFIGURED)  # type: ignore[arg-type]
     assert runtime.resolve(given) == given
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_needs_no_kafka_starts_nothing_where_the_database_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "start", lambda *_, **__: pytest.fail("started"))
+    assert runtime.database_url(Settings(home=tmp_path, database_url="postgresql+psycopg://u@h/d")).endswith("u@h/d")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("named", "prepared"),
+    [("database_url", ["topics of here"]), ("kafka", ["tables of here"]), ("", ["tables of here", "topics of here"])],
+)
+def test_only_what_was_started_here_is_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str, prepared: list[str]
+) -> None:
+    """What a setting names may be at work under an older release."""
+    done: list[str] = []
+    monkeypatch.setattr(runtime, "start", lambda *_, **__: Addresses("here", "here", "here"))
+    monkeypatch.setattr("streams.store.migrate.upgrade", lambda url: done.append(f"tables of {url}"))
+    monkeypatch.setattr("connectors.topics_admin.apply", lambda kafka, _: done.append(f"topics of {kafka}"))
+    given = {name: value for name, value in CONFIGURED.items() if name == named}
+    runtime.resolve(Settings(home=tmp_path, **given))  # type: ignore[arg-type]
+    assert done == prepared
 
 
 def _publish(home: Path, text: str) -> None:

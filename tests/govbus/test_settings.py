@@ -81,8 +81,22 @@ def test_a_mail_address_that_would_end_the_digest_is_refused_by_name(
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("what", "unknown"), [("kinds", "escalation"), ("colours", "red"), ("departments", "区住建局")]
+)
+def test_a_subscriber_of_what_no_alert_is_is_refused(monkeypatch: pytest.MonkeyPatch, what: str, unknown: str) -> None:
+    told = faults(monkeypatch, WEBHOOKS=json.dumps([{**HOOK, what: [unknown]}]))
+    assert told.startswith(f"- GOVBUS_WEBHOOKS.0.{what.upper()}: ")
+    assert f"{unknown}: no code of govbus." in told
+
+
+def test_a_digest_that_has_no_way_to_its_receivers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "GOVBUS_SMTP or GOVBUS_DIGEST_DIR" in faults(monkeypatch, DIGEST_TO='["leader@heshan"]')
+
+
 def test_a_receiver_may_have_a_name_beside_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOVBUS_DIGEST_TO", '["leader@heshan", "监察科 <desk@heshan>"]')
+    monkeypatch.setenv("GOVBUS_DIGEST_DIR", "mail")
     assert settings.load().digest_to == ("leader@heshan", "监察科 <desk@heshan>")
 
 

@@ -70,6 +70,13 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "a.csv", "")) == [("bad_row", "")]
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "."], ids=["over-long name", "directory"])
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "..csv").mkdir()
+    with pytest.raises(Rejected, match="cannot be read"):
+        open_rows(tmp_path / f"{name}.csv", RATING)
+
+
 def test_a_file_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "a.doc", "x")) == [("bad_format", "")]
 

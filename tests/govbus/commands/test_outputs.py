@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from govbus.cli import build
 from govbus.commands.alerts import show
+from govbus.commands.licence import plain
 from streams.store.tables import alert_inbox, alert_life, delivery, licence
 
 LICENCE: dict[str, Any] = {
@@ -73,6 +74,14 @@ def test_a_licence_past_its_last_day_is_shown_expired_and_its_holder_masked(govb
     assert "430903**********34" in shown.stdout
     found = json.loads(govbus.invoke(build(), ["licence", "show", LICENCE["licence_id"], "--json"]).stdout)
     assert [(r["status"], r["standing"]) for r in found] == [("VALID", "EXPIRED")]
+
+
+@pytest.mark.parametrize(
+    ("code", "shown"), [("E12345678", "*********"), ("H1234567890", "***********"), ("430903900101123", "*" * 15)]
+)
+def test_a_number_that_is_no_citizens_of_today_is_hidden_whole(code: str, shown: str) -> None:
+    hidden = plain({**LICENCE, "holder_id": code, "holder_name": "John Smith"}, "VALID", full=False)
+    assert (hidden["holder_id"], hidden["holder_name"]) == (shown, "J**")
 
 
 @pytest.mark.stack
@@ -158,6 +167,17 @@ def test_a_supervisor_signs_an_alert_once_and_sees_a_wrong_act_refused(govbus: C
     with engine.connect() as tx:
         sent = tx.execute(sa.text("SELECT topic, key, department FROM outbox WHERE topic LIKE 'oversight.%'")).one()
     assert tuple(sent) == ("oversight.handling.v1", "case-1", "HS-ZJJ")
+
+
+@pytest.mark.stack
+def test_a_former_department_enters_what_it_did_before_the_case_went_on(govbus: CliRunner, engine: sa.Engine) -> None:
+    moved = 1_614_571_200_000  # 2021-03-01 12:00
+    with engine.begin() as tx:
+        tx.execute(sa.update(alert_inbox).values(former=[[moved, "HS-JTJ"]]))
+    handle = ["alerts", "handle", str(STANDS), "--event", "signed", "--dept", "HS-JTJ", "--json", "--at"]
+    late = govbus.invoke(build(), [*handle, "2021-03-01 12:00:00"])
+    assert "无权作出该处置" in str(late.exception)
+    assert json.loads(govbus.invoke(build(), [*handle, "2021-03-01 11:59:00"]).stdout)["outcome"] == "new"
 
 
 @pytest.mark.stack

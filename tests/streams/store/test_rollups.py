@@ -26,6 +26,7 @@ def test_sums_go_up_to_department_and_district_and_leave_out_what_fell_to_nothin
         _cell("B", 3, 4, day=22),
         _cell("C", 5, 0),
         _cell("A", 2, 9, region="430902"),
+        _cell("A", 4, 1, region="430903101"),
     ]
     with engine.begin() as tx:
         tx.execute(rating_cell_merged.insert(), cells[:3])
@@ -33,14 +34,17 @@ def test_sums_go_up_to_department_and_district_and_leave_out_what_fell_to_nothin
         departments = rollups.sums(tx, ["department"], rollups.Filter(region="430903"))
         districts = rollups.sums(tx, ["region"])
         late = rollups.sums(tx, [], rollups.Filter(since=dt.date(2020, 9, 22)))
+        township = rollups.sums(tx, [], rollups.Filter(region="430903101"))
     assert [
         (r["department"], r["total"], r["n1"], r["n5"], r["defaults"], r["good_rate"]) for r in departments
     ] == [
-        ("A", 8, 2, 6, 2, 0.75),
+        ("A", 9, 2, 6, 2, 7 / 9),
         ("B", 4, 0, 0, 0, 1.0),
     ]
     assert {r["region"]: (r["total"], r["bad_rate"]) for r in districts} == {
         "430902": (9, 1.0),
         "430903": (12, 2 / 12),
+        "430903101": (1, 0.0),
     }
+    assert [r["total"] for r in township] == [1]
     assert [r["total"] for r in late] == [4]
