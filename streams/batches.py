@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,10 +127,7 @@ class Fetched:
 
     def one_by_one(self) -> list[Any]:
         """The records as aiokafka reads them. Raises ``CorruptRecordException`` where there is no record."""
-        try:
-            found = [record for batch in self.batches for record in MemoryRecords(batch.raw).next_batch()]
-        except UnicodeDecodeError:  # a header's name, which may be any bytes; nothing else is text there
-            found = [record for batch in self.batches for record in one_by_one(batch)]
+        found = (record for batch in self.batches for record in _numbered(batch, _records(batch)))
         return [record for record in found if record.offset >= self.since]
 
 
@@ -142,6 +140,28 @@ def lot(topic: Topic, runs: Iterable[tuple[int, Sequence[Any] | Fetched]]) -> Lo
     if fetched and len(fetched) == len(runs) and (found := _by_column(topic, fetched)) is not None:
         return found
     return Lot.joined(topic, [(p, _one_by_one(topic, p, run) if isinstance(run, Fetched) else run) for p, run in runs])
+
+
+def _records(batch: Batch) -> Sequence[Any]:
+    try:
+        return list(MemoryRecords(batch.raw).next_batch())
+    except UnicodeDecodeError:  # a header's name, which may be any bytes; nothing else is text there
+        return one_by_one(batch)
+
+
+def _numbered(batch: Batch, found: Sequence[Any]) -> Sequence[Any]:
+    """The records of a batch, each at an offset of its own within it. A broker looks how many there are and which is
+    the last, not at each one's number: by a false one, a cursor would pass what is not applied.
+    """
+    offsets = [batch.base - 1, *(record.offset for record in found), batch.next_offset]
+    if all(one < other for one, other in pairwise(offsets)):
+        return found
+    if len(found) != batch.last + 1:  # of a log that was compacted nobody knows which they were
+        raise CorruptRecordException(f"false offsets in the batch at {batch.base}")
+    return [
+        Record(batch.base + n, r.timestamp, r.key, r.value, tuple(r.headers), r.timestamp_type)
+        for n, r in enumerate(found)
+    ]
 
 
 def _one_by_one(topic: Topic, partition: int, run: Fetched) -> list[Any]:
@@ -212,7 +232,7 @@ def read(batches: Sequence[Batch]) -> Columns | None:
         return None
     heads = np.array([(batch.base, batch.last, batch.first_ms) for batch in batches], dtype=np.int64)
     base, last, first_ms = (pl.Series(column) for column in np.repeat(heads, counts, axis=0).T)
-    if not ((frame["offset"] >= 0) & (frame["offset"] <= last)).all():
+    if not ((frame["offset"] >= 0) & (frame["offset"] <= last)).all() or not _rising(frame["offset"], counts):
         return None
     values = (pl.col(f"h{i}").alias(HEADER + name) for i, name in enumerate(plan.names))
     return Columns(
@@ -236,6 +256,13 @@ def one_by_one(batch: Batch) -> list[Record]:
     except (ValueError, IndexError) as error:
         raise CorruptRecordException(f"no record at byte {at}") from error
     return found
+
+
+def _rising(offsets: pl.Series, counts: Sequence[int]) -> bool:
+    """Whether they rise within each batch."""
+    steps = np.diff(offsets.to_numpy())
+    steps[np.cumsum(counts[:-1], dtype=np.int64) - 1] = 1  # from one batch to the next
+    return bool((steps > 0).all())
 
 
 def _canonical(plan: Plan, frame: pl.DataFrame, count: int, counts: Sequence[int], sizes: Sequence[int]) -> bool:

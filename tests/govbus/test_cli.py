@@ -79,7 +79,8 @@ def test_a_number_of_dead_letters_is_none_below_nothing(told: Told) -> None:
     "command",
     [
         "dlq list --dept 区没有局", "dlq list --topic service.ratings.v1", "dlq list --reason bad",
-        "rollup show --department 区没有局", "indicators show --department 区没有局", "indicators late --department 区没有局",
+        "rollup show --department 区没有局", "indicators show --department 区没有局",
+        "indicators late --department 区没有局",
         "directory search --department 区没有局",
     ],
 )  # fmt: skip

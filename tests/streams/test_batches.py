@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -203,10 +204,32 @@ def test_a_batch_that_is_intact_and_holds_no_records_is_held_with_a_mend(compres
         batches.lot(TICKET, [(0, fetched([batch(usual())])), (7, fetched([broken]))])
 
 
-def test_a_record_beyond_the_last_offset_of_its_batch_is_left_to_the_other_parser() -> None:
-    raw = bytearray(batch(usual()))
-    struct.pack_into(">i", raw, 23, batches.FEW - 2)
-    assert read([bytes(raw)]) is None
+def falsely_numbered(numbers: Sequence[int], last: int) -> bytes:
+    """A batch at offset 100 whose records bear ``numbers``, as a foreign producer may write it; its sum is right."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 10_000_000)
+    for n, number in enumerate(numbers):
+        builder.append(number, 10**12, b"k", b"%d" % n, [("ce_id", b"x")])
+    raw = bytearray(builder.build())
+    struct.pack_into(">q", raw, 0, 100)
+    struct.pack_into(">i", raw, 23, last)
+    batches.CRC.pack_into(raw, batches.CRC_AT, crc32c(memoryview(raw)[batches.CRC_FROM :]))
+    assert batches.intact(bytes(raw))
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("many", [1, batches.FEW], ids=["few", "many"])
+@pytest.mark.parametrize("numbers", [(0, 1, 2_000_000_000), (0, -50, 2), (0, 0, 0), (2, 1, 0)])
+def test_records_that_bear_false_offsets_stand_where_the_broker_put_them(numbers: Sequence[int], many: int) -> None:
+    """By its own number one would move the cursor past all that follows, or vanish behind its neighbour."""
+    wrong = [*numbers, *range(3, 3 * many)]
+    found = batches.lot(TICKET, [(0, fetched([falsely_numbered(wrong, len(wrong) - 1)]))])
+    assert found.offsets.tolist() == [100 + n for n in range(len(wrong))]
+    assert [one.value for one in found] == [b"%d" % n for n in range(len(wrong))]
+
+
+def test_of_a_compacted_batch_with_false_offsets_nobody_knows_which_they_were() -> None:
+    with pytest.raises(Retryable, match=r"docs/operate\.md, damaged log"):
+        batches.lot(TICKET, [(0, fetched([falsely_numbered([0, 9], 5)]))])
 
 
 def test_what_is_under_suspicion_is_not_read_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
