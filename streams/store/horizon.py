@@ -13,7 +13,7 @@ from typing import Literal
 
 import sqlalchemy as sa
 
-from schemas.topics import INBOUND, Topic
+from schemas.topics import CALENDAR, INBOUND, Topic
 
 RECENT = 500  # rows of the outbox's tail that are looked at for the newest sent event
 
@@ -35,17 +35,20 @@ def horizon(place: Place, end_offset: int | None, ceiling: int, oldest_unsent: i
     ``end_offset`` is the log's end, fetched after ``oldest_unsent`` (lowest ``received_at`` of the unsent
     inbound events; None: none) was read; None if the broker did not say. A partition that is not caught up
     stands at its watermark. A watermark beyond the ceiling comes of a publishing host whose clock is ahead:
-    what its event knows holds for its own case, and no other is late because of it.
+    what its event knows holds for its own case, and says nothing of how far the partition is known.
     """
+    known = place.watermark if place.watermark <= ceiling else 0
     if end_offset is None or place.next_offset != end_offset:  # beyond the end: the log has lost records
-        return min(ceiling, place.watermark)
+        return known
     bound = ceiling if oldest_unsent is None else oldest_unsent - 1
-    return min(ceiling, max(place.watermark, bound))
+    return min(ceiling, max(known, bound))
 
 
 def oldest_unsent(tx: sa.Connection) -> int | None:
-    """Lowest ``received_at`` (epoch ms) of the inbound events that are published but not sent."""
-    found: int | None = tx.execute(_OLDEST, {"topics": _names()}).scalar_one_or_none()
+    """Lowest ``received_at`` (epoch ms) of the inbound events that are published but not sent, and of the calendars
+    that are not applied: every processor's deadlines are counted by them, whoever applies them.
+    """
+    found: int | None = tx.execute(_OLDEST, {"topics": _names(), "calendar": CALENDAR.name}).scalar_one_or_none()
     return found
 
 
@@ -84,8 +87,11 @@ def _names() -> list[str]:
 
 
 _OLDEST = sa.text(  # a look into the index for every topic: what is said and unsent may be a million rows
-    "SELECT min(o.received_at) FROM unnest(CAST(:topics AS text[])) AS t(name) CROSS JOIN LATERAL "
-    "(SELECT received_at FROM outbox WHERE topic = t.name AND sent_at IS NULL ORDER BY received_at LIMIT 1) AS o"
+    "SELECT least((SELECT min(o.received_at) FROM unnest(CAST(:topics AS text[])) AS t(name) CROSS JOIN LATERAL "
+    "(SELECT received_at FROM outbox WHERE topic = t.name AND sent_at IS NULL ORDER BY received_at LIMIT 1) AS o), "
+    "(SELECT min(o.received_at) FROM outbox AS o LEFT JOIN cursor AS c "
+    "ON c.processor = 'schedule' AND c.topic = o.topic AND c.partition = o.sent_partition "
+    "WHERE o.topic = :calendar AND o.sent_offset >= coalesce(c.next_offset, 0)))"
 )
 _NEWEST = sa.text(
     "SELECT greatest((SELECT coalesce(max(watermark), 0) FROM cursor WHERE topic = ANY(:topics)),"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from schemas.topics import ALERT, CASE, TICKET
+from schemas.topics import ALERT, CALENDAR, CASE, TICKET
 from streams.store import horizon
 from streams.store.horizon import Place
 from streams.store.tables import cursor, outbox
@@ -43,11 +43,14 @@ def test_the_horizon_never_falls_below_what_was_applied() -> None:
     assert horizon.horizon(Place(5, 5000), 5, 9000, 4000) == 5000
 
 
-@pytest.mark.parametrize(("end", "unsent"), [(5, None), (5, 8000), (6, None), (None, None)])
-def test_one_event_received_in_the_future_moves_the_horizon_no_further_than_the_clock(
-    end: int | None, unsent: int | None
+@pytest.mark.parametrize(
+    ("end", "unsent", "reached"), [(5, None, 9000), (5, 8000, 7999), (6, None, 0), (None, None, 0)]
+)
+def test_one_event_received_in_the_future_says_nothing_of_how_far_the_others_are_known(
+    end: int | None, unsent: int | None, reached: int
 ) -> None:
-    assert horizon.horizon(Place(5, 90_000), end, 9000, unsent) == 9000
+    """A worker that comes back with such a partition's backlog would call late what was done while it was away."""
+    assert horizon.horizon(Place(5, 90_000), end, 9000, unsent) == reached
 
 
 def test_an_empty_partition_that_nobody_read_follows_the_ceiling() -> None:
@@ -63,6 +66,22 @@ def test_only_unsent_inbound_events_hold_the_horizon(engine: sa.Engine) -> None:
         ):  # fmt: skip
             tx.execute(sa.insert(outbox).values(row))
         assert horizon.oldest_unsent(tx) == 700
+
+
+@pytest.mark.stack
+def test_a_calendar_that_is_sent_and_not_applied_holds_every_timer(engine: sa.Engine) -> None:
+    """Its processor may be at another worker, or away: by the calendar before it a card may be wrong."""
+    sent = {"sent_at": 1, "sent_partition": 0}
+    with engine.begin() as tx:
+        for n, received_at in enumerate((300, 400)):
+            row = {**unsent("430903", CALENDAR.name, received_at), **sent, "sent_offset": n}
+            tx.execute(sa.insert(outbox).values(row))
+        assert horizon.oldest_unsent(tx) == 300
+        place = {"processor": "schedule", "topic": CALENDAR.name, "partition": 0, "watermark": 0}
+        tx.execute(sa.insert(cursor).values(**place, next_offset=1))
+        assert horizon.oldest_unsent(tx) == 400
+        tx.execute(sa.update(cursor).values(next_offset=2))
+        assert horizon.oldest_unsent(tx) is None
 
 
 @pytest.mark.stack
