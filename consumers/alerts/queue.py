@@ -1,6 +1,7 @@
 """Who is told of an alert: rows of the queue ``delivery``, made in the transaction that moves the cursor.
 
 Decides which subscriber wants which alert and from when on; sends nothing. The same statement is queued once a channel.
+Whoever heard of an alert hears all that is said of it after, or it would stand there for ever.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Subscription:
 
 class Queue:
     """Effect of ``oversight.alert.v1``: one row a statement and channel that wants it, unless it is older than
-    ``max_age_ms``.
+    ``max_age_ms``; and one for each channel that heard of its alert before.
     """
 
     name = "delivery"
@@ -52,14 +53,16 @@ class Queue:
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         """Queue ``events``."""
-        bulk.insert_new(tx, delivery, list(self._rows(events, self._clock())), ())
+        alerts = sorted({event.record["alert_id"] for event in events})
+        heard = {(channel, alert) for channel, alert in tx.execute(_HEARD, {"alerts": alerts})}
+        bulk.insert_new(tx, delivery, list(self._rows(events, self._clock(), heard)), ())
 
-    def _rows(self, events: Sequence[Event], now: int) -> Iterable[dict[str, Any]]:
+    def _rows(self, events: Sequence[Event], now: int, heard: set[tuple[str, str]]) -> Iterable[dict[str, Any]]:
         for event in events:
-            if now - event.record["received_at"] > self._max_age_ms:
-                continue
+            alert, young = event.record["alert_id"], now - event.record["received_at"] <= self._max_age_ms
             for channel in self._channels:
-                if channel.wants(event.record):
+                if (channel.channel, alert) in heard or (young and channel.wants(event.record)):
+                    heard.add((channel.channel, alert))
                     yield self._row(channel.channel, event, now)
 
     def _row(self, channel: str, event: Event, now: int) -> dict[str, Any]:
@@ -72,3 +75,8 @@ class Queue:
             "queued_at": now,
             "not_before": held,
         }
+
+
+_HEARD = sa.text(
+    "SELECT DISTINCT channel, body->>'alert_id' FROM delivery WHERE body->>'alert_id' = ANY(CAST(:alerts AS text[]))"
+)

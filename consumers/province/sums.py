@@ -71,7 +71,8 @@ def _counts(of: sa.FromClause) -> list[sa.Label[Any]]:
 def findings(tx: sa.Connection, day: date) -> list[Row]:
     """Every district whose newest pushed DISTRICT rollup of ``day`` is not the sum of its single ratings."""
     computed = {r["region"]: {c: r[c] for c in COUNTS} for r in sums(tx, "district", day)}
-    query = sa.select(rollup).where(rollup.c.rated_on == day, rollup.c.scope_kind == "DISTRICT")
+    districts = (rollup.c.scope_kind == "DISTRICT", sa.func.length(rollup.c.region) == 6)  # once townships' too
+    query = sa.select(rollup).where(rollup.c.rated_on == day, *districts)
     pushed = {r["region"]: {c: r[c] for c in COUNTS} for r in tx.execute(query).mappings()}
     nothing = dict.fromkeys(COUNTS, 0)
     regions = sorted(computed.keys() | pushed.keys())

@@ -513,6 +513,7 @@ delivery = sa.Table(  # alerts on their way to subscribers, one row a channel: t
         "not_before",
         postgresql_where=sa.text("done_at IS NULL AND dead_at IS NULL"),
     ),
+    sa.Index("ix_delivery_alert", sa.text("(body->>'alert_id')")),
 )
 
 directory_view = sa.Table(  # built from directory.entry.v1 alone

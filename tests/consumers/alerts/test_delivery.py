@@ -18,7 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,8 +26,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from structlog.testing import capture_logs
 
-from consumers.alerts import deliver
+from consumers.alerts import deliver, digest
 from consumers.alerts.deliver import Deliverer, idempotency_key, redrive, retry_at, waiting
 from consumers.alerts.digest import Mailbox
 from consumers.alerts.queue import Queue, Subscription
@@ -304,6 +305,25 @@ def test_only_what_a_subscriber_wants_and_nothing_old_is_queued(engine: sa.Engin
     assert rows(engine, "case_no") == [("c1",)]
 
 
+def again(n: int, seq: int, event_type: str, **more: Any) -> Event:
+    """A later statement about alert ``n``."""
+    said = alert(n, alert_seq=seq, event_type=event_type, **more)
+    return replace(said, event_id=uuid.UUID(int=1000 * (seq + 1) + n))
+
+
+@pytest.mark.stack
+def test_whoever_heard_of_an_alert_hears_that_it_went_to_another_and_was_taken_back(engine: sa.Engine) -> None:
+    hall = Subscription("desk", departments=frozenset({"HS-ZWFWZX"}))
+    queued(engine, Time(NOON), alert(1, department="HS-ZWFWZX"), alert(2, department="HS-ZJJ"), channel=hall)
+    moved = again(1, 2, "alert.issued", department="HS-ZJJ")
+    queued(engine, Time(NOON), moved, again(2, 2, "alert.revoked", department="HS-ZJJ"), channel=hall)
+    long_ago = again(1, 3, "alert.retracted", department="HS-ZJJ", received_at=NOON - 73 * 3_600_000)
+    queued(engine, Time(NOON), long_ago, channel=hall)  # an item's record put right: it never was late
+    assert rows(engine, "case_no, body->>'event_type'") == [
+        ("c1", "alert.issued"), ("c1", "alert.issued"), ("c1", "alert.retracted"),
+    ]  # fmt: skip
+
+
 @pytest.mark.stack
 def test_the_digest_lists_what_came_before_its_time_once_and_waits_for_the_quiet_hours(
     engine: sa.Engine, tmp_path: Path
@@ -372,7 +392,8 @@ class Post(socketserver.StreamRequestHandler):
                 server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
             elif word != b"EHLO":
                 server.words.append(raw.strip())
-            self.wfile.write(b"250 ok\r\n" if word != b"QUIT" else b"221 bye\r\n")
+            refused = b"550 nobody here\r\n" if b"<closed@" in raw else b"250 ok\r\n"
+            self.wfile.write(refused if word != b"QUIT" else b"221 bye\r\n")
 
 
 @pytest.mark.stack
@@ -393,6 +414,21 @@ def test_a_mail_server_gets_the_digest_for_every_receiver(engine: sa.Engine) -> 
     (mail,) = [email.message_from_bytes(m, policy=email.policy.default) for m in server.mails]
     assert "办件 c1 已超过承诺时限" in mail.get_content()
     assert rows(engine, "done_at IS NOT NULL") == [(True,)]
+
+
+def test_a_receiver_whom_the_mail_server_refuses_is_told_of() -> None:
+    server: Any = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Post)
+    server.mails, server.words = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    box = Mailbox(None, f"127.0.0.1:{server.server_address[1]}", "govbus@heshan", ("desk@heshan", "closed@heshan"))
+    with capture_logs() as said:
+        digest.send(box, digest.message(box, [alert().record], NOON, 1), NOON)
+    server.shutdown()
+    server.server_close()
+    assert len(server.mails) == 1
+    (line,) = said
+    assert (line["event"], line["receivers"], line["of"], line["codes"]) == ("digest.refused", 1, 2, [550])
+    assert "closed" not in str(line)
 
 
 # --- the process, with a real broker ---

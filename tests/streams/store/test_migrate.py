@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import date
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +12,15 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from streams.store import migrate
-from streams.store.tables import alert_inbox, alert_life, desk_check, metadata, rating_event
+from streams.store.tables import (
+    alert_inbox,
+    alert_life,
+    desk_check,
+    metadata,
+    rating_cell_merged,
+    rating_event,
+    rating_out,
+)
 
 pytestmark = pytest.mark.stack
 
@@ -93,6 +102,26 @@ def test_alerts_with_acts_are_looked_at_again_and_bad_ratings_get_their_own_time
         assert tx.execute(sa.select(alert_inbox.c.given_at)).scalar_one() == SEPTEMBER
         checks = tx.execute(sa.select(desk_check.c.key, desk_check.c.next_check_at).order_by(desk_check.c.key))
         assert [tuple(r) for r in checks] == [("C1", 0), ("C2", None)]
+
+
+def test_bad_ratings_of_void_cases_and_districts_of_townships_are_looked_at_after_the_upgrade(
+    database: str, engine: sa.Engine
+) -> None:
+    cell = {"item_code": "I", "channel": "PC", "score": 5, "rated_on": date(2020, 9, 21), "n": 1, "defaults": 0,
+            "events": 1, "received_at": 0, "department": "HS-ZJJ"}  # fmt: skip
+    out = {"department": "", "service_no": 0, "assess_no": 0, "changes": 1, "known_at": 7}
+    down(engine, "0009")
+    with engine.begin() as tx:
+        checked = {"scope": "CASE", "partition": 0, "said": {}}
+        for case_no, void in (("C1", True), ("C2", False)):
+            tx.execute(sa.insert(rating_out).values(**out, case_no=case_no, out=void))
+            tx.execute(sa.insert(desk_check).values(**checked, key=case_no))
+        tx.execute(sa.insert(rating_cell_merged), [{**cell, "region": r} for r in ("430903", "430903101")])
+    migrate.upgrade(database)
+    with engine.connect() as tx:
+        checks = tx.execute(sa.select(desk_check.c.key, desk_check.c.next_check_at).order_by(desk_check.c.key))
+        assert [tuple(r) for r in checks] == [("C1", 0), ("C2", None)]
+        assert tx.execute(sa.text("SELECT region FROM rollup_dirty")).scalars().all() == ["430903101"]
 
 
 def test_ratings_of_void_cases_and_excluded_ones_are_looked_at_after_the_upgrade(
