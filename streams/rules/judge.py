@@ -317,15 +317,17 @@ def _statements(said: Spoken | None, alert: Alert, about: About) -> Iterable[Dec
     together; where another one was said last, the last of its standing and what follows.
     """
     words = _words(alert)
-    contents = [_content(version) for _, version, _ in words]
-    if said is None:
-        done = 0
-    elif said.action != RETRACTED and said.content in contents:
-        done = 1 + contents.index(said.content)
-    else:
-        done = max(n for n, (action, _, _) in enumerate(words) if action == ISSUED)
+    same = [n for n, (_, version, _) in enumerate(words) if said is not None and _says(said, version)]
+    last_issued = max(n for n, (action, _, _) in enumerate(words) if action == ISSUED)
+    done = 0 if said is None else 1 + same[0] if same else last_issued
     for seq, (action, version, at) in enumerate(words[done:], 1 if said is None else said.seq + 1):
         yield _decision(action, seq, version, about, at)
+
+
+def _says(said: Spoken, version: Alert) -> bool:
+    """Whether that was said last, to the same department: one that became known late may have answered already."""
+    to, meant = (alert.answering[-1][1] if alert.answering else "" for alert in (said.alert, version))
+    return said.action != RETRACTED and said.content == _content(version) and to in ("", meant)
 
 
 def _words(alert: Alert) -> list[tuple[str, Alert, int]]:

@@ -94,6 +94,13 @@ def text(name: str) -> str:
     return str(_raw()["text"][name])
 
 
+@cache
+def addressee(rule_id: str) -> str:
+    """Whom an alert of that rule is for; empty: who answers for the alert that it is about."""
+    timers = (t for p in _raw()["process"] for t in p.get("timer", ()) if t.get("decider"))
+    return deciders()[0] if rule_id in {f"HS-LIFE-{t['name'].upper()}" for t in timers} else ""
+
+
 def deciders() -> tuple[str, ...]:
     """Who decides appeals and supervises, the one that does so unless it is said otherwise first."""
     return tuple(_raw()["rule"]["deciders"])

@@ -6,7 +6,7 @@ replay is not there yet (docs/decisions/0001).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,23 +34,27 @@ def content(alert: Alert) -> str:
     return f"{alert.issued_at}/{alert.revoked_at}/{alert.revoked_reason}/{alert.due_at}"
 
 
-def differences(spoken: Mapping[str, Spoken], alerts: Iterable[Alert], horizon: int) -> list[Statement]:
-    """What must be said so that the last word of each alert is what is derived up to ``horizon``."""
+def differences(
+    spoken: Mapping[str, Spoken], alerts: Iterable[Alert], horizon: int, astray: Collection[str] = ()
+) -> list[Statement]:
+    """What must be said so that the last word of each alert is what is derived up to ``horizon``; ``astray``: those
+    that were told to another department than answers for them.
+    """
     derived = {a.alert_id: a for a in alerts}
-    told = [s for a in derived.values() for s in _about(spoken.get(a.alert_id), a, horizon)]
+    told = [s for a in derived.values() for s in _about(spoken.get(a.alert_id), a, horizon, a.alert_id in astray)]
     for alert_id, said in sorted(spoken.items()):
         if alert_id not in derived and said.action != RETRACTED and said.alert.issued_at <= horizon:
             told.append(Statement(RETRACTED, said.seq + 1, said.alert, said.alert.issued_at))
     return told
 
 
-def _about(said: Spoken | None, alert: Alert, horizon: int) -> Iterable[Statement]:
+def _about(said: Spoken | None, alert: Alert, horizon: int, astray: bool) -> Iterable[Statement]:
     if said is not None and (said.alert.revoked_at or 0) > horizon:
         return
-    if said is not None and said.action != RETRACTED and said.content == content(alert):
+    if said is not None and said.action != RETRACTED and said.content == content(alert) and not astray:
         return
     seq, standing = 0 if said is None else said.seq, structs.replace(alert, revoked_at=None, revoked_reason="")
-    if said is None or said.action != ISSUED or said.content != content(standing):
+    if said is None or said.action != ISSUED or said.content != content(standing) or astray:
         seq += 1
         yield Statement(ISSUED, seq, standing, alert.issued_at)
     if alert.revoked_at is not None:

@@ -17,6 +17,7 @@ from kafka.partitioner.default import murmur2
 from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
 from streams.rules.calendar import CalendarHistory
+from streams.rules.cards import Alert
 from streams.rules.life import Act, Desk, Life, Word
 from streams.rules.state import Spoken, alert_of
 from streams.store import bulk, references, sets, standing
@@ -101,8 +102,8 @@ class _Written:
         said, saids = dict(before), []
         for statement in statements:
             alert = statement.alert
-            about = rows.get(alert.evidence[-1 if alert.kind == life.ESCALATION else 0])
-            about = said[alert.alert_id]["about"] if about is None else _about(about, alert.issued_at)
+            row = _row_of(alert, rows)
+            about = said[alert.alert_id]["about"] if row is None else _about(row, alert)
             saids.append(Said(ALERT, words.record(statement, about)))
             said[alert.alert_id] = {"seq": statement.seq, "action": statement.action, "content": words.content(alert),
                                     "alert": alert, "about": about}  # fmt: skip
@@ -133,6 +134,7 @@ def _look_at_cases(
 ) -> None:
     names = list(cases)
     rows, acts, reds, excluded = _alerts(tx, names), _acts(tx, names), _reds(tx, names), _excluded(tx, names)
+    stood: dict[str, int] = dict(tx.execute(_STOOD, {"cases": names}).tuples().all())
     void = {case_no: noted.known_at for case_no, noted in standing.noted(tx, names).items() if noted.out}
     lived: dict[str, list[dict[str, Any]]] = {}
     for case_no, before in cases.items():
@@ -142,13 +144,13 @@ def _look_at_cases(
         try:
             found = life.desk(told, done, calendars, region, horizon)
             lives = list(_life_rows(case_no, found, own, done))
-            statements = words.differences(_spoken(before), found.alerts, horizon)
+            statements = words.differences(_spoken(before), found.alerts, horizon, _astray(before, own))
             written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
         except Exception as error:
             written.let_be(CASE, case_no, error)
         else:
-            if all(since <= horizon for since, _ in excluded.get(case_no, ())):  # else a rebuild has not read it again
-                lived[case_no] = lives
+            if max((stood.get(case_no, 0), *(since for since, _ in excluded.get(case_no, ())))) <= horizon:
+                lived[case_no] = lives  # else this horizon has not come to what is stored
     sets.replace(tx, alert_life, "case_no", list(lived), [row for lives in lived.values() for row in lives])
     months = {life.month_of(d, issued) for d, issued, _, _ in reds ^ _reds(tx, names)}
     mark(tx, DEPARTMENT, dict.fromkeys(months, partition))
@@ -213,10 +215,27 @@ def _excluded(tx: sa.Connection, cases: list[str]) -> dict[str, list[tuple[int, 
     return found
 
 
-def _about(row: Mapping[str, Any], at: int) -> dict[str, Any]:
-    """What is repeated of an alert in one about it that was issued ``at`` (epoch ms): it is for who answered then."""
-    former = (department for until, department in row.get("former", ()) if at < until)
-    return {**{name: row[name] for name in ABOUT}, "department": next(former, row["department"])}
+def _row_of(alert: Alert, rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The row of the alert that this one is about, if it is among ``rows``."""
+    return rows.get(alert.evidence[-1 if alert.kind == life.ESCALATION else 0])
+
+
+def _about(row: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
+    """What ``alert`` repeats of the one that it is about; it is for who answered when it was issued, or who decides."""
+    former = (department for until, department in row.get("former", ()) if alert.issued_at < until)
+    department = life.addressee(alert.rule_id) or next(former, row["department"])
+    return {**{name: row[name] for name in ABOUT}, "department": department}
+
+
+def _astray(before: Remembered, rows: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The alerts that stand and were told to another department than they are for: who answered became known late."""
+    found = set()
+    for alert_id, said in before.items():
+        alert = alert_of(said["alert"])
+        row = _row_of(alert, rows) if said["action"] == "ISSUED" else None
+        if row is not None and _about(row, alert)["department"] != said["about"]["department"]:
+            found.add(alert_id)
+    return found
 
 
 def _word(row: Mapping[str, Any], void_at: int | None = None) -> Word:
@@ -313,6 +332,10 @@ _REDS = sa.text(
 _EXCLUDED = sa.text(
     "SELECT case_no, out_at, alert_id FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
     "AND out_reason = 'appeal_upheld' ORDER BY alert_id"
+)
+_STOOD = sa.text(
+    "SELECT case_no, max(issued_at) FROM alert_life WHERE case_no = ANY(:cases) AND issued_at IS NOT NULL "
+    "GROUP BY case_no"
 )
 _RED_ISSUED = sa.text(f"SELECT DISTINCT issued_at FROM alert_life WHERE department = :department AND {_RED}")
 _REDS_OF = sa.text(

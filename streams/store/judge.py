@@ -142,6 +142,12 @@ def _load(tx: sa.Connection, cases: list[str], rows: Sequence[sa.Row[Any]]) -> d
     return states | {case_no: CaseState(case_no, (), spoken=spoken[case_no]) for case_no in lost}
 
 
+def _turned_at(after: CaseState) -> int:
+    """Since when it is known that a case is void, or that it is no more."""
+    voided = (e.known_at for e in after.events if e.type == "voided" and not e.corrects)
+    return next(voided, after.known_at) if after.status == VOID else after.known_at
+
+
 class _Judged:
     """What one transaction has to write, gathered case by case; ``noted``: which cases were said to be void."""
 
@@ -171,7 +177,7 @@ class _Judged:
             self._recarded.append(after.case_no)
             self._cards.extend(cards.rows(after.case_no, after, after.item_code, after.alerts))
         if self._turns(after):
-            self._turned[after.case_no] = Standing(after.status == VOID, known_at=after.known_at)
+            self._turned[after.case_no] = Standing(after.status == VOID, known_at=_turned_at(after))
         for decision in decisions:
             self._saids.append(Said(ALERT, alert_record(after.case_no, decision, _finding(decision))))
             alert_id = decision.alert.alert_id

@@ -326,6 +326,39 @@ def test_what_a_department_did_while_it_answered_stays_right_when_another_does(o
     assert told["HS-LIFE-SIGN"] == (hall, "alert.issued")
 
 
+def test_what_was_told_to_a_department_that_no_more_answered_is_told_to_the_one_that_did(office: Bus) -> None:
+    """The worker was behind: the case had gone on before the sign limit ended, and the desk heard of it after."""
+    hall, bureau, moved = "HS-ZWFWZX", "HS-ZJJ", "2020-09-22 09:30"
+    office.hear(alert(RED, "RED", "2020-09-21 11:00", department=hall))
+    office.tick("2020-09-23 09:00")
+    signs = [(r["department"], r["alert_seq"]) for r, _, _ in office.said() if r["rule_id"] == "HS-LIFE-SIGN"]
+    assert signs == [(hall, 1)]
+    handed_over = {"department": bureau, "occurred_at": ms(moved), "received_at": ms(moved)}
+    office.hear(alert(RED, "RED", "2020-09-21 11:00", 2, **handed_over))
+    office.tick("2020-09-23 10:00")
+    office.tick("2020-09-23 11:00")
+    signs = [(r["department"], r["alert_seq"]) for r, _, _ in office.said() if r["rule_id"] == "HS-LIFE-SIGN"]
+    assert signs == [(hall, 1), (bureau, 2)]
+
+
+def test_an_overdue_review_is_told_to_who_decides_and_not_to_who_appealed(office: Bus) -> None:
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"), act("appealed", "2020-09-21 14:00", RED))
+    office.tick("2020-10-20 09:00")
+    told = {r["rule_id"]: r["department"] for r, _, _ in office.said()}
+    assert told["HS-LIFE-REVIEW"] == "HS-XZSPJ"
+
+
+def test_a_horizon_that_steps_back_takes_nothing_away(office: Bus) -> None:
+    """An act is in Kafka and not applied yet: the partition is known up to some hours ago only."""
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    office.tick("2020-09-21 12:00")
+    before = office.lives()
+    with office.engine.begin() as tx:
+        desk.mark(tx, desk.CASE, {CASE: 0})
+    office.tick("2020-09-21 10:00")
+    assert office.lives() == before != []
+
+
 def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office: Bus) -> None:
     office.hear(rated("2020-09-21 11:00", "1", heard="2020-09-22 09:00"))
     ((raised, value, headers),) = office.said()

@@ -535,6 +535,16 @@ def test_a_card_is_told_for_who_answers_and_anew_when_that_changes_whenever_one_
     }
 
 
+def test_a_card_told_to_who_had_answered_before_is_told_to_who_answered_when_it_came() -> None:
+    """The event that names the bureau was received a minute before the card, and committed after it."""
+    known = references(item(5))
+    late = by(HALL, "step_completed", "2020-11-16 10:00", "2020-11-16 17:00", responsible=BUREAU)
+    state, first = told(_handed_over()[:1], known, "2020-11-16 17:01")
+    _, then = fold(state, [late], known, ms("2020-11-16 18:00"))
+    reds = [(d.action, d.seq, d.department) for d in (*first, *then) if d.alert.colour == "RED"]
+    assert reds == [("ISSUED", 1, HALL), ("ISSUED", 2, BUREAU)]
+
+
 def test_a_replay_that_has_not_come_to_a_change_of_department_says_nothing() -> None:
     events, known = _handed_over(), references(item(5))
     said, _ = told(events, known, "2020-11-19 09:00")

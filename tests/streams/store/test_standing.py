@@ -150,6 +150,11 @@ def test_ratings_of_a_case_that_turns_void_leave_cells_rollups_and_the_provinces
     assert found == [("C-1", desk.partition_of("C-1"))]
 
 
+def test_since_when_a_case_is_void_does_not_depend_on_what_came_with_the_voiding(bus: Bus) -> None:
+    bus.put(ACCEPTED, DECIDED, VOIDED, case("step_completed", ms(22, 9)))
+    assert bus.rows("SELECT known_at FROM rating_out") == [(ms(21, 9),)]
+
+
 def test_a_rating_that_comes_after_its_case_turned_void_is_excluded_too(bus: Bus) -> None:
     bus.put(ACCEPTED, DECIDED, VOIDED)
     bus.settle()

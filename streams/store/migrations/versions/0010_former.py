@@ -1,7 +1,7 @@
 """Who answered for an alert before the department that its last word names: what they did then was theirs to do.
 
-Whoever heard of an alert hears all that is said of it after. Bad ratings of void cases are looked at again, and districts
-in which a township was rated have their days said again.
+Whoever heard of an alert hears all that is said of it after. Bad ratings of void cases are looked at again, and
+districts in which a township was rated have their days said again.
 """
 
 from __future__ import annotations
