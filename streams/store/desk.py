@@ -134,7 +134,7 @@ def _look_at_cases(
 ) -> None:
     names = list(cases)
     rows, acts, reds, excluded = _alerts(tx, names), _acts(tx, names), _reds(tx, names), _excluded(tx, names)
-    stood: dict[str, int] = dict(tx.execute(_STOOD, {"cases": names}).tuples().all())
+    stood: dict[str, int] = {row.case_no: row.at for row in tx.execute(_STOOD, {"cases": names})}
     void = {case_no: noted.known_at for case_no, noted in standing.noted(tx, names).items() if noted.out}
     lived: dict[str, list[dict[str, Any]]] = {}
     for case_no, before in cases.items():
@@ -334,7 +334,7 @@ _EXCLUDED = sa.text(
     "AND out_reason = 'appeal_upheld' ORDER BY alert_id"
 )
 _STOOD = sa.text(
-    "SELECT case_no, max(issued_at) FROM alert_life WHERE case_no = ANY(:cases) AND issued_at IS NOT NULL "
+    "SELECT case_no, max(issued_at) AS at FROM alert_life WHERE case_no = ANY(:cases) AND issued_at IS NOT NULL "
     "GROUP BY case_no"
 )
 _RED_ISSUED = sa.text(f"SELECT DISTINCT issued_at FROM alert_life WHERE department = :department AND {_RED}")

@@ -151,7 +151,8 @@ def test_ratings_of_a_case_that_turns_void_leave_cells_rollups_and_the_provinces
 
 
 def test_since_when_a_case_is_void_does_not_depend_on_what_came_with_the_voiding(bus: Bus) -> None:
-    bus.put(ACCEPTED, DECIDED, VOIDED, case("step_completed", ms(22, 9)))
+    told = [bus.carried(CASE, one) for one in (ACCEPTED, DECIDED, VOIDED, case("step_completed", ms(22, 9)))]
+    applier.apply_batch(bus.engine, bus.judge, told)
     assert bus.rows("SELECT known_at FROM rating_out") == [(ms(21, 9),)]
 
 
