@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -37,13 +38,18 @@ FEW = 32
 HEAD = struct.Struct(">qiibIhiqqqhii")  # base offset … record count
 LENGTH, BASE_OFFSET_BYTES, LENGTH_ENDS = struct.Struct(">i"), 8, 12
 MAGIC_AT, MAGIC, CRC, CRC_AT, CRC_FROM = 16, 2, struct.Struct(">I"), 17, 21
+ATTRIBUTES = struct.Struct(">h")
 CODEC, APPENDED, CONTROL = 0x07, 0x08, 0x20
 """Bits of the attributes; ``APPENDED``: the time is that of the log's append."""
 UNPACKED = 4
 """How many times larger what is compressed is reckoned to be."""
-DECODERS: Mapping[int, Callable[[bytes], bytes]] = {
-    1: codec.gzip_decode, 2: codec.snappy_decode, 3: codec.lz4_decode, 4: codec.zstd_decode
-}  # fmt: skip
+MOST_UNPACKED = 32 * 1024 * 1024
+"""Bytes of a batch without its compression at most: a broker looks at the compressed ones, producers gather a million
+or two, and of forty thousand a decoder can make a thousand million."""
+GZIP, SNAPPY = 1, 2
+BLOCKWISE, BLOCKS_FROM = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01", 16
+"""How snappy of the Java client begins, and where its blocks do, each behind its length."""
+INTO = {3: codec.cramjam.lz4.decompress_into, 4: codec.cramjam.zstd.decompress_into}
 
 
 def size(fetched: bytes, at: int) -> int:
@@ -95,7 +101,57 @@ class Batch(NamedTuple):
     def body(self) -> bytes | memoryview:
         """The records behind the head, uncompressed."""
         plain, how = memoryview(self.raw)[HEAD.size :], self.attributes & CODEC
-        return DECODERS[how](bytes(plain)) if how else plain
+        return _unpacked(bytes(plain), how) if how else plain
+
+    def unpacked(self) -> bytes:
+        """The batch without its compression; its checksum is the old one."""
+        if not self.attributes & CODEC:
+            return self.raw
+        made = bytearray(self.raw[: HEAD.size]) + self.body()
+        LENGTH.pack_into(made, BASE_OFFSET_BYTES, len(made) - LENGTH_ENDS)
+        ATTRIBUTES.pack_into(made, CRC_FROM, self.attributes & ~CODEC)
+        return bytes(made)
+
+
+def _unpacked(packed: bytes, how: int) -> bytes:
+    """Without compression; raises ``CorruptRecordException`` if that is over ``MOST_UNPACKED``, and whatever the
+    decoder raises if it is none.
+    """
+    if how == GZIP:
+        return _ungzipped(packed)
+    if how == SNAPPY:
+        return _unsnapped(packed)
+    room = np.empty(min(MOST_UNPACKED, 64 * 1024 + len(packed) * 8), dtype=np.uint8)
+    try:
+        return bytes(room[: INTO[how](packed, room)])
+    except codec.cramjam.DecompressionError:  # too little room, as a rule
+        room = np.empty(MOST_UNPACKED, dtype=np.uint8)
+        return bytes(room[: INTO[how](packed, room)])
+
+
+def _ungzipped(packed: bytes) -> bytes:
+    made, left = bytearray(), packed
+    while left:
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        made += stream.decompress(left, MOST_UNPACKED + 1 - len(made))
+        if len(made) > MOST_UNPACKED or not stream.eof:
+            raise CorruptRecordException("a compressed batch does not end where it must")
+        left = stream.unused_data
+    return bytes(made)
+
+
+def _unsnapped(packed: bytes) -> bytes:
+    blocks, at = [packed], BLOCKS_FROM
+    if packed.startswith(BLOCKWISE):
+        blocks = []
+        while at < len(packed):
+            (length,) = LENGTH.unpack_from(packed, at)
+            blocks.append(packed[at + LENGTH.size : at + LENGTH.size + length])
+            at += LENGTH.size + max(length, 0)
+    snappy = codec.cramjam.snappy
+    if sum(map(snappy.decompress_raw_len, blocks)) > MOST_UNPACKED:
+        raise CorruptRecordException("a compressed batch is too large")
+    return b"".join(bytes(snappy.decompress_raw(block)) for block in blocks)
 
 
 @dataclass(frozen=True)  # without slots: both sums are asked for again and again
@@ -144,7 +200,7 @@ def lot(topic: Topic, runs: Iterable[tuple[int, Sequence[Any] | Fetched]]) -> Lo
 
 def _records(batch: Batch) -> Sequence[Any]:
     try:
-        return list(MemoryRecords(batch.raw).next_batch())
+        return list(MemoryRecords(batch.unpacked()).next_batch())
     except UnicodeDecodeError:  # a header's name, which may be any bytes; nothing else is text there
         return one_by_one(batch)
 

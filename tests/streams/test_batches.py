@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from aiokafka import codec
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from crc32c import crc32c
@@ -202,6 +203,26 @@ def test_a_batch_that_is_intact_and_holds_no_records_is_held_with_a_mend(compres
     where = rf"hotline\.ticket\.v1/7 .* 50 to {49 + count}: .* docs/operate\.md, damaged log"
     with pytest.raises(Retryable, match=where):
         batches.lot(TICKET, [(0, fetched([batch(usual())])), (7, fetched([broken]))])
+
+
+@pytest.mark.parametrize("many", [False, True], ids=["few", "many"])
+@pytest.mark.parametrize("compression", [1, 2, 3, 4], ids=["gzip", "snappy", "lz4", "zstd"])
+def test_a_batch_that_unpacks_to_more_than_any_is_held_and_not_unpacked(
+    monkeypatch: pytest.MonkeyPatch, compression: int, many: bool
+) -> None:
+    """Of two thousand bytes a decoder makes sixty million: whoever read them would die of it, and again."""
+    records = [*(usual() if many else []), (10**12, b"key", b"\0" * 9_000_000, [(n, b"") for n in NAMES])]
+    raw = batch(records, compression)
+    assert [len(one.value) for one in batches.lot(TICKET, [(0, fetched([raw]))])][-1] == 9_000_000
+    monkeypatch.setattr(batches, "MOST_UNPACKED", 8_000_000)
+    with pytest.raises(Retryable, match=r"docs/operate\.md, damaged log"):
+        batches.lot(TICKET, [(0, fetched([raw]))])
+
+
+def test_snappy_in_one_piece_is_read_as_in_blocks() -> None:
+    whole = codec.cramjam.snappy.compress_raw(b"x" * 100_000)
+    blocks = codec.snappy_encode(b"x" * 100_000)
+    assert batches._unsnapped(bytes(whole)) == batches._unsnapped(blocks) == b"x" * 100_000
 
 
 def falsely_numbered(numbers: Sequence[int], last: int) -> bytes:
