@@ -1,7 +1,9 @@
 """Hours of ordinary load: does any process grow, or keep files open?
 
 Measures what the machine can carry, then lets a share of it flow and looks at every process now and again. The slope is
-the median of the slopes between all pairs of samples after the warm-up (Theil and Sen), which single jumps do not move.
+that of the floors after the warm-up, the least of every five minutes: the median of the slopes between all pairs of them
+(Theil and Sen). A worker gives back once a minute and holds some megabytes more or less in between; what is never given
+back raises the floor.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import psutil
@@ -27,6 +30,7 @@ EVERY_S = 10.0
 LAST_SHARE = 0.99
 WARM_UP = 0.3
 """The share of the time after which a process is expected to have what it needs."""
+FLOOR_S = 300.0
 CAPACITY_CASES = 400
 ROWS_A_CASE = 6.0
 """Fewer than there are: the year must not end before the time does."""
@@ -118,7 +122,8 @@ def _sample(at: float, pid: int) -> Sample:
 def grown_of(samples: Sequence[Sample]) -> Mapping[str, float]:
     """How a process grew after its warm-up: MB per hour, and handles at the end less those at the beginning."""
     warm = [s for s in samples if s.at >= WARM_UP * samples[-1].at]
-    slopes = [(b.rss - a.rss) / (b.at - a.at) for n, a in enumerate(warm) for b in warm[n + 1 :]]
+    floors = [min(part, key=lambda s: s.rss) for _, part in groupby(warm, key=lambda s: s.at // FLOOR_S)]
+    slopes = [(b.rss - a.rss) / (b.at - a.at) for n, a in enumerate(floors) for b in floors[n + 1 :]]
     third = max(1, len(warm) // 3)
     first, last = (statistics.median(s.handles for s in part) for part in (warm[:third], warm[-third:]))
     return {

@@ -12,6 +12,12 @@ def test_a_process_that_leaks_shows_by_how_much_an_hour() -> None:
     assert grown_of([Sample(at, 100 + 5 * at / 3_600, 40) for at in HOUR])["mb_per_hour"] == 5.0
 
 
+def test_what_is_given_back_every_minute_is_no_growth_and_hides_none() -> None:
+    for leak, shown in ((0, 0.0), (5, 5.0)):
+        held = [Sample(at, 100 + leak * at / 3_600 + (at % 60) / 60 * at / 600, 40) for at in HOUR]
+        assert grown_of(held)["mb_per_hour"] == shown
+
+
 def test_growth_before_the_warm_up_is_over_does_not_count() -> None:
     assert grown_of([Sample(at, 100 + min(at, 900) / 10, 40) for at in HOUR])["mb_per_hour"] == 0.0
 
