@@ -2,8 +2,8 @@
 
 Measures what the machine can carry, then lets a share of it flow and looks at every process now and again. The slope is
 that of the floors after the warm-up, the least of every five minutes: the median of the slopes between all pairs of
-them (Theil and Sen). A worker gives back once a minute and holds some megabytes more or less in between; what is never given
-back raises the floor.
+them (Theil and Sen). A worker gives back once a minute and holds some megabytes more or less in between; what is never
+given back raises the floor.
 """
 
 from __future__ import annotations
