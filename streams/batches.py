@@ -45,7 +45,7 @@ UNPACKED = 4
 """How many times larger what is compressed is reckoned to be."""
 MOST_UNPACKED = 32 * 1024 * 1024
 """Bytes of a batch without its compression at most: a broker looks at the compressed ones, producers gather a million
-or two, and of forty thousand a decoder can make a thousand million."""
+or two, and of 2,070 zstd makes sixty-seven million."""
 GZIP, SNAPPY = 1, 2
 BLOCKWISE, BLOCKS_FROM = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01", 16
 """How snappy of the Java client begins, and where its blocks do, each behind its length."""

@@ -149,7 +149,7 @@ def handle(
     }  # fmt: skip
     who = dept or (life.deciders()[0] if life.decides(event) else found["department"])
     publisher = Publisher(engine, who, found["region"])
-    answering = (found["department"], *(d for until, d in found["former"] if _done_at(row) < until))
+    answering = life.answered(found["department"], found["former"], _done_at(row))
     if not any(life.entitled(event, publisher.department, d) for d in answering):  # on the bus it would be a finding
         may = life.deciders() if life.decides(event) else (*answering, *life.deciders())
         raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")

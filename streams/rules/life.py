@@ -98,7 +98,12 @@ def text(name: str) -> str:
 def addressee(rule_id: str) -> str:
     """Whom an alert of that rule is for; empty: who answers for the alert that it is about."""
     timers = (t for p in _raw()["process"] for t in p.get("timer", ()) if t.get("decider"))
-    return deciders()[0] if rule_id in {f"HS-LIFE-{t['name'].upper()}" for t in timers} else ""
+    return deciders()[0] if rule_id in {_rule_of(t["name"]) for t in timers} else ""
+
+
+def _rule_of(timer: str) -> str:
+    """The id of the rule by which what a timer measures is overdue."""
+    return f"HS-LIFE-{timer.upper()}"
 
 
 def deciders() -> tuple[str, ...]:
@@ -114,6 +119,11 @@ def decides(act: str) -> bool:
 def entitled(act: str, by: str, about: str) -> bool:
     """Whether ``by`` may do the act: deciders any, the department that the alert is ``about`` what decides nothing."""
     return by in deciders() or (by == about and not decides(act))
+
+
+def answered(department: str, former: Iterable[tuple[int, str]], at: int) -> tuple[str, ...]:
+    """Whose acts of the moment ``at`` (epoch ms) count: who answers now, and who (``former``: until when) still did."""
+    return (department, *(before for until, before in former if at < until))
 
 
 # --- what is known --------------------------------------------------------------------------------
@@ -304,8 +314,8 @@ class _Walk:
         if name not in self.process.acts:
             return "not_for_kind"
         before, _, within = self.process.acts[name]
-        then = (department for until, department in self.word.former if act.occurred_at < until)
-        if not any(entitled(act.type, act.department, about) for about in (self.word.department, *then)):
+        answering = answered(self.word.department, self.word.former, act.occurred_at)
+        if not any(entitled(act.type, act.department, about) for about in answering):
             return "not_entitled"
         if self._before_alert(act):
             return "before_alert"
@@ -423,7 +433,7 @@ def _overdue(lived: Life, run: Run) -> Ground | None:
     if since is None or (run.ended and run.stopped_at is None and since > _ended_at(lived)):
         return None
     return Ground(
-        HANDLING, run.timer.colour, f"HS-LIFE-{run.timer.name.upper()}", _raw()["rule"]["version"],
+        HANDLING, run.timer.colour, _rule_of(run.timer.name), _raw()["rule"]["version"],
         f"{lived.word.alert_id}/{run.timer.name}/{run.number}", since, run.due_at, run.version, False,
         (lived.word.alert_id, *run.evidence),
     )  # fmt: skip
