@@ -20,10 +20,10 @@ from typing import Any
 import sqlalchemy as sa
 from confluent_kafka import Consumer, TopicPartition
 
-from govbus.chaos import notebook
+from govbus.chaos import contents, notebook
 from govbus.district import oracle as district
 from schemas import codec, receipts
-from schemas.topics import ALERT, BY_NAME, ENTRY, INBOUND, ROLLUP, TOPICS, UPLOAD
+from schemas.topics import ALERT, DEADLETTER, ENTRY, INBOUND, ROLLUP, TOPICS, UPLOAD, Topic
 
 Id = tuple[str, str]  # topic and event id
 Place = tuple[str, int, int]
@@ -36,17 +36,14 @@ OUTBOX_SQL = "SELECT topic, event_id::text, value, sent_partition, sent_offset F
 DEAD_SQL = "SELECT topic, partition, \"offset\" FROM dead_letter WHERE partition IS NOT NULL"
 LETTERS_SQL = "SELECT topic, partition, \"offset\", reason FROM dead_letter WHERE partition IS NOT NULL"
 RECEIPTS_SQL = "SELECT batch_id::text, body, signature FROM receipt"
-INBOX_SQL = "SELECT alert_id::text, alert_seq FROM alert_inbox"
 VIEW_SQL = "SELECT resource_code, entry_version FROM directory_view"
 CARDS_SQL = "SELECT alert_id::text, CASE WHEN revoked_at IS NULL THEN 'ISSUED' ELSE 'REVOKED' END FROM card"
 DESK_SQL = "SELECT alert_id::text, action FROM alert_inbox WHERE kind <> 'BAD_RATING'"
 HANDLED_SQL = "SELECT said.key, said.value ->> 'action' FROM desk_check CROSS JOIN jsonb_each(said) AS said"
 ENTRIES_SQL = "SELECT resource_code, entry_version FROM directory_entry"
 RATED_SQL = "SELECT event_id::text, 1 FROM rating_event"
-CELLS_SQL = """SELECT concat_ws('/', region, department, item_code, channel, rated_on), sum(n)::bigint
-               FROM rating_cell GROUP BY region, department, item_code, channel, rated_on"""
-QUEUE_SQL = "SELECT count(*) FROM push_queue"
 PROVINCE_SQL = "SELECT event_id::text FROM province_record"
+QUEUE_SQL = "SELECT count(*) FROM push_queue"
 
 
 @dataclass(slots=True)
@@ -217,9 +214,9 @@ def _applied(
     verdict: Verdict, said: Answers, engine: sa.Engine, carried: Mapping[Id, list[Seen]], moved: bool
 ) -> None:
     """Carried = applied + dead, each event once, nothing that was not carried."""
-    rows = [(t, e, p, o) for t, table in district.EVENT_TABLES.items()
-            for e, p, o in _rows(engine, f'SELECT event_id::text, partition, "offset" FROM {table}')]  # fmt: skip
-    times = Counter((t, e) for t, e, _, _ in rows)
+    rows = [(topic, *row) for topic, table in district.EVENT_TABLES.items()
+            for row in _rows(engine, f'SELECT event_id::text, partition, "offset", digest FROM {table}')]  # fmt: skip
+    times = Counter((t, e) for t, e, _, _, _ in rows)
     dead = {tuple(row) for row in _rows(engine, DEAD_SQL)}
     verdict.say("doubled", "applied more than once", (i for i, n in times.items() if n > 1))
     verdict.say("lost", "accepted but not applied", said.order.keys() - times.keys())
@@ -227,7 +224,9 @@ def _applied(
     places = {s.place: i for i, seen in carried.items() for s in seen}
     if not moved:
         verdict.say("wrong", "applied from a place that holds another event",
-                    ((t, p, o) for t, e, p, o in rows if places.get((t, p, o)) != (t, e)))  # fmt: skip
+                    ((t, p, o) for t, e, p, o, _ in rows if places.get((t, p, o)) != (t, e)))  # fmt: skip
+    verdict.say("wrong", "applied with another content", ((t, e) for t, e, p, o, d in rows if (t, e) in carried and not
+                any(s.digest[:16] == d.bytes for s in carried[t, e] if moved or s.place == (t, p, o))))  # fmt: skip
     unaccounted = [s.place for i, seen in carried.items() if i not in times for s in seen if s.place not in dead]
     verdict.say("lost", "carried, neither applied nor dead", unaccounted)
     verdict.say("phantom", "dead letter of a record that is not there", dead - places.keys())
@@ -249,14 +248,13 @@ def _refused(
 
 
 def _acted(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen]]) -> None:
-    """The supervisor's desk and the directory view hold the newest word of every alert and entry."""
-    alerts = _newest(carried, ALERT.name, "alert_id", "alert_seq")
-    entries = _newest(carried, ENTRY.name, "resource_code", "entry_version")
-    for what, words, query in (("alert", alerts, INBOX_SQL), ("entry", entries, VIEW_SQL)):
-        shown = dict(_rows(engine, query))
-        verdict.say("lost", f"{what} not shown", words.keys() - shown.keys())
-        verdict.say("phantom", f"{what} never said", shown.keys() - words.keys())
-        verdict.say("wrong", f"{what} not the newest", (k for k in words.keys() & shown.keys() if words[k] != shown[k]))
+    """The supervisor's desk, the directory's view and the dead letters hold the last word of each, all of it."""
+    for what, topic, ask in (("alert", ALERT, contents.desk), ("entry", ENTRY, contents.directory),
+                             ("dead letter", DEADLETTER, contents.dead_letters)):  # fmt: skip
+        last, shown = ask(engine, _words(carried, topic))
+        verdict.say("lost", f"{what} not shown", last.keys() - shown.keys())
+        verdict.say("phantom", f"{what} never said", shown.keys() - last.keys())
+        verdict.say("wrong", f"{what} not as last said", (k for k in last.keys() & shown if shown[k] not in last[k]))
 
 
 def _decided(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen]]) -> None:
@@ -270,52 +268,38 @@ def _decided(verdict: Verdict, engine: sa.Engine, carried: Mapping[Id, list[Seen
     entries, view = dict(_rows(engine, ENTRIES_SQL)), dict(_rows(engine, VIEW_SQL))
     verdict.say("lost", "entry's last word not said", (e for e in entries if view.get(e) != entries[e]))
     rated = dict(_rows(engine, RATED_SQL)).keys()
-    words = (codec.decode(seen[0].value, UPLOAD) for (topic, _), seen in carried.items() if topic == UPLOAD.name)
-    uploaded = {str(w["source_event_id"]) for w in words if w["event_type"] == "rating.uploaded"}
+    uploaded = {str(w["source_event_id"]) for w in _words(carried, UPLOAD) if w["event_type"] == "rating.uploaded"}
     verdict.say("lost", "rating never uploaded", rated - uploaded)
     verdict.say("phantom", "uploaded, never applied", uploaded - rated)
-    told = _totals(carried)
-    cells = dict(_rows(engine, CELLS_SQL))
-    verdict.say("lost", "rollup's last word not said", (c for c in cells if told.get(c) != cells[c]))
+    told, out = contents.standings(engine, _words(carried, UPLOAD))
+    verdict.say("wrong", "whether a rating counts is not as last said",
+                (place for place in told.keys() | out if told.get(place) != out.get(place)))  # fmt: skip
+    rolled, counted = contents.rollups(engine, _words(carried, ROLLUP))
+    verdict.say("lost", "rollup's last word not said", (s for s in counted if rolled.get(s) != counted[s]))
+    verdict.say("phantom", "rollup of nothing", (s for s in rolled.keys() - counted.keys() if any(rolled[s])))
+
+
+def _words(carried: Mapping[Id, list[Seen]], topic: Topic) -> Iterator[Mapping[str, Any]]:
+    """What was said on ``topic``."""
+    return (codec.decode(seen[0].value, topic) for (name, _), seen in carried.items() if name == topic.name)
 
 
 def _repeated(carried: Mapping[Id, list[Seen]]) -> set[tuple[str, ...]]:
     """Case, rule, colour and moment of cards that were said under more than one id."""
     ids: dict[tuple[str, ...], set[str]] = {}
-    for (topic, _), seen in carried.items():
-        if topic == ALERT.name:
-            r = codec.decode(seen[0].value, ALERT)
-            if r["kind_code"] == "CARD":
-                what = (r["case_no"], r["rule_id"], r["colour_code"], str(r["issued_at"]))
-                ids.setdefault(what, set()).add(r["alert_id"])
+    for r in _words(carried, ALERT):
+        if r["kind_code"] == "CARD":
+            what = (r["case_no"], r["rule_id"], r["colour_code"], str(r["issued_at"]))
+            ids.setdefault(what, set()).add(r["alert_id"])
     return {what for what, found in ids.items() if len(found) > 1}
-
-
-def _totals(carried: Mapping[Id, list[Seen]]) -> dict[str, int]:
-    """The total that the newest revision of each scope tells."""
-    newest: dict[str, tuple[int, int]] = {}
-    for (topic, _), seen in carried.items():
-        if topic == ROLLUP.name:
-            record = codec.decode(seen[0].value, ROLLUP)
-            word = (int(record["revision"]), int(record["total"]))
-            newest[record["scope"]] = max(newest.get(record["scope"], word), word)
-    return {scope: total for scope, (_, total) in newest.items()}
-
-
-def _newest(carried: Mapping[Id, list[Seen]], topic: str, key: str, version: str) -> dict[str, int]:
-    newest: dict[str, int] = {}
-    for (name, _), seen in carried.items():
-        if name == topic:
-            record = codec.decode(seen[0].value, BY_NAME[topic])
-            newest[str(record[key])] = max(newest.get(str(record[key]), 0), int(record[version]))
-    return newest
 
 
 def _acknowledged(
     verdict: Verdict, engine: sa.Engine, province: sa.Engine, carried: Mapping[Id, list[Seen]], public_key: str
 ) -> None:
     """Uploads and rollups = what genuine receipts name = what the province stored, each once."""
-    pushed = {i for t, i in carried if t in (UPLOAD.name, ROLLUP.name)}
+    said = {i: (t, seen[0]) for (t, i), seen in carried.items() if t in (UPLOAD.name, ROLLUP.name)}
+    pushed = said.keys()
     words: Counter[str] = Counter()
     stored: Counter[str] = Counter()
     for batch, body, signature in _rows(engine, RECEIPTS_SQL):
@@ -323,7 +307,11 @@ def _acknowledged(
             verdict.say("wrong", "receipt without a genuine signature", [batch])
         words.update(r["event_id"] for r in body["records"])
         stored.update(r["event_id"] for r in body["records"] if r["outcome"] == "STORED")
+        verdict.say("wrong", "acknowledged with another digest", (e for e, digest in receipts.acknowledged(body)
+                    if str(e) in said and digest.bytes != said[str(e)][1].digest[:16]))  # fmt: skip
     kept = {e for (e,) in _rows(province, PROVINCE_SQL)}
+    verdict.say("wrong", "at the province with another content",
+                contents.garbled(province, {i: (t, s.value) for i, (t, s) in said.items()}))  # fmt: skip
     verdict.say("lost", "not acknowledged by the province", pushed - words.keys())
     verdict.say("phantom", "acknowledged, never said", words.keys() - pushed)
     verdict.say("doubled", "acknowledged as stored more than once", (e for e, n in stored.items() if n > 1))

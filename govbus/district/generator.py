@@ -11,7 +11,6 @@ from govbus.district import cases, clock, faults, items, ratings, records
 from govbus.district.model import HESHAN, REGIONS, District, Item, Row, Span, Story, Told
 from govbus.district.ratings import Opinion
 from govbus.district.records import Licence, Resource
-from schemas.envelope import derived_id
 from schemas.topics import CALENDAR
 
 FIRST, LAST = date(2020, 1, 2), date(2020, 12, 31)
@@ -160,8 +159,7 @@ def _others(rng: random.Random, said: Sequence[Opinion], count: int) -> list[Row
     rows: list[Row] = []
     for opinion in said:
         if opinion.score <= 2 and opinion.assess_no == 1 and opinion.revision == 0:
-            alert = str(derived_id("handled", opinion.story.case_no))
-            rows += records.handling(alert, opinion.story, opinion.received_at, SPAN.end)
+            rows += records.handling(ratings.alert_id(opinion), opinion.story, opinion.received_at, SPAN.end)
     for number in range(count):
         at = clock.at(date(2020, 3, 2), 600) + number * 86_400_000 % (SPAN.end - SPAN.start - 90 * 86_400_000)
         rows.append(records.behaviour(rng, number, rng.choice(items.departments()), at))

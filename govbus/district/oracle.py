@@ -355,7 +355,8 @@ def expect(made: Made) -> Expected:
         "cases": cases,
         "ratings": {"/".join(map(str, key)): score for key, score in _effective(made.opinions).items()},
         "cells": _cells([o for o in made.opinions if o.story.case_no not in void]),
-        "bad": sum(_raised(o) for o in _visits(made.opinions).values()),
+        "bad": dict(word for said in _visits(made.opinions).values() for word in _raised(said)),
+        "out": {_assessment(o): True for o in made.opinions if o.story.case_no in void},
         "licences": {k.family: [k.standing, k.valid_to] for k in made.licences if k.rows},
         "directory": {r.code: [r.last_update, r.disputed, r.withdrawn] for r in made.resources},
         "events": _events(rows),
@@ -421,9 +422,19 @@ def _cells(opinions: Sequence[Opinion]) -> dict[str, list[int]]:
     return cells
 
 
-def _raised(said: Sequence[Opinion]) -> int:
-    """How many bad-rating alerts a visit raises: one for each rating that was bad in one of its versions."""
-    return len({o.assess_no for o in said if o.score <= 2 and o.operation != "D"})
+def _raised(said: Sequence[Opinion]) -> Iterator[tuple[str, str]]:
+    """The alerts a visit raises, one for each rating that was bad in one of its versions, and their last words."""
+    for number in sorted({o.assess_no for o in said}):
+        bad = {o.revision: o.score <= 2 and o.operation != "D" for o in said if o.assess_no == number}
+        if any(bad.values()):
+            alert = next(ratings.alert_id(o) for o in said if o.assess_no == number)
+            yield alert, "alert.issued" if bad[max(bad)] else "alert.revoked"
+
+
+def _assessment(opinion: Opinion) -> str:
+    """What is out of all counting when its case is void (§5.8)."""
+    place = (opinion.story.case_no, opinion.story.item.department, opinion.service_no, opinion.assess_no)
+    return "/".join(map(str, place))
 
 
 # --- comparison ---
@@ -432,6 +443,8 @@ CASES_SQL = "SELECT case_no, status, due_at, on_time FROM case_state"
 CARDS_SQL = "SELECT case_no, colour, revoked_at IS NOT NULL FROM card WHERE kind = 'CARD' ORDER BY case_no, colour"
 CELLS_SQL = """SELECT concat_ws('|', region, department, item_code, channel, score, rated_on), n, defaults
                FROM rating_cell WHERE n <> 0"""
+OUT_SQL = """SELECT concat_ws('/', case_no, department, service_no, assess_no), true FROM rating_out
+             WHERE "out" AND department <> ''"""
 LICENCES_SQL = "SELECT family, status, valid_to_on::text FROM licence WHERE licence_version = 1"
 DIRECTORY_SQL = "SELECT resource_code, last_update_at, disputed, withdrawn FROM directory_entry"
 DEAD_SQL = "SELECT reason, count(*) FROM dead_letter GROUP BY reason ORDER BY reason"
@@ -447,7 +460,7 @@ EVENT_TABLES: Mapping[str, str] = {
 def compare(engine: sa.Engine, expected: Expected) -> list[str]:
     """Every difference between the database and ``expected``, one sentence each; empty: they agree."""
     found = read(engine)
-    return [text for part in ("events", "cases", "cells", "bad", "licences", "directory", "dead")
+    return [text for part in ("events", "cases", "cells", "bad", "out", "licences", "directory", "dead")
             for text in differences(part, expected[part], found[part])]  # fmt: skip
 
 
@@ -464,6 +477,7 @@ def read(engine: sa.Engine) -> Expected:
             "cases": cases,
             "cells": {key: [n, defaults] for key, n, defaults in tx.execute(sa.text(CELLS_SQL))},
             "bad": _bad_alerts(tx),
+            "out": _pairs(tx, OUT_SQL),
             "licences": {family: list(rest) for family, *rest in tx.execute(sa.text(LICENCES_SQL))},
             "directory": {code: list(rest) for code, *rest in tx.execute(sa.text(DIRECTORY_SQL))},
             "events": {topic: n for topic, table in EVENT_TABLES.items()
@@ -472,11 +486,12 @@ def read(engine: sa.Engine) -> Expected:
         }  # fmt: skip
 
 
-def _bad_alerts(tx: sa.Connection) -> int:
-    """Bad-rating alerts that were ever issued, by their ids."""
+def _bad_alerts(tx: sa.Connection) -> dict[str, str]:
+    """The last word on every bad rating that was ever alerted, by the alert's id."""
     values = tx.execute(sa.text(ALERTS_SQL), {"topic": ALERT.name}).scalars()
     records = (codec.decode(bytes(value), ALERT) for value in values)
-    return len({r["alert_id"] for r in records if r["kind_code"] == "BAD_RATING"})
+    words = ((r["alert_id"], r["alert_seq"], r["event_type"]) for r in records if r["kind_code"] == "BAD_RATING")
+    return {alert: word for alert, _, word in sorted(words, key=lambda w: w[1])}
 
 
 def _pairs(tx: sa.Connection, sql: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from govbus.district import clock
 from govbus.district.clock import MINUTE
 from govbus.district.model import Row, Story, chance
+from schemas.envelope import derived_id
 from schemas.topics import RATING
 
 DAY_MS = 86_400_000
@@ -120,6 +121,13 @@ def row(rng: random.Random, opinion: Opinion) -> Row:
             "anonymous": False,
         },
     )
+
+
+def alert_id(opinion: Opinion) -> str:
+    """Id of the alert about the rating, its corrections included."""
+    item = opinion.story.item
+    matter = (item.region, opinion.story.case_no, opinion.service_no, item.department, opinion.assess_no)
+    return str(derived_id("BAD_RATING", *matter))
 
 
 def day(opinion: Opinion) -> str:
