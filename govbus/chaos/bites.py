@@ -1,6 +1,7 @@
 """Whether the rig bites: every planted bug is put into the processes it belongs to, provoked, and must be caught.
 
-Caught means that the oracle's verdict is not clean, or that something stalls for good that otherwise never does.
+Caught means that the oracle's verdict is not clean, or, where the bug is said to, that something stalls for good that
+otherwise never does. What is done only here must show nothing without a bug (``SOUND``).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from govbus.chaos.cuts import cuts
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.ground import command, environment, ground
 from govbus.chaos.kills import GRACE_S, kills
-from govbus.chaos.planted import BUGS, HALTING, Bug
-from govbus.chaos.rounds import UNJUDGED, told
+from govbus.chaos.planted import BUGS, HALTING, HALTS, SOUND, Bug
+from govbus.chaos.rounds import STALLED, UNJUDGED, told
 from govbus.chaos.stage import Stage, stage
 from govbus.chaos.watch import Stalled
 from govbus.chaos.zombies import STOPPED_S, flow
@@ -30,7 +31,7 @@ STALL_S = 30.0
 SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
-HALTS = 10
+TIMES_HALTED = 10
 WORKERS = ("worker-1", "worker-2")
 TRIPLE_SQL = (
     "ALTER TABLE ticket_event DROP CONSTRAINT ticket_event_pkey",
@@ -50,12 +51,14 @@ class Bite:
 
 
 def bite(home: Path, name: str, seed: int) -> Bite:
-    """Plant ``name``, provoke it, judge."""
-    bug = BUGS[name]
+    """Plant ``name`` (of ``BUGS``, or of ``SOUND``: no bug), provoke it, judge."""
+    bug = BUGS.get(name) or SOUND[name]
     planted = dict.fromkeys(bug.kinds, (name,)) | ({"province": ("liar",)} if "liar" in bug.provoke else {})
+    if "halt" in bug.provoke:
+        planted["worker"] = (*planted.get("worker", ()), HALTS)
     part = next((word.removeprefix("part:") for word in bug.provoke if word.startswith("part:")), "")
     if part:
-        faults = judged(frailties.found(part, seed, planted))
+        faults = [text for text in judged(frailties.found(part, seed, planted)) if bug.stalls or STALLED not in text]
         return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
     with ground(home) as bus, stage(bus, seed, bug.cases, planted) as made:
         made.watch.patience = STALL_S
@@ -65,7 +68,7 @@ def bite(home: Path, name: str, seed: int) -> Bite:
             if "ledger" in bug.provoke:
                 return _ledger(made, name)
         except Stalled as error:
-            return Bite(name, True, f"stalled: {error}"[:200])
+            return Bite(name, bug.stalls, f"{STALLED}{error}"[:200])
     faults = judged(told(verdict, seed)["faults"])
     return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
 
@@ -106,7 +109,7 @@ def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
 
 def _wake_late(made: Stage) -> None:
     """Let the worker that halts by itself lie for longer than its session lasts, while another has its partitions."""
-    for _ in range(HALTS):
+    for _ in range(TIMES_HALTED):
         made.look_until(lambda: _halted(made), "a worker's way to its halt")
         flow(made, STOPPED_S)
         made.fleet.signal(HALTING, signal.SIGCONT)

@@ -70,6 +70,8 @@ class Brokers:
         self._flow(TWO_AWAY_S)
         after, waiting = self._marks()
         self.waited += waiting > 0
+        if not waiting:
+            self.wrong.append("nothing waited while two brokers were away: nothing was there to acknowledge")
         if after != before:
             self.wrong.append(f"{after - before} records were acknowledged by one broker alone")
 

@@ -33,6 +33,8 @@ class Bug:
     provoke: tuple[str, ...] = ()
     cases: int = 60
     """Of the year that flows meanwhile."""
+    stalls: bool = False
+    """Whether to stall for good is how this bug shows: with any other one a rig that stalls has caught nothing."""
 
 
 HALTING = "worker-1"
@@ -105,31 +107,11 @@ def _dead_letters_after_commit() -> None:
 
 
 def _cursor_not_locked() -> None:
-    import os
-    import signal
-
     import sqlalchemy as sa
 
-    from streams.store import applier, judge
+    from streams.store import applier
 
     applier._SELECT_LOCKED = sa.text(str(applier._SELECT_LOCKED).replace(" FOR UPDATE", ""))
-    load, tick = judge._load, judge.JudgeProjection.tick
-    ticking = [False]
-
-    def halting(*given: Any) -> Any:
-        states = load(*given)
-        if ticking[0] and states and os.environ.get("GOVBUS_WORKER_NAME") == HALTING:
-            os.kill(os.getpid(), signal.SIGSTOP)  # between reading and writing, until the rig wakes it
-        return states
-
-    def ticked(*given: Any) -> bool:
-        ticking[0] = True
-        try:
-            return tick(*given)
-        finally:
-            ticking[0] = False
-
-    judge._load, judge.JudgeProjection.tick = halting, ticked
 
 
 def _random_alert_ids() -> None:
@@ -204,9 +186,10 @@ def _flush_not_awaited() -> None:
 
     def send(self: Any, rows: Any, _: Any) -> Any:
         self._hand_over(rows, [], [])
-        return [relay.Landed(row.seq, 0, 2**40) for row in rows]
+        return [relay.Landed(row.seq, None, None) for row in rows]
 
     relay.Sender.send = send
+    relay.Relay._refuse_below_floors = lambda *_: None  # where they landed is not known
 
 
 def _newest_first() -> None:
@@ -227,7 +210,7 @@ def _marked_before_sent() -> None:
         if not rows:
             return 0
         self._sender = self._sender or relay.Sender(self._bootstrap)
-        self._mark(raw, [relay.Landed(row.seq, 0, 0) for row in rows])
+        self._mark(raw, [relay.Landed(row.seq, None, None) for row in rows])
         failpoints.reach("relay.after_read")
         self._mark(raw, send(self._sender, rows, stop.is_set))
         return len(rows)
@@ -385,9 +368,39 @@ def _die_at(value: bytes, *marks: bytes) -> None:
         ctypes.string_at(0)  # a segmentation fault
 
 
-LIAR, FRAGILE = "liar", "fragile"
-WORLD: Mapping[str, Patch] = {LIAR: _liar, FRAGILE: _fragile, "moody": make_moody, "hasty": make_hasty}
-"""No bugs of ours: a province whose receipts are forged, or that has moods; a decoder that kills; a sender in haste."""
+def _halting() -> None:
+    """A worker that halts by itself in a tick, between reading cases and writing them, until the rig wakes it."""
+    import os
+    import signal
+
+    from streams.store import judge
+
+    load, tick = judge._load, judge.JudgeProjection.tick
+    ticking = [False]
+
+    def halted(*given: Any) -> Any:
+        states = load(*given)
+        if ticking[0] and states and os.environ.get("GOVBUS_WORKER_NAME") == HALTING:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return states
+
+    def ticked(*given: Any) -> bool:
+        ticking[0] = True
+        try:
+            return tick(*given)
+        finally:
+            ticking[0] = False
+
+    judge._load, judge.JudgeProjection.tick = halted, ticked
+
+
+LIAR, FRAGILE, HALTS = "liar", "fragile", "halts"
+WORLD: Mapping[str, Patch] = {
+    LIAR: _liar, FRAGILE: _fragile, HALTS: _halting, "moody": make_moody, "hasty": make_hasty,
+}  # fmt: skip
+"""No bugs of ours: a province whose receipts are forged, or that has moods; a decoder that kills; a worker that the
+machine halts; a sender in haste.
+"""
 
 BUGS: Mapping[str, Bug] = {
     "cursor-before-effects": Bug(
@@ -403,7 +416,7 @@ BUGS: Mapping[str, Bug] = {
         ("worker",), _dead_letters_after_commit, ("poison",),
     ),
     "cursor-not-locked": Bug(
-        "the cursor is read and not locked", ("worker",), _cursor_not_locked, ("halt",), cases=600
+        "the cursor is read and not locked", ("worker",), _cursor_not_locked, ("halt",), cases=1_500
     ),
     "random-alert-ids": Bug(
         "an alert's id is drawn, not derived", ("worker",), _random_alert_ids, ("rebuild",)
@@ -428,7 +441,8 @@ BUGS: Mapping[str, Bug] = {
         "the relay marks before it sends", ("relay",), _marked_before_sent, ("relay.after_read",)
     ),
     "lost-log-unnoticed": Bug(
-        "the relay sends on into a log that has lost records", ("relay",), _lost_log_unnoticed, ("tear",)
+        "the relay sends on into a log that has lost records", ("relay",), _lost_log_unnoticed, ("tear",),
+        stalls=True,
     ),
     "position-before-effect": Bug(
         "a consumer commits its position before its effect",
@@ -447,7 +461,8 @@ BUGS: Mapping[str, Bug] = {
         ("feed",), _failure_swallowed, ("disconnect",),
     ),
     "decode-errors-escape": Bug(
-        "an exception of the decoder leaves it", ("worker",), frailties.decode_errors_escape, ("part:poison",)
+        "an exception of the decoder leaves it", ("worker",), frailties.decode_errors_escape, ("part:poison",),
+        stalls=True,
     ),
     "impatient": Bug("the worker does not wait for the database", ("worker",), frailties.impatient, ("part:database",)),
     "delivery-errors-unread": Bug(
@@ -457,6 +472,17 @@ BUGS: Mapping[str, Bug] = {
         "a receipt is not compared with what was sent", ("push",), frailties.receipts_not_compared, ("part:province",)
     ),
 }  # fmt: skip
+
+
+def _nothing() -> None:
+    """No bug."""
+
+
+SOUND: Mapping[str, Bug] = {
+    f"nothing, {word}": Bug(f"what brings a bug to light ({word}) without a bug", (), _nothing, (word,), cases, True)
+    for word, cases in (("halt", 1_500), ("kill", 60), ("disconnect", 60), ("rebuild", 60), ("poison", 60))
+}
+"""What is done to bring bugs to light and is done nowhere else: without a bug it must show nothing."""
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ Strike = Callable[[Stage], dict[str, Any]]
 Tell = Callable[[str, int, int], None]
 One = Callable[[int, int], dict[str, Any]]
 """A round of so many, with a seed."""
+STALLED = "stalled: "
 UNJUDGED = "the oracle did not judge"
 """A verdict that begins so is not well, and catches no planted bug either."""
 
@@ -47,7 +48,7 @@ def judged(
 
 def stalled(error: Stalled) -> dict[str, Any]:
     """The verdict on a bus that never settled: what it has not done counts as lost."""
-    return {"shown": {"lost": [f"stalled: {error}"]}}
+    return {"shown": {"lost": [f"{STALLED}{error}"]}}
 
 
 def told(verdict: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from govbus.chaos.fleet import KINDS
 from govbus.chaos.kills import GRACE_S
-from govbus.chaos.stage import Stage
+from govbus.chaos.stage import MOST, Stage
 
 STOPPED_S = 8.0
 """Longer than ``streams.app.SESSION_S``."""
@@ -23,6 +23,7 @@ def zombies(stage: Stage, count: int) -> dict[str, Any]:
     workers = [name for name in stage.fleet.names if KINDS[name] == "worker"]
     made = turn = 0
     seconds: list[float] = []
+    wrong: list[str] = []
     while made < count:
         began = time.monotonic()
         half = workers[turn % 2 :: 2][: count - made]
@@ -34,8 +35,10 @@ def zombies(stage: Stage, count: int) -> dict[str, Any]:
             stage.fleet.signal(name, signal.SIGCONT)
         flow(stage, GRACE_S)
         made, turn = made + len(stopped), turn + 1
+        if stage.published >= MOST:
+            wrong.append(f"nothing flowed any more while the {made}th worker was stopped")
         seconds.append(time.monotonic() - began)
-    return {"zombies": made, "seconds": {f"{len(workers) // 2} of {len(workers)} at once": seconds}}
+    return {"zombies": made, "wrong": wrong, "seconds": {f"{len(workers) // 2} of {len(workers)} at once": seconds}}
 
 
 def flow(stage: Stage, seconds: float) -> None:

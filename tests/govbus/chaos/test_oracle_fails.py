@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from govbus.chaos import bites, frailties, rig, soak
+from govbus.chaos.planted import SOUND
 from govbus.chaos.rounds import UNJUDGED
+from govbus.chaos.watch import Stalled
 from streams.store import failpoints
 
 
@@ -57,6 +59,48 @@ def test_a_bug_of_a_whole_part_is_not_caught(monkeypatch: pytest.MonkeyPatch) ->
     assert bites.bite(Path(), name, 1).caught
 
 
+@pytest.mark.parametrize(
+    ("name", "caught"), [("poison-skipped", False), ("lost-log-unnoticed", True), ("nothing, halt", True)]
+)
+def test_a_rig_that_stalls_has_caught_only_what_is_said_to_stall(
+    monkeypatch: pytest.MonkeyPatch, name: str, caught: bool
+) -> None:
+    def stall() -> None:
+        raise Stalled("nothing moves")
+
+    made = SimpleNamespace(finish=stall, watch=SimpleNamespace(patience=0))
+    for what in ("ground", "stage"):
+        monkeypatch.setattr(bites, what, lambda *_: contextlib.nullcontext(made))
+    monkeypatch.setattr(bites, "_provoke", lambda *_: None)
+    found = bites.bite(Path(), name, 1)
+    assert (found.caught, found.how) == (caught, "stalled: nothing moves")
+
+
+def test_a_part_that_stalls_has_caught_only_what_is_said_to_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frailties, "found", lambda *_: ["seed 1: stalled: no end after 900 s"])
+    assert not bites.bite(Path(), "delivery-errors-unread", 1).caught
+    assert bites.bite(Path(), "decode-errors-escape", 1).caught
+
+
+def test_what_shows_a_fault_without_a_bug_makes_the_bugs_that_it_caught_worth_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    falsely: list[str] = []
+
+    def bitten(name: str, _: int) -> bites.Bite:
+        return bites.Bite(name, name in bites.BUGS or name in falsely, "how")
+
+    pool = SimpleNamespace(map=map)
+    monkeypatch.setattr(rig, "ProcessPoolExecutor", lambda *_, **__: contextlib.nullcontext(pool))
+    monkeypatch.setattr(rig, "bitten", bitten)
+    for well in (True, False):
+        found = rig.planted(len(bites.BUGS), 1, lambda *_: None)
+        assert (found["caught"], found["without_a_bug"]) == (len(bites.BUGS), len(SOUND))
+        assert (found["clean"], found["met"]) == (well, well)
+        falsely.append("nothing, halt")
+    assert found["wrong"] == ["nothing, halt: how"]
+
+
 def test_kills_that_never_came_to_a_failpoint_do_not_meet_the_target_that_counts_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -64,4 +108,7 @@ def test_kills_that_never_came_to_a_failpoint_do_not_meet_the_target_that_counts
     monkeypatch.setattr(rig, "rounds", lambda *_, **__: figures)
     assert not rig.killed(1_000, 1, lambda *_: None)["met"]
     monkeypatch.setitem(figures, "by", dict.fromkeys(failpoints.NAMES, 15))
+    assert not rig.killed(1_000, 1, lambda *_: None)["met"], "each must have been reached twenty times"
+    assert rig.killed(750, 1, lambda *_: None)["met"]
+    monkeypatch.setitem(figures, "by", dict.fromkeys(failpoints.NAMES, 20))
     assert rig.killed(1_000, 1, lambda *_: None)["met"]
