@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,8 @@ from govbus.district.model import HESHAN, REGIONS, Row, Span, Story, chance
 from schemas import codesets
 from schemas.topics import BEHAVIOUR, HANDLING, LICENCE, RESOURCE, TICKET
 
-DAY_MS = 86_400_000
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+DECIDER = "HS-XZSPJ"  # of appeals (DOMAIN §5.1)
 VALIDITY = timedelta(days=5 * 365)
 MINISTRY = "11100000MBDEM90013"
 BARE: Mapping[str, Any] = {
@@ -206,26 +207,35 @@ def handling(alert_id: str, story: Story, raised: int, end: int) -> list[Row]:
         ("called_back", 80),
         ("closed", 90),
     )
-    item = story.item
-    return [
-        Row(
-            HANDLING,
-            item.region,
-            item.department,
-            at + 4_000,
-            {
-                "event_type": f"handling.{name}",
-                "occurred_at": at,
-                "case_no": story.case_no,
-                "alert_id": alert_id,
-                "actor_name": "李伟",
-                "verify_result_code": "VALID" if name == "verified" else "",
-                "satisfied": True if name == "called_back" else None,
-            },
-        )
-        for name, hours in steps
-        if (at := raised + hours * 3_600_000) + 4_000 <= end
-    ]
+    acts = [_act(alert_id, story, name, raised + hours * HOUR_MS) for name, hours in steps]
+    return [act for act in acts if act.received_at <= end]
+
+
+DECISIONS = ("upheld", "revoked")
+
+
+def appeal(alert_id: str, story: Story, raised: int, decision: str) -> list[Row]:
+    """The department appeals; ``decision`` of whoever decides: the rating stands, or counts no more (DOMAIN §5.7)."""
+    decided = _act(alert_id, story, decision, raised + 20 * HOUR_MS)
+    return [_act(alert_id, story, "appealed", raised + 5 * HOUR_MS), replace(decided, department=DECIDER)]
+
+
+def _act(alert_id: str, story: Story, name: str, at: int) -> Row:
+    return Row(
+        HANDLING,
+        story.item.region,
+        story.item.department,
+        at + 4_000,
+        {
+            "event_type": f"handling.{name}",
+            "occurred_at": at,
+            "case_no": story.case_no,
+            "alert_id": alert_id,
+            "actor_name": "李伟",
+            "verify_result_code": "VALID" if name == "verified" else "",
+            "satisfied": True if name == "called_back" else None,
+        },
+    )
 
 
 def behaviour(rng: random.Random, number: int, department: str, at: int) -> Row:

@@ -62,7 +62,7 @@ def small(number: int) -> History:
     rows = [
         *_few(rng, references(rng, told)),
         *(late(rng, row) for s in cut for row in cases.rows(rng, s)),
-        *(row for part in parts for row in _cut(rng, part(rng, told))),
+        *(row for part in parts for row in part(rng, told)[: rng.randint(1, MOST.get(part, 3))]),
     ]
     if rng.random() < 0.2:
         rows += records.ticket(number, HESHAN, END - 44 * 3_600_000 - 1_000)[-rng.randint(1, 3) :]
@@ -152,16 +152,19 @@ def resource(rng: random.Random, _told: Sequence[Story]) -> list[Row]:
 
 
 def handling(rng: random.Random, told: Sequence[Story]) -> list[Row]:
-    """What departments and supervisors do about the alerts of the first two cases."""
-    return [
-        row
-        for s in told[:2]
-        for row in records.handling(f"A-{s.case_no}", s, SPAN.start, END)[: rng.randint(1, 6)]
-    ]
+    """A bad rating of a visit of its own, and what is done about it: the loop, or an appeal and how it ends."""
+    story, at = told[0], END - rng.randrange(3, 200) * DAY_MS
+    bad = Opinion(story, 1, 0, "I", rng.choice((1, 2)), 0, at, at + 30_000, service_no=3)
+    acts = records.handling(ratings.alert_id(bad), story, bad.received_at, END)
+    if rng.random() < 0.5:
+        acts = [*acts[:1], *records.appeal(ratings.alert_id(bad), story, bad.received_at, rng.choice(records.DECISIONS))]
+    return [row if row.topic is RATING else late(rng, row) for row in (ratings.row(rng, bad), *acts)]
 
 
 PARTS = (opinion_rows, opinion_rows, licences, resource, handling)
 """What goes with cases; ratings twice, for they reach the farthest."""
+MOST = {handling: 6}
+"""So many rows of a part, of others three."""
 
 
 def strays(rng: random.Random, rows: Sequence[Row]) -> list[Stray]:
@@ -176,11 +179,6 @@ def strays(rng: random.Random, rows: Sequence[Row]) -> list[Stray]:
         told = rng.choice([r for r in good if r.topic is CASE])
         found.append(_after(told, replace(told, record={**told.record, "accepting_unit": "另一处窗口"})))
     return found
-
-
-def _cut(rng: random.Random, rows: list[Row]) -> list[Row]:
-    """The first few."""
-    return rows[: rng.randint(1, 3)]
 
 
 def _after(original: Row, row: Row) -> Stray:

@@ -286,6 +286,11 @@ class Reader:
         """Nothing is ever deleted here."""
         return dict.fromkeys(places, 0)
 
+    def end_offsets(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        """How far each goes now."""
+        self._ask()
+        return {place: self.log.end((place.topic, place.partition)) for place in places}
+
     def seek(self, place: TopicPartition, offset: int) -> None:
         """Read on from ``offset``."""
         self.positions[place.topic, place.partition] = offset
@@ -293,10 +298,7 @@ class Reader:
     def poll(self, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Record]]:  # noqa: ARG002
         """Something of what waits, in some of the partitions; waits until there is something."""
         pause(FOREVER, self.log.growth(self.positions, self.positions))
-        if self.log.away or self.fails():
-            note(UNHEARD)
-            pause(1.0)
-            raise KafkaConnectionError("the simulated broker is away")
+        self._ask()
         found = {}
         for place, offset in self.positions.items():
             if self.log.rng.random() < 0.9 and (records := self.log.read(place, offset, max_records)):
@@ -306,6 +308,13 @@ class Reader:
 
     def close(self, autocommit: bool) -> None:
         """Nothing to give back."""
+
+    def _ask(self) -> None:
+        """The brokers may not answer."""
+        if self.log.away or self.fails():
+            note(UNHEARD)
+            pause(1.0)
+            raise KafkaConnectionError("the simulated broker is away")
 
 
 class Fetcher:

@@ -25,6 +25,7 @@ from faust.types import TP
 
 import connectors.intact
 import connectors.relay
+import consumers.alerts.desk
 import consumers.loop
 import streams.agents.line
 import streams.app
@@ -32,6 +33,7 @@ import streams.rules.calendar
 import streams.transport
 from connectors.province.push import Queue, Sender
 from connectors.relay import Relay
+from consumers.alerts.desk import DeskClock
 from consumers.alerts.inbox import Inbox
 from consumers.directory.view import View
 from consumers.province.keys import Signer
@@ -75,6 +77,8 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(connectors.relay, "Producer", lambda *_, **__: Producer(log, fails)),
         patch.object(connectors.intact, "ends", lambda _, places: {place: log.end(place) for place in places}),
         patch.object(consumers.loop, "reader", lambda *_: Reader(log, fails)),
+        patch.object(consumers.alerts.desk, "reader", lambda *_: Reader(log, fails)),
+        patch.object(consumers.alerts.desk, "EVERY_S", TICK_S),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(consumers.loop, "time", time),
         patch.object(driver.Consumer, "__init__", _without_services),
@@ -305,6 +309,11 @@ def consumer(engine: sa.Engine, effect: Any) -> Callable[[], None]:
     return lambda: consumers.loop.Loop(engine, "simulated", effect).run(Stop())  # type: ignore[arg-type]
 
 
+def desk(engine: sa.Engine, clock: Literal["wall", "watermark"], wall_ms: Callable[[], int]) -> Callable[[], None]:
+    """The desk's process, which looks at what is due."""
+    return lambda: DeskClock(engine, "simulated", clock, SETTLE_MS, wall_ms).run(Stop())  # type: ignore[arg-type]
+
+
 EFFECTS: tuple[Callable[[], Any], ...] = (lambda: Inbox(lambda: 0), View, Queue)
 
 
@@ -372,4 +381,6 @@ def push(engine: sa.Engine, province: Province) -> Callable[[], None]:
     return run
 
 
-__all__ = ["EFFECTS", "TP", "Department", "Province", "Worker", "consumer", "push", "relay", "smuggle", "surroundings"]
+__all__ = [
+    "EFFECTS", "TP", "Department", "Province", "Worker", "consumer", "desk", "push", "relay", "smuggle", "surroundings",
+]  # fmt: skip

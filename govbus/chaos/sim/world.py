@@ -51,6 +51,7 @@ _UNSETTLED = sa.text(
     "OR EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rollup_dirty) "
     "OR EXISTS (SELECT FROM case_state WHERE next_check_at <= :end) "
     "OR EXISTS (SELECT FROM group_state WHERE next_check_at <= :end) OR EXISTS (SELECT FROM case_group WHERE stale) "
+    "OR EXISTS (SELECT FROM desk_check WHERE next_check_at <= :end) "
     "OR EXISTS (SELECT FROM rating_claim_news) OR EXISTS (SELECT FROM rating_out_news), "
     "(SELECT coalesce(sum(next_offset), 0) FROM cursor)"
 )
@@ -142,6 +143,8 @@ class World:
         for effect in EFFECTS:
             for number in range(self.rng.choice((1, 1, 1, 2))):
                 self._live(f"{effect().name}-{number}", members.consumer(self._engine, effect()))
+        for number in range(self.rng.choice((1, 1, 2))):
+            self._live(f"desk-{number}", members.desk(self._engine, self._clock, self._wall_ms))
         self._live("push-0", members.push(self._engine, self.province))
         stranger = Process(self.schedule, "stranger")
         stranger.spawn(partial(members.smuggle, self.log, self._history.strays))
