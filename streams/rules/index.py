@@ -8,16 +8,19 @@ validity makes the version disputed (DOMAIN §6.4, §6.5). EXPIRED by date is de
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from schemas import codesets
+from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
 
 Record = Mapping[str, Any]
 STOCK, INCREMENT = "STOCK", "INCREMENT"
+BACKFILLED = "licence.backfilled"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class _End:
     effective_at: int
     version: int
     status: str
+    stock: bool
 
 
 def fold(events: Iterable[Record]) -> tuple[Standing, ...]:
@@ -59,36 +63,61 @@ def fold(events: Iterable[Record]) -> tuple[Standing, ...]:
     for event in told:
         versions.setdefault(event["licence_version"], []).append(event)
     weighed = {v: _weighed(of) for v, of in sorted(versions.items())}
-    ends = [end for of in versions.values() for end in _ends(_weighed(of, _data()["ends"]))]
+    ends = [end for of in weighed.values() for end in _ends(of)]
     newest = max(versions, default=0)
-    return tuple(_standing(versions[v], of, _end_of(v, of, ends), v < newest) for v, of in weighed.items())
+    return tuple(_standing(versions[v], of, _end_of(v, versions[v], ends), v < newest) for v, of in weighed.items())
 
 
 def _order(event: Record) -> tuple[int, str]:
     return event["occurred_at"], event["event_id"]
 
 
-def _weighed(events: Sequence[Record], always: Collection[str] = ()) -> Sequence[Record]:
-    """The events that say where the version stands: increments where there are any, else stock (DOMAIN §6.5); those of
-    the types ``always`` too: who revokes a licence of the stock has not backfilled it.
+def _stock(event: Record) -> bool:
+    """Whether it is of the stock. What happens to a licence is not, whatever origin the sender gives it: who suspends
+    or revokes a licence of the stock has not backfilled it.
     """
-    increments = any(e["origin_code"] == INCREMENT for e in events)
-    return [e for e in events if not increments or e["origin_code"] == INCREMENT or e["event_type"] in always]
+    return event["origin_code"] == STOCK and event["event_type"] not in {**_data()["told"], **_data()["ends"]}
+
+
+def _weighed(events: Sequence[Record]) -> Sequence[Record]:
+    """The events that say where the version stands: increments where there are any, else stock (DOMAIN §6.5)."""
+    return [e for e in events if not _stock(e)] or events
 
 
 def _ends(events: Sequence[Record]) -> list[_End]:
     ranks = _data()["terminal"]
     statuses = [(e, told(e)) for e in events]
-    return [_End(ranks[s], e["occurred_at"], e["licence_version"], s) for e, s in statuses if s in ranks]
+    return [_End(ranks[s], e["occurred_at"], e["licence_version"], s, _stock(e)) for e, s in statuses if s in ranks]
 
 
 def _end_of(version: int, events: Sequence[Record], ends: Sequence[_End]) -> _End | None:
     """The end that holds for a version: of it or of a later one, or one that takes away what it stems from after it
-    began (DOMAIN §6.4).
+    began (DOMAIN §6.4). A version that nobody dates outlives no end that an increment told.
     """
-    began, forward = events[0]["occurred_at"], _data()["forward"]["standings"]
-    reached = [e for e in ends if version <= e.version or (e.status in forward and began <= e.effective_at)]
+    forward, (began, known) = _data()["forward"]["standings"], _began(events)
+    reached = [
+        e
+        for e in ends
+        if version <= e.version or (e.status in forward and (began <= e.effective_at or not (known or e.stock)))
+    ]
     return max(reached, key=lambda e: (e.version == version, e.rank, e.effective_at), default=None)
+
+
+def _began(events: Sequence[Record]) -> tuple[int, bool]:
+    """When a version began (epoch ms), and whether that is known: with its grant; where it is only backfilled, with the
+    earliest day that the stock names, for the batch comes long after the grant (DOMAIN §6.5).
+    """
+    grants = [e for e in events if e["event_type"] in _data()["grants"]["types"]]
+    told = [e for e in grants if not (_stock(e) or e["event_type"] == BACKFILLED)]
+    if told:
+        return told[0]["occurred_at"], True
+    days = [_midnight(e[name]) for e in grants for name in ("issued_on", "valid_from_on") if e[name]]
+    return min([events[0]["occurred_at"], *days]), bool(days) or not grants
+
+
+def _midnight(day: str) -> int:
+    """Epoch ms of the beginning of an ISO day in Asia/Shanghai."""
+    return epoch_ms(day_of(date.fromisoformat(day)) * DAY_MINUTES)
 
 
 def told(event: Record) -> str:
@@ -121,7 +150,7 @@ def _standing(every: Sequence[Record], events: Sequence[Record], end: _End | Non
         status=end.status if end else "SUPERSEDED" if superseded else told(last),
         valid_from_on=validity[0],
         valid_to_on=validity[1],
-        origin=last["origin_code"],
+        origin=_latest(whole, "origin_code"),
         disputed=_disputed(every),
         effective_at=end.effective_at if end else last["occurred_at"],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ def event(kind: str, at: int, status: str, version: int = 1, origin: str = "INCR
         "type_code": "T",
         "type_name": "营业执照", "licence_no": "1",
         "status_set": "ministry.licence-status", "status_code": status,
-        "origin_code": origin, "holder_name": "", "holder_id": "91430903MADEMA0194", "valid_from_on": None,
-        "valid_to_on": None, **more,
+        "origin_code": origin, "holder_name": "", "holder_id": "91430903MADEMA0194", "issued_on": None,
+        "valid_from_on": None, "valid_to_on": None, **more,
     }  # fmt: skip
 
 
@@ -39,6 +40,68 @@ def test_who_ends_a_licence_of_the_stock_ends_it_whatever_increments_there_are(k
 
 def test_stock_that_is_backfilled_as_ended_does_not_end_what_increments_say_is_valid() -> None:
     assert statuses(event("issued", 10, "01"), event("backfilled", 50, "04", origin="STOCK")) == ["VALID"]
+
+
+def on(day: str) -> int:
+    """Epoch ms of an ISO day's beginning in Asia/Shanghai."""
+    return int(datetime.fromisoformat(f"{day}T00:00:00+08:00").timestamp() * 1000)
+
+
+ISSUED, REVOKED = event("issued", on("2018-05-01"), "01"), event("revoked", on("2021-03-01"), "03")
+
+
+def late(*days: str | None, **more: Any) -> dict[str, Any]:
+    """The second version, backfilled on 1 April 2021: the days of its issue and of its validity."""
+    told = {"origin": "STOCK", "issued_on": days[0], "valid_from_on": days[1], **more}
+    return event("backfilled", on("2021-04-01"), "01", 2, **told)
+
+
+@pytest.mark.parametrize(
+    ("days", "expected"),
+    [
+        (("2019-05-01", None), "REVOKED"),
+        ((None, "2019-05-01"), "REVOKED"),
+        (("2021-03-20", "2021-03-01"), "REVOKED"),
+        (("2021-03-02", None), "VALID"),  # issued anew after the end
+        ((None, None), "REVOKED"),
+    ],
+)
+def test_a_version_that_is_backfilled_late_began_on_the_earliest_day_it_names(
+    days: tuple[str | None, str | None], expected: str
+) -> None:
+    for origin in ("STOCK", "INCREMENT"):
+        told = [ISSUED, REVOKED, late(*days, origin=origin)]
+        assert [statuses(*order) for order in (told, told[::-1])] == [["REVOKED", expected]] * 2
+
+
+def test_what_happens_to_a_backfilled_version_does_not_tell_when_it_began() -> None:
+    later = event("suspended", on("2021-05-01"), "02", 2), event("restored", on("2021-06-01"), "01", 2)
+    assert statuses(ISSUED, REVOKED, late("2019-05-01", None), *later) == ["REVOKED", "REVOKED"]
+    assert statuses(ISSUED, REVOKED, late(None, None), *later) == ["REVOKED", "REVOKED"]
+
+
+def test_a_version_that_an_increment_granted_after_the_end_stays_valid_whatever_the_stock_says() -> None:
+    anew = event("issued", on("2021-03-15"), "01", 2, issued_on="2018-05-01")
+    for days in (("2019-05-01", None), (None, None)):
+        assert statuses(ISSUED, REVOKED, anew, late(*days)) == ["REVOKED", "VALID"]
+
+
+def test_of_two_undated_versions_of_the_stock_the_order_of_the_batch_counts() -> None:
+    old = event("backfilled", on("2021-03-31"), "03", origin="STOCK")
+    assert statuses(old, late(None, None)) == ["REVOKED", "VALID"]
+    assert statuses(old, late("2019-05-01", None)) == ["REVOKED", "REVOKED"]
+
+
+def test_a_licence_of_the_stock_that_was_suspended_is_not_restored_by_another_batch() -> None:
+    told = [event("backfilled", 5, "01", origin="STOCK"), event("suspended", 50, "02", origin="STOCK")]
+    batch = event("backfilled", 90, "01", origin="STOCK")
+    assert statuses(*told, batch) == ["SUSPENDED"]
+    assert statuses(*told, batch, event("restored", 95, "01", origin="STOCK")) == ["VALID"]
+
+
+def test_the_origin_of_a_licence_of_which_there_are_increments_is_increment() -> None:
+    (found,) = index.fold([event("issued", 10, "01"), event("revoked", 50, "03", origin="STOCK")])
+    assert found.origin == "INCREMENT"
 
 
 def test_a_new_version_supersedes_the_old_one() -> None:
