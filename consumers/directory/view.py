@@ -1,8 +1,8 @@
 """The shared directory as departments see it, built from ``directory.entry.v1`` alone; search and freshness.
 
 Decides which entry version is the last, how hits rank, and how fresh an entry is *when it is read*
-(DOMAIN §7.5: FRESH until expected, DUE up to a grace of 10 % of the cycle and at least a day, then STALE,
-BROKEN two cycles on).
+(DOMAIN §7.5: FRESH for a cycle, DUE while the grace lasts, then STALE, BROKEN two cycles on). Cycle and grace are the
+entry's, not known here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from schemas.topics import ENTRY, Topic
 from streams.store.projection import Event
 from streams.store.tables import directory_view
 
-DAY_MS = 86_400_000
-GRACE_SHARE, GRACE_LEAST_MS = 0.10, DAY_MS
 TITLE, SUMMARY, ITEMS = 100, 10, 1
 """Weight of a word found in the title, in the summary, among the information items."""
 
@@ -78,14 +76,14 @@ def search(
 
 
 def freshness(entry: Mapping[str, Any], now_ms: int) -> str:
-    """FRESH, DUE, STALE or BROKEN at ``now_ms``; an entry that expects no update (irregular) is FRESH."""
-    expected, last = entry["expected_next_at"], entry["last_update_at"]
-    if entry["broken_at"] is not None and now_ms >= entry["broken_at"]:
-        return "BROKEN"
-    if expected is None or now_ms < expected:
+    """FRESH, DUE, STALE or BROKEN at ``now_ms``; an entry that expects no update (irregular) is FRESH.
+
+    A cycle lies between ``expected_next_at`` (one cycle and its grace on) and ``broken_at`` (two and the same grace).
+    """
+    last, expected, broken = entry["last_update_at"], entry["expected_next_at"], entry["broken_at"]
+    if last is None or expected is None or broken is None or now_ms < last + (broken - expected):
         return "FRESH"
-    cycle = expected - (last if last is not None else expected)
-    return "DUE" if now_ms < expected + max(GRACE_LEAST_MS, cycle * GRACE_SHARE) else "STALE"
+    return "DUE" if now_ms < expected else "STALE" if now_ms < broken else "BROKEN"
 
 
 def _escaped(word: str) -> str:

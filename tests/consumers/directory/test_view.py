@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from consumers.directory.view import DAY_MS, View, freshness, search
+from consumers.directory.view import View, freshness, search
 from schemas.topics import ENTRY
+from streams.rules import catalogue
 from streams.store.projection import Carried, Event
 
 pytestmark = pytest.mark.stack
@@ -56,8 +57,24 @@ def test_a_word_in_the_title_ranks_above_summary_above_items_and_withdrawn_is_no
 
 
 @pytest.mark.parametrize(
-    ("days", "state"), [(-1, "FRESH"), (0, "DUE"), (2.9, "DUE"), (3.1, "STALE"), (30, "BROKEN")]
-)
-def test_freshness_follows_the_clock_of_the_reader(days: float, state: str) -> None:
-    entry = {"expected_next_at": NOW, "last_update_at": NOW - 30 * DAY_MS, "broken_at": NOW + 30 * DAY_MS}
-    assert freshness(entry, NOW + int(days * DAY_MS)) == state
+    ("cycle", "minutes", "state"),
+    [
+        ("DAILY", 1439, "FRESH"), ("DAILY", 1440, "DUE"), ("DAILY", 2879, "DUE"), ("DAILY", 2880, "STALE"),
+        ("DAILY", 4319, "STALE"), ("DAILY", 4320, "BROKEN"),
+        ("REALTIME", 14, "FRESH"), ("REALTIME", 15, "STALE"), ("REALTIME", 29, "STALE"), ("REALTIME", 30, "BROKEN"),
+        # of a month of 31 days the grace is 3.1
+        ("MONTHLY", 44_639, "FRESH"), ("MONTHLY", 44_640, "DUE"), ("MONTHLY", 49_103, "DUE"),
+        ("MONTHLY", 49_104, "STALE"), ("MONTHLY", 93_743, "STALE"), ("MONTHLY", 93_744, "BROKEN"),
+        ("IRREGULAR", 10_000_000, "FRESH"), ("", 10_000_000, "FRESH"),
+    ],
+)  # fmt: skip
+def test_an_entry_is_fresh_for_a_cycle_due_for_its_grace_then_stale_and_broken_after_two(
+    cycle: str, minutes: int, state: str
+) -> None:
+    expected, broken = catalogue.due(cycle, NOW)
+    entry = {"last_update_at": NOW, "expected_next_at": expected, "broken_at": broken}
+    assert freshness(entry, NOW + minutes * 60_000) == state
+
+
+def test_an_entry_of_which_no_update_is_known_is_fresh() -> None:
+    assert freshness(dict.fromkeys(("last_update_at", "expected_next_at", "broken_at")), NOW) == "FRESH"
