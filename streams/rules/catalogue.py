@@ -1,5 +1,8 @@
 """The shared directory: what a resource's entry says. A pure function of the set of its events (DOMAIN
 §7).
+
+A resource belongs to the department that first described it; what others but the data authority describe, update or
+withdraw is kept and changes nothing (docs/decisions/0018).
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ from typing import Any
 Record = Mapping[str, Any]
 DESCRIBES = frozenset({"resource.registered", "resource.updated"})
 UPDATES = DESCRIBES | {"resource.heartbeat"}
+OWNED = UPDATES | {"resource.withdrawn"}
+"""What only the owner of a resource says of it; anybody may ask for it or object."""
 TEXTS = (
     "title", "provider_code", "summary", "format", "share_type_code", "share_condition", "share_method_code",
     "update_cycle_code",
@@ -22,36 +27,42 @@ TEXTS = (
 def fold(events: Iterable[Record]) -> dict[str, Any] | None:
     """The record of ``directory.entry.v1`` (without id) that all events of one resource give, in any order.
 
-    ``entry_version`` is the number of events folded; None as long as nobody registered the resource. Times
-    are epoch ms; ``received_at`` is the knowledge time, the latest of the events.
+    ``entry_version`` is the number of events, also of those without effect; None as long as nobody registered the
+    resource. Times are epoch ms; ``received_at`` is the knowledge time, the latest of the events.
     """
     told = sorted(events, key=_order)
-    described = [e for e in told if e["event_type"] in DESCRIBES]
-    if not described:
+    owner = next((e["department"] for e in told if e["event_type"] in DESCRIBES), None)
+    if owner is None:
         return None
-    owner = described[-1]
-    updated_at = max(e["occurred_at"] for e in told if e["event_type"] in UPDATES)
+    own = [e for e in told if e["event_type"] in OWNED and e["department"] in (owner, authority())]
+    described = [e for e in own if e["event_type"] in DESCRIBES]
+    updated_at = max(e["occurred_at"] for e in own if e["event_type"] in UPDATES)
     texts = {name: _latest(described, name, "") for name in TEXTS} | {"share_condition": _condition(described)}
     expected, broken = due(texts["update_cycle_code"], updated_at)
     return {
         "event_type": "entry.revised",
-        "region": owner["region"],
-        "department": owner["department"],
+        "region": next(e["region"] for e in reversed(described) if e["department"] == owner),
+        "department": owner,
         "occurred_at": told[-1]["occurred_at"],
         "occurred_text": "",
         "entered_at": None,
         "received_at": max(e["received_at"] for e in told),
-        "resource_code": owner["resource_code"],
+        "resource_code": described[-1]["resource_code"],
         "entry_version": len(told),
         **texts,
         "items": _latest(described, "items", []),
-        "record_count": _latest(told, "record_count", None),
+        "record_count": _latest(own, "record_count", None),
         "last_update_at": updated_at,
         "expected_next_at": expected,
         "broken_at": broken,
         "disputed": _disputed(told),
-        "withdrawn": _withdrawn(told),
+        "withdrawn": _withdrawn(own),
     }
+
+
+def authority() -> str:
+    """The data authority (数据共享主管部门), whose word about any resource or licence counts (DOMAIN §1.3)."""
+    return str(_data()["authority"]["department"])
 
 
 def due(cycle: str, updated_at: int) -> tuple[int | None, int | None]:

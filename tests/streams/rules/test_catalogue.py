@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -103,3 +104,48 @@ def test_a_provider_that_does_not_say_whose_objection_closes_all_of_the_number()
     told = [event("registered", 1), event("objection_raised", 5, request_no="1", requester="甲局")]
     assert entry(*told, event("objection_closed", 7, request_no="1"))["disputed"] is False
     assert entry(*told, event("objection_closed", 7, request_no="2", requester="甲局"))["disputed"] is True
+
+
+# --- one data, one source: whose word about a resource counts (DOMAIN §7.1) ---
+
+OWN = [event("registered", 10, title="水质", update_cycle_code="DAILY"), event("heartbeat", 20, record_count=7)]
+SHOWN = "title", "department", "region", "last_update_at", "record_count", "withdrawn", "disputed"
+
+
+def shown(*events: dict[str, Any]) -> list[Any]:
+    """What the entry shows, the same in whatever order the events came."""
+    (same,) = {tuple(entry(*order)[name] for name in SHOWN) for order in permutations(events)}
+    return list(same)
+
+
+@pytest.mark.parametrize("kind", ["registered", "updated", "heartbeat", "withdrawn"])
+def test_what_another_department_says_of_a_resource_changes_nothing(kind: str) -> None:
+    for at in (15, 30):
+        other = event(kind, at, department="HS-JTJ", region="430902", title="路况", record_count=0)
+        assert shown(*OWN, other) == ["水质", "HS-SLJ", "430903", 20, 7, False, False]
+        assert entry(*OWN, other)["entry_version"] == 3
+
+
+def test_another_department_neither_brings_a_withdrawn_resource_back_nor_begins_it_with_a_heartbeat() -> None:
+    gone = event("withdrawn", 30)
+    assert shown(*OWN, gone, event("registered", 40, department="HS-JTJ"))[5] is True
+    assert shown(*OWN, event("heartbeat", 5, department="HS-JTJ", record_count=0)) == shown(*OWN)
+    assert catalogue.fold([event("heartbeat", 5, department="HS-JTJ")]) is None
+
+
+def test_the_data_authority_may_describe_and_withdraw_any_resource_which_stays_its_owners() -> None:
+    by = {"department": "HS-XZSPJ", "region": "430900"}
+    corrected = event("updated", 30, title="水质监测", record_count=8, **by)
+    assert shown(*OWN, corrected) == ["水质监测", "HS-SLJ", "430903", 30, 8, False, False]
+    assert shown(*OWN, corrected, event("withdrawn", 40, **by))[5] is True
+
+
+def test_anybody_may_ask_for_a_resource_or_object_to_it_but_tells_nothing_of_its_size() -> None:
+    asked = event("requested", 30, department="HS-JTJ", record_count=0)
+    objected = event("objection_raised", 31, department="HS-JTJ", request_no="1", record_count=0)
+    assert shown(*OWN, asked, objected) == ["水质", "HS-SLJ", "430903", 20, 7, False, True]
+
+
+def test_a_resource_belongs_to_whom_first_described_it_also_if_that_is_heard_later() -> None:
+    earlier = event("registered", 5, department="HS-JTJ", title="路况", received_at=99)
+    assert shown(*OWN, earlier) == ["路况", "HS-JTJ", "430903", 5, None, False, False]
