@@ -439,6 +439,16 @@ def _family(finding: Finding) -> None:
     record["family"] = family
 
 
+def _issued_by_the_sender(finding: Finding) -> None:
+    """DOMAIN §1.3, §7.1: of the licences of a department only it and the data authority tell. Issuers that are none
+    (the province, other districts, former bodies) do not publish themselves.
+    """
+    issuer = _issuers().get(finding.record.get("issuer_code", ""))
+    if issuer and finding.record["department"] not in (issuer, catalogue.authority()):
+        finding.fault("not_entitled", "issuer_code", "is another department, and only that one tells of its licences",
+                      "correct it, or let the issuer publish the row")  # fmt: skip
+
+
 def _shared_on_a_condition(finding: Finding) -> None:
     """DOMAIN §7.3: sharing on conditions says on which, and what is not shared by which law."""
     record = finding.record
@@ -452,7 +462,9 @@ BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),
-    LICENCE: (_version_from_one, _says_what_its_identifier_says, _valid_from_to, _family),
+    LICENCE: (
+        _version_from_one, _says_what_its_identifier_says, _valid_from_to, _family, _issued_by_the_sender,
+    ),
     RESOURCE: (_shared_on_a_condition,),
 }
 
@@ -611,6 +623,12 @@ def _departments() -> Mapping[str, str]:
     """Stable code of every department by code, name and alias (DOMAIN §1.3)."""
     known = codesets.departments()
     return {text: code for code, d in known.items() for text in (code, d.name, *d.aliases)}
+
+
+@lru_cache(maxsize=1)
+def _issuers() -> Mapping[str, str]:
+    """Stable code of every department by its credit code (DOMAIN §1.3)."""
+    return {d.uscc: code for code, d in codesets.departments().items()}
 
 
 def department_code(text: str) -> str | None:

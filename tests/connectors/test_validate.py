@@ -57,7 +57,8 @@ def item(**changes: Any) -> dict[str, Any]:
 
 
 def check(topic: Topic, row: dict[str, Any], received_at: int = RECEIVED) -> Finding:
-    return validator(topic, "HS-ZRZYJ", "430903").check(row, received_at)
+    sender = "HS-SCJGJ" if topic is LICENCE else "HS-ZRZYJ"
+    return validator(topic, sender, "430903").check(row, received_at)
 
 
 def faults(topic: Topic, row: dict[str, Any], received_at: int = RECEIVED) -> list[tuple[str, str]]:
@@ -367,7 +368,7 @@ def test_a_broken_licence_identifier_is_refused() -> None:
     ]
 
 
-TYPE, ISSUER = "11100000MBDEM90013001", "11430903MBDEM012XT"
+TYPE, ISSUER, MINISTRY = "11100000MBDEM90013001", "11430903MBDEM012XT", "11100000MBDEM90013"
 
 
 def test_the_type_of_a_licence_in_small_letters_is_the_same_type_and_family() -> None:
@@ -389,7 +390,7 @@ def identified(kind: str = TYPE, issuer: str = ISSUER, version: int = 1) -> str:
     ("changes", "differing"),
     [
         ({"licence_version": 7}, "licence_version"),
-        ({"issuer_code": "11430903MBDEM0138T"}, "issuer_code"),
+        ({"issuer_code": MINISTRY}, "issuer_code"),
         ({"type_code": TYPE[:-1] + "2"}, "type_code"),
         ({"licence_id": identified("1" * 21, "11430903MBDEM0138T", 2)}, "type_code, issuer_code, licence_version"),
         ({"origin_code": "STOCK", "licence_version": 7}, "licence_version"),
@@ -411,11 +412,33 @@ def test_a_licence_identifier_names_the_type_issuer_and_version_of_its_row(
         {"licence_version": 12, "licence_id": identified(version=12).lower()},
         {"issuer_code": "430903"},
         {"licence_id": identified(issuer="430903")},
-        {"origin_code": "STOCK", "issuer_code": "11430903MBDEM0138T"},  # re-numbered by another body (DOMAIN §6.5)
+        {"origin_code": "STOCK", "issuer_code": MINISTRY},  # re-numbered by another body (DOMAIN §6.5)
     ],
 )
 def test_an_issuer_may_be_told_by_its_region_and_of_stock_be_another(changes: dict[str, Any]) -> None:
     assert faults(LICENCE, licence(**changes)) == []
+
+
+BACKFILL = {"event_type": "licence.backfilled", "origin_code": "STOCK"}
+
+
+@pytest.mark.parametrize("told", [{}, {"event_type": "licence.revoked", "status_code": "03"}, BACKFILL])
+def test_of_a_department_s_licences_only_it_and_the_data_authority_tell(told: dict[str, Any]) -> None:
+    for sender, expected in (("HS-SCJGJ", []), ("HS-XZSPJ", []), ("HS-ZRZYJ", ["not_entitled"])):
+        for issuer in (ISSUER, ISSUER.lower()):
+            finding = validator(LICENCE, sender, "430903").check(licence(issuer_code=issuer, **told), RECEIVED)
+            assert [f.reason for f in finding.faults] == expected
+
+
+@pytest.mark.parametrize("issuer", [MINISTRY, "430903"])
+def test_an_issuer_that_is_no_department_here_has_any_sender(issuer: str) -> None:
+    row = licence(issuer_code=issuer, licence_id=identified(issuer=issuer))
+    assert validator(LICENCE, "HS-ZRZYJ", "430903").check(row, RECEIVED).faults == []
+
+
+def test_who_names_the_issuer_as_sender_is_refused_all_the_same() -> None:
+    finding = validator(LICENCE, "HS-ZRZYJ", "430903").check(licence(department="HS-SCJGJ"), RECEIVED)
+    assert [f.reason for f in finding.faults] == ["envelope_mismatch"]
 
 
 @pytest.mark.parametrize("version", [0, -3])
