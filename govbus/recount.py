@@ -1,18 +1,18 @@
 """The recount: the same figures once more from raw events, by other code, and every disagreement by name.
 
 Cases are judged again from the published records by the simulator's own reading of DOMAIN §3 (``govbus.district``),
-which shares nothing with ``streams.rules``, on the calendars that were published; cards, bad ratings and items are
-counted from stored events in plain SQL. What this second reading cannot judge is left out and said so, never guessed.
+which shares nothing with ``streams.rules``, on the calendars that were published; cards, ratings and items are
+counted from stored events. What this second reading cannot judge is left out and said so, never guessed.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, partial
-from itertools import filterfalse
+from itertools import filterfalse, groupby
 from typing import Any
 
 import sqlalchemy as sa
@@ -24,12 +24,14 @@ from schemas import codec
 from schemas.envelope import derived_id
 from schemas.topics import ALERT, CASE
 from streams.rules.calendar import NATION, date_of
-from streams.rules.indicators import exempt
+from streams.rules.indicators import exempt, points
 from streams.rules.limits import Counting, counting, policy
 
 FETCH = 5_000
 FOREVER = 2**62
 Record = Mapping[str, Any]
+Matter = tuple[str, str, int, str, int]
+"""Region, case, visit, department and assessment: what one department tells of one assessment."""
 COMPARABLE = {
     clock.WORKING_DAY: ("working days", 1), clock.NATURAL_DAY: ("days", 1), clock.MONTH: ("days", clock.MONTH_DAYS),
     clock.HOUR: ("minutes", 60), clock.MINUTES: ("minutes", 1),
@@ -59,6 +61,8 @@ class Recount:
     differences: list[Difference] = field(default_factory=list)
     void: list[str] = field(default_factory=list)
     """Cases that never were; a rating of one counts nowhere (DOMAIN §5.8)."""
+    excluded: set[Matter] = field(default_factory=set)
+    """Ratings that an appeal found mistaken or malicious; these count nowhere either."""
     strangers: set[tuple[str, str, str]] = field(default_factory=set)
     """Item, department and region of cases by whose acceptance no version of the item was in force."""
     answering: dict[str, str] = field(default_factory=dict)
@@ -77,6 +81,7 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
     _cases(tx, found, said)
     _cards(tx, found)
     _bad_ratings(tx, found)
+    _ratings(tx, found)
     _items(tx, found)
     return found
 
@@ -375,17 +380,17 @@ def _hue(colour: str) -> str:
 _TAKEN_BACK = "SELECT alert_id FROM alert_life WHERE kind = 'CARD' AND out_at IS NOT NULL"
 
 
-# --- bad ratings and items, in SQL -------------------------------------------------------------------
+# --- ratings, and items in SQL -------------------------------------------------------------------------
 
 
 def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
     """Every bad rating has an alert at the desk, unless that is still on its way; and whether it was rectified."""
     bad = tx.execute(sa.text(_BAD_RAW), {"void": found.void}).all()
-    alerts = [
-        str(derived_id("BAD_RATING", r.region, r.case_no, r.service_no, r.department, r.assess_no)) for r in bad
-    ]
+    alerts = [str(derived_id("BAD_RATING", *_matter(r))) for r in bad]
     asked = {"alerts": alerts, "departments": [r.department for r in bad], "given": [r.given_at for r in bad]}
     loops = tx.execute(sa.text(_LOOPS), asked).all()
+    standing = {r.alert_id for r in loops}
+    found.excluded = {_matter(r) for i, r in zip(alerts, bad, strict=True) if i not in standing}
     silent = [r.alert_id for r in loops if not r.heard]
     coming = set(tx.execute(sa.text(_ON_THE_WAY), {"topic": ALERT.name, "alerts": silent}).scalars() if silent else ())
     counted = {r.alert_id: str(r.rectified) for r in loops if r.alert_id not in coming}
@@ -394,6 +399,54 @@ def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
     derived = {i: str(rectified) for i, rectified in tx.execute(sa.text(_BAD_DERIVED))}
     for alert_id in sorted(counted.keys() | derived.keys()):
         found.compare("差评", alert_id, derived.get(alert_id), counted.get(alert_id))
+
+
+def _matter(rating: Any) -> Matter:
+    return rating.region, rating.case_no, rating.service_no, rating.department, rating.assess_no
+
+
+def _ratings(tx: sa.Connection, found: Recount) -> None:
+    """By whom each case is rated, and what the ratings of a department come to; neither where the tally has not settled
+    yet what counts no more.
+    """
+    from streams.store.indicators import rated_cases, satisfaction
+
+    void, waiting = set(found.void), set(tx.execute(sa.text(_WAITING)).scalars())
+    rated: dict[str, bool] = {}
+    sums: dict[str, tuple[int, int]] = {}
+    late: set[tuple[str, str]] = set()
+    for visit in _visits(tx):
+        late |= {(r.case_no, r.department) for r in visit if r.case_no in waiting}
+        one = _counting(visit, found.excluded)
+        if one is not None and one.case_no not in void:
+            rated[one.case_no] = rated.get(one.case_no, False) or not one.is_default
+            worth, n = sums.get(one.department, (0, 0))
+            sums[one.department] = worth + one.score * points(), n + 1
+    shown, derived = rated_cases(tx), satisfaction(tx)
+    for case_no in sorted((rated.keys() | shown.keys()) - waiting):
+        found.compare("办件评价", case_no, _by_whom(shown.get(case_no)), _by_whom(rated.get(case_no)))
+    for department in sorted((sums.keys() | derived.keys()) - {d for _, d in late}):
+        found.compare("满意度", department, derived.get(department), sums.get(department))
+    if late:
+        found.left_out["评价是否计入尚未结算"] += len({case_no for case_no, _ in late})
+
+
+def _visits(tx: sa.Connection) -> Iterator[list[Any]]:
+    """The stored events of every visit, the word that holds after those that it replaces."""
+    rows = tx.execution_options(yield_per=FETCH).execute(sa.text(_RATINGS))
+    for _, visit in groupby(rows, key=lambda r: (r.case_no, r.region, r.service_no)):
+        yield list(visit)
+
+
+def _counting(visit: Iterable[Any], excluded: Set[Matter]) -> Any:
+    """The rating of a visit that counts, or None: an own one before a default, a re-rating before the first (§5.6)."""
+    last = {r.assess_no: r for r in visit}.values()
+    standing = [r for r in last if r.operation != "D" and _matter(r) not in excluded]
+    return max(standing, key=lambda r: (not r.is_default, r.assess_no), default=None)
+
+
+def _by_whom(active: bool | None) -> str:
+    return "未评价" if active is None else "主动评价" if active else "默认评价"
 
 
 def _items(tx: sa.Connection, found: Recount) -> None:
@@ -456,6 +509,10 @@ AND (o.sent_at IS NULL OR o.sent_offset >= coalesce(c.next_offset, 0))"""
 _BAD_DERIVED = """
 SELECT alert_id, rectified_at IS NOT NULL FROM alert_life l WHERE kind = 'BAD_RATING' AND out_at IS NULL
 AND NOT EXISTS (SELECT FROM case_state c WHERE c.case_no = l.case_no AND c.status = 'VOID')"""
+_RATINGS = """
+SELECT case_no, region, service_no, assess_no, department, operation, score, is_default FROM rating_event
+ORDER BY case_no, region, service_no, is_default DESC, revision, occurred_at, event_id"""
+_WAITING = "SELECT case_no FROM rating_out_news"
 _ITEMS_RAW = """
 WITH today AS (
     SELECT (timestamp 'epoch' + (coalesce(max(watermark), 0) + 28800000) * interval '1 millisecond')::date AS d

@@ -18,7 +18,8 @@ BY = ("department", "level", "item", "region", "day", "month", "quarter", "year"
 TITLES = {"department": "部门", "level": "层级", "item": "事项", "region": "区划", "day": "日", "month": "月",
           "quarter": "季度", "year": "年"}  # fmt: skip
 COUNTS = ("late_service", "late_entry", "backfill", "red_cards", "yellow_cards")
-MINUTES = "average_minutes"
+PLAIN = {"average_minutes": ".0f", "satisfaction": ".1f"}
+"""Figures that are no percentage."""
 
 
 def register(app: typer.Typer) -> None:
@@ -190,9 +191,14 @@ def _texts(name: str, figure: Figure, target: float | None) -> tuple[str, str]:
         return "—", "0 / 0"
     if name in COUNTS:
         return f"{figure.numerator:.0f}", ""
-    shown = f"{figure.value:.0f}" if name == MINUTES else f"{figure.value:.1%}"
+    shown = format(figure.value, PLAIN.get(name, ".1%"))
     goal = f"（目标 {target:.0%}）" if target is not None else ""
-    return shown + goal, f"{figure.numerator:g} / {figure.denominator:g}"
+    return shown + goal, f"{_amount(figure.numerator)} / {_amount(figure.denominator or 0)}"
+
+
+def _amount(number: float) -> str:
+    """Never with an exponent."""
+    return f"{round(number, 2):.15g}"
 
 
 def _named(key: str, value: str) -> str:

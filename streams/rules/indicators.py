@@ -96,6 +96,11 @@ def exempt() -> frozenset[str]:
     return frozenset(_raw()["items"]["exempt"])
 
 
+def points() -> int:
+    """What each score (1 to 5, 5 best) is worth in the satisfaction (满意度)."""
+    return int(_raw()["satisfaction"]["points"])
+
+
 def published(figures: Mapping[str, Figure]) -> dict[str, Figure]:
     """The figures as the public may see them: one with a cell too small to be told is suppressed (DOMAIN 9)."""
     below = _raw()["suppression"]["below"]

@@ -57,8 +57,8 @@ def report(tx: sa.Connection, chosen: Chosen) -> Report:
     """All indicators; ``tx`` must read one snapshot (REPEATABLE READ)."""
     as_of, cursors = _stand(tx)
     counts: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for query, moment in ((_CASES, "coalesce(stopped_at, due_at)"), (_CARDS, "issued_at"), (_BAD, "issued_at"),
-                          (_BAD_DUE, "rectify_due_at")):  # fmt: skip
+    for query, moment in ((_CASES, _local("coalesce(stopped_at, due_at)")), (_CARDS, _ISSUED), (_SCORES, "rated_on"),
+                          (_BAD, _ISSUED), (_BAD_DUE, _local("rectify_due_at"))):  # fmt: skip
         for row in tx.execute(sa.text(_grouped(query, moment, chosen)), _values(chosen, as_of)).mappings():
             for name, value in row.items():
                 if not name.startswith("k_"):
@@ -81,8 +81,20 @@ def late_cases(tx: sa.Connection, department: str = "") -> list[dict[str, Any]]:
 def standing_cards(tx: sa.Connection) -> dict[str, tuple[int, int]]:
     """How many red and yellow cards each department has in the figures."""
     everything = Chosen()
-    rows = tx.execute(sa.text(_grouped(_CARDS, "issued_at", everything)), _values(everything, 0))
+    rows = tx.execute(sa.text(_grouped(_CARDS, _ISSUED, everything)), _values(everything, 0))
     return {row.k_department: (row.red_cards, row.yellow_cards) for row in rows}
+
+
+def rated_cases(tx: sa.Connection) -> dict[str, bool]:
+    """The cases that the figures take for rated, and whether actively."""
+    return {row.case_no: row.active for row in tx.execute(sa.text(f"WITH {EFFECTIVE} SELECT * FROM effective"))}
+
+
+def satisfaction(tx: sa.Connection) -> dict[str, tuple[int, int]]:
+    """Points and ratings of each department in the satisfaction."""
+    everything = Chosen()
+    rows = tx.execute(sa.text(_grouped(_SCORES, "rated_on", everything)), _values(everything, 0))
+    return {row.k_department: (int(row.points), int(row.scored)) for row in rows}
 
 
 def _stand(tx: sa.Connection) -> tuple[int, dict[str, dict[int, int]]]:
@@ -108,6 +120,9 @@ def _figures(n: Mapping[str, float]) -> dict[str, Figure]:
         "overdue_rate": ("overdue", "finished"),
         "average_minutes": ("used", "used_of"),
         "at_once_rate": ("at_once", "cards"),
+        "rated_rate": ("rated", "finished"),
+        "actively_rated_rate": ("actively_rated", "finished"),
+        "satisfaction": ("points", "scored"),
         "rectified_rate": ("rectified", "bad"),
         "rectified_in_time_rate": ("rectified_in_time", "bad_due"),
         "called_back_rate": ("called_back", "bad"),
@@ -129,14 +144,18 @@ def _local(moment: str) -> str:
     return f"(timestamp 'epoch' + ({moment} + 28800000) * interval '1 millisecond')"
 
 
+_ISSUED = _local("issued_at")
+
+
 def _grouped(query: str, moment: str, chosen: Chosen) -> str:
+    """``moment``: SQL, the timestamp or day in Asia/Shanghai by which a fact is in a period."""
     keys = ", ".join(f"{_key(b, moment)} AS k_{b}" for b in chosen.by)
     place = ", ".join(str(n) for n in range(1, len(chosen.by) + 1))
     body, sums = query.split("-- sums")
     wanted = (
         "(:department = '' OR department = :department) AND starts_with(region, :region) AND "
-        f"(CAST(:since AS date) IS NULL OR {_local(moment)}::date >= CAST(:since AS date)) AND "
-        f"(CAST(:until AS date) IS NULL OR {_local(moment)}::date <= CAST(:until AS date))"
+        f"(CAST(:since AS date) IS NULL OR {moment}::date >= CAST(:since AS date)) AND "
+        f"(CAST(:until AS date) IS NULL OR {moment}::date <= CAST(:until AS date))"
     )
     select = f"SELECT {keys}{', ' if keys else ''}{sums} FROM facts WHERE {moment} IS NOT NULL AND {wanted}"
     return f"{body} {select}{f' GROUP BY {place}' if place else ''}"
@@ -144,14 +163,15 @@ def _grouped(query: str, moment: str, chosen: Chosen) -> str:
 
 def _key(by: str, moment: str) -> str:
     columns = {"department": "department", "level": "body_level", "item": "item_code", "region": "region"}
-    return columns[by] if by in columns else f"to_char({_local(moment)}, '{PERIODS[by]}')"
+    return columns[by] if by in columns else f"to_char({moment}, '{PERIODS[by]}')"
 
 
 def _values(chosen: Chosen, as_of: int) -> dict[str, Any]:
     limits = lateness.thresholds()
     return {
         "department": chosen.department, "region": chosen.region, "since": chosen.since, "until": chosen.until,
-        "as_of": as_of, "backfill_ms": limits.backfill_ms, "bulk_events": limits.bulk_events, "bulk_ms": limits.bulk_ms,
+        "as_of": as_of, "points": indicators.points(),
+        "backfill_ms": limits.backfill_ms, "bulk_events": limits.bulk_events, "bulk_ms": limits.bulk_ms,
     }  # fmt: skip
 
 
@@ -183,7 +203,10 @@ time or not: what ``streams.rules.indicators.in_force`` says of a day, of all da
 
 def _by_version(moment: str) -> str:
     """SQL: whether ``v`` of LEVELS is the version in force at an epoch-ms expression (DOMAIN §2.2)."""
-    day = f"{_local(moment)}::date"
+    return _in_force(f"{_local(moment)}::date")
+
+
+def _in_force(day: str) -> str:
     return f"{day} >= v.from_on AND ({day} < v.to_on) IS NOT FALSE"
 
 
@@ -220,18 +243,31 @@ _LATE_CASES = f"""WITH {LATE}
 SELECT l.label, l.case_no, c.department, c.item_code, c.due_at, c.stopped_at, s.entered_at, s.received_at
 FROM lateness l JOIN case_state c USING (case_no) LEFT JOIN stops s USING (case_no)
 WHERE l.label <> '' AND (:department = '' OR c.department = :department) ORDER BY c.due_at, l.case_no"""
-_CASES = f"""WITH {LEVELS}, {LATE}, facts AS (
-    SELECT c.*, coalesce(v.body_level, '') AS body_level, coalesce(l.label, '') AS label,
+EFFECTIVE = """effective AS (
+    SELECT case_no, bool_or(NOT is_default) AS active FROM (
+        SELECT DISTINCT ON (case_no, region, service_no, assess_no)
+            case_no, department, service_no, assess_no, operation, is_default
+        FROM rating_event ORDER BY case_no, region, service_no, assess_no, is_default, revision DESC, occurred_at DESC,
+            event_id DESC) AS r
+    LEFT JOIN rating_out o USING (case_no, department, service_no, assess_no)
+    WHERE operation <> 'D' AND o."out" IS NOT TRUE GROUP BY case_no)"""
+"""The cases with a rating that counts (``effective`` of streams.rules.tally), and whether one is active. One
+pass over all ratings, like LATE over all case events; a case's own events are sorted, which costs no index.
+"""
+_CASES = f"""WITH {LEVELS}, {LATE}, {EFFECTIVE}, facts AS (
+    SELECT c.*, coalesce(v.body_level, '') AS body_level, coalesce(l.label, '') AS label, r.active,
         CASE WHEN v.working AND c.on_time IS NOT NULL THEN (c.state->>'used_minutes')::bigint END AS used
     FROM case_state c LEFT JOIN levels v ON v.item_code = c.item_code AND {_by_version("c.accepted_at")}
-    LEFT JOIN lateness l USING (case_no)
+    LEFT JOIN lateness l USING (case_no) LEFT JOIN effective r USING (case_no)
     WHERE (c.on_time IS NOT NULL AND NOT {UNSETTLED}) OR (c.stopped_at IS NULL AND l.label <> ''))
 -- sums
  count(on_time) AS finished, count(*) FILTER (WHERE on_time) AS on_time, count(*) FILTER (WHERE NOT on_time) AS overdue,
  count(*) FILTER (WHERE on_time AND {_local("stopped_at")}::date < {_local("due_at")}::date) AS early,
  sum(used) AS used, count(used) AS used_of, count(*) FILTER (WHERE label = 'LATE_SERVICE') AS late_service,
  count(*) FILTER (WHERE label = 'LATE_ENTRY') AS late_entry,
- count(*) FILTER (WHERE label = 'BACKFILL') AS backfill"""
+ count(*) FILTER (WHERE label = 'BACKFILL') AS backfill,
+ count(active) FILTER (WHERE on_time IS NOT NULL) AS rated,
+ count(*) FILTER (WHERE on_time IS NOT NULL AND active) AS actively_rated"""
 _CARDS = f"""WITH {LEVELS}, facts AS (
     SELECT k.colour, k.issued_at, coalesce(s.department, k.department) AS department, k.region, k.item_code,
         coalesce(v.body_level, '') AS body_level,
@@ -243,6 +279,12 @@ _CARDS = f"""WITH {LEVELS}, facts AS (
 -- sums
  count(*) FILTER (WHERE colour <> 'YELLOW') AS red_cards, count(*) FILTER (WHERE colour = 'YELLOW') AS yellow_cards,
  count(*) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
+_SCORES = f"""WITH {LEVELS}, facts AS (
+    SELECT r.*, coalesce(v.body_level, '') AS body_level
+    FROM rating_cell r LEFT JOIN levels v ON v.item_code = r.item_code AND {_in_force("r.rated_on")}
+    WHERE r.n <> 0)
+-- sums
+ sum(n * score) * :points AS points, sum(n) AS scored"""
 _RATED = f"""WITH {LEVELS}, facts AS (
     SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level
     FROM alert_life l LEFT JOIN case_state c USING (case_no)

@@ -15,17 +15,21 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from connectors.intake.calendar import calendar_rows
+from govbus import recount
 from govbus.cli import build
+from govbus.commands.indicators import _texts
 from schemas import envelope
-from schemas.topics import ALERT, CALENDAR, CASE, ITEM, Topic
-from streams.rules import lateness
-from streams.store import indicators, outbox, tables
-from streams.store.applier import apply_batch, tick
+from schemas.topics import ALERT, CALENDAR, CASE, ITEM, RATING, Topic
+from streams.rules import lateness, tally
+from streams.rules.indicators import Figure
+from streams.store import indicators, outbox, standing, tables
+from streams.store.applier import apply_batch, aside, tick
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
 from streams.store.schedule import ScheduleProjection
 from streams.store.tables import alert_inbox, alert_life, handling_event, rating_event
+from streams.store.tally import TallyProjection
 
 pytestmark = pytest.mark.stack
 A, B, C = "11430903MBDEM011134000117024000", "11430903MBDEM011134000117025000", "11430903MBDEM011134000117026000"
@@ -77,7 +81,9 @@ def hear(
 ) -> None:  # fmt: skip
     """Publish and apply behind the offsets ``after``, then let the timers speak."""
     judge = JudgeProjection()
-    processors: dict[Topic, Projection] = {CALENDAR: ScheduleProjection(), ITEM: DefineProjection(), CASE: judge}
+    processors: dict[Topic, Projection] = {
+        CALENDAR: ScheduleProjection(), ITEM: DefineProjection(), CASE: judge, RATING: TallyProjection(),
+    }  # fmt: skip
     offsets: dict[Topic, int] = dict(after or {})
     for topic, given_ in told:
         row = outbox.row(topic, given_)
@@ -131,6 +137,8 @@ def test_the_figures_of_a_department_are_those_typed_by_hand(govbus: CliRunner) 
         "red_cards": (4, None),
         "yellow_cards": (5, None),  # two of the promise; the certificates of K1, K3 and K4
         "at_once_rate": (0, 9),
+        "rated_rate": (0, 4),
+        "actively_rated_rate": (0, 4),
         "speed_up_rate": (5, 10),
         "depth_share": (1, 2),  # the penalty item is not applied for
         "platform_coverage": (3, 3),
@@ -196,6 +204,113 @@ def test_a_card_taken_back_on_appeal_leaves_the_figures_and_one_corrected_at_onc
         tx.execute(sa.insert(alert_life), rows)
     found = figures(govbus)["HS-ZJJ"]
     assert (found["red_cards"], found["at_once_rate"]) == ((3, None), (1, 8))
+
+
+def rating(case_no: str, score: int, at: str, **more: Any) -> tuple[Topic, dict[str, Any]]:
+    return RATING, {
+        "event_type": "rating.withdrawn" if more.get("operation") == "D" else "rating.given", "region": "430903",
+        "department": "HS-ZJJ", "occurred_at": ms(at), "occurred_text": "", "entered_at": None, "received_at": ms(at),
+        "case_no": case_no, "service_no": 1, "assess_no": 1, "revision": 0, "operation": "I", "item_code": A,
+        "satisfaction_set": "platform.satisfaction", "satisfaction_code": str(score), "is_default": False,
+        "channel_set": "platform.channel", "channel_code": "2", **more,
+    }  # fmt: skip
+
+
+RATINGS = [
+    case("V1", "accepted", ACCEPTED),
+    case("V1", "decided", "2020-09-17 17:00"),
+    case("V1", "voided", "2020-09-18 09:00", reason="误录"),
+    rating("V1", 5, "2020-10-02 09:00"),
+    rating("K1", 5, "2020-10-02 09:00"),
+    rating("K1", 4, "2020-09-20 09:00", service_no=2, is_default=True),
+    rating("K2", 5, "2020-10-02 09:00", is_default=True),
+    rating("K3", 1, "2020-10-02 09:00"),
+    rating("K3", 1, "2020-10-02 10:00", operation="D", revision=1),
+    rating("K4", 1, "2020-10-02 09:00"),
+    rating("K5", 3, "2020-10-02 09:00"),
+    rating("K6", 2, "2020-10-02 09:00"),
+    rating("K6", 4, "2020-10-03 09:00", assess_no=2),
+]  # fmt: skip
+
+
+@pytest.fixture
+def rated(govbus: CliRunner, engine: sa.Engine) -> CliRunner:
+    """The cases with ``RATINGS``, of which an appeal excluded K4's."""
+    hear(engine, RATINGS, {CASE: 11})
+    alert_id = str(bad_alert("K4"))
+    acts = [
+        {**STORED, "event_id": uuid.uuid4(), "event_type": f"handling.{act}", "department": department, "case_no": "K4",
+         "alert_id": alert_id, "body": {}, "occurred_at": ms(at)}
+        for act, department, at in (("appealed", "HS-ZJJ", "2020-10-05 09:00"),
+                                    ("revoked", "HS-XZSPJ", "2020-10-06 09:00"))
+    ]  # fmt: skip
+    with engine.begin() as tx:
+        out = {"out_at": ms("2020-10-06 09:00"), "out_reason": "appeal_upheld"}
+        tx.execute(sa.insert(alert_life), [life("K4", alert_id, "BAD_RATING", **out)])
+        tx.execute(sa.insert(handling_event), acts)
+        tx.execute(sa.text("UPDATE outbox SET sent_at = NULL"))  # the desk has heard of none yet
+        standing.look(tx, ["K4"])
+    while aside(engine, TallyProjection().speak):
+        pass
+    return govbus
+
+
+def test_a_finished_case_is_rated_once_and_by_whom_whatever_the_number_of_its_visits(rated: CliRunner) -> None:
+    """K1 by its citizen, K2 by default; K3's rating was withdrawn and K4's malicious; no other case was finished."""
+    found = figures(rated)["HS-ZJJ"]
+    assert (found["rated_rate"], found["actively_rated_rate"]) == ((2, 4), (1, 4))
+
+
+def test_the_satisfaction_has_twenty_points_for_each_score_of_the_ratings_that_count(rated: CliRunner) -> None:
+    wanted = 100 + 80 + 100 + 60 + 80, 5  # K1 twice, K2, K5 and K6 again; not V1, which never was
+    assert figures(rated)["HS-ZJJ"]["satisfaction"] == wanted
+    for by, key in (("level", "4"), ("item", A), ("region", "430903")):
+        assert figures(rated, "--by", by)[key]["satisfaction"] == wanted
+
+
+def test_a_case_is_dated_by_its_end_and_a_rating_by_itself(rated: CliRunner) -> None:
+    months = figures(rated, "--by", "month")
+    assert (months["2020-09"]["rated_rate"], months["2020-09"]["satisfaction"]) == ((2, 4), (80, 1))
+    assert ("rated_rate" in months["2020-10"], months["2020-10"]["satisfaction"]) == (False, (340, 4))
+    one_day = figures(rated, "--since", "2020-10-03", "--until", "2020-10-03")
+    assert one_day["HS-ZJJ"]["satisfaction"] == (80, 1)
+
+
+def test_the_recount_agrees_on_ratings(rated: CliRunner) -> None:
+    found = json.loads(rated.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert found["differences"] == []
+    assert (found["checked"]["办件评价"], found["checked"]["满意度"]) == (4, 1)
+    assert found["left_out"] == {"事项未发布": 1, "差评预警尚未到达监察台": 1}
+
+
+@pytest.mark.parametrize(
+    ("falsified", "named"),
+    [
+        ('UPDATE rating_out SET "out" = false WHERE case_no = \'K4\'', ("办件评价", "K4", "主动评价", "未评价")),
+        ("UPDATE rating_cell_merged SET n = 2 WHERE score = 3", ("满意度", "HS-ZJJ", "(480, 6)", "(420, 5)")),
+    ],
+)
+def test_the_recount_names_a_falsified_rating(
+    rated: CliRunner, engine: sa.Engine, falsified: str, named: tuple[str, ...]
+) -> None:
+    with engine.begin() as tx:
+        assert tx.execute(sa.text(falsified)).rowcount
+    found = json.loads(rated.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert [tuple(d.values()) for d in found["differences"]] == [named]
+
+
+def test_what_the_tally_has_not_settled_yet_is_left_out_of_the_recount(rated: CliRunner, engine: sa.Engine) -> None:
+    hear(engine, [case("K1", "voided", "2020-10-08 09:00", reason="误录")], {CASE: 14})
+    with engine.begin() as tx:
+        tx.execute(sa.text("UPDATE outbox SET sent_at = NULL"))
+    found = json.loads(rated.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert (found["differences"], found["left_out"]["评价是否计入尚未结算"]) == ([], 1)
+    assert "满意度" not in found["checked"]
+
+
+def test_the_satisfaction_is_no_percentage_and_many_points_are_told_to_the_last() -> None:
+    assert _texts("satisfaction", Figure(1_234_560, 14_000), None) == ("88.2", "1234560 / 14000")
+    assert _texts("rated_rate", Figure(2, 4), None) == ("50.0%", "2 / 4")
 
 
 def test_a_case_of_an_item_that_nobody_published_shows_in_the_coverage(govbus: CliRunner) -> None:
@@ -523,7 +638,7 @@ def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunne
         tx.execute(sa.insert(alert_life), [known, *unknown])
     found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
     assert found["checked"]["差评"] == 3
-    assert found["differences"] == [
+    assert [d for d in found["differences"] if d["what"] == "差评"] == [  # these ratings are in no cell
         {"what": "差评", "key": str(ids[2]), "derived": "False", "recounted": "True"}
     ]
 
@@ -550,9 +665,50 @@ def test_the_recount_names_a_bad_rating_of_which_the_desk_never_heard(govbus: Cl
         tx.execute(sa.insert(tables.cursor), at)
     found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
     assert found["left_out"]["差评预警尚未到达监察台"] == 1
-    assert sorted((d["what"], d["key"], d["derived"], d["recounted"]) for d in found["differences"]) == sorted(
+    told = [tuple(d.values()) for d in found["differences"] if d["what"] == "差评"]  # these ratings are in no cell
+    assert sorted(told) == sorted(
         ("差评", ids[e], "None", "False") for e in (unsaid, lost)
     )
+
+
+# --- which case is rated: the query, the recount and the rule say the same ---
+
+words = st.tuples(
+    st.sampled_from(["R1", "R2"]), st.integers(1, 2), st.integers(1, 2), st.integers(0, 2), st.sampled_from("IUD"),
+    st.booleans(), st.sampled_from(["HS-ZJJ", "HS-GAFJ"]), st.integers(0, 1),
+)  # fmt: skip
+
+
+def test_the_query_and_the_recount_find_the_rated_cases_that_the_rule_finds(engine: sa.Engine) -> None:
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(words, max_size=12), st.sets(st.tuples(*[st.integers(1, 2)] * 2)))
+    def check(drawn: list[tuple[Any, ...]], gone: set[tuple[int, int]]) -> None:
+        names = ("case_no", "service_no", "assess_no", "revision", "operation", "is_default", "department",
+                 "occurred_at")  # fmt: skip
+        rows = [{**BAD, **dict(zip(names, one, strict=True)), "event_id": uuid.uuid4()} for one in drawn]
+        out = {("HS-ZJJ", *one): tally.Standing(True) for one in gone}
+        told = [tally.Rating(**{name: r[name] for name in tally.Rating.__slots__}) for r in rows]
+        wanted: dict[str, bool] = {}
+        for case_no, visit in {(r.case_no, r.service_no) for r in told}:
+            one = tally.effective([r for r in told if (r.case_no, r.service_no) == (case_no, visit)], out)
+            if one is not None:
+                wanted[case_no] = wanted.get(case_no, False) or not one.is_default
+        with engine.begin() as tx:
+            tx.execute(sa.text("TRUNCATE rating_event, rating_out, case_state"))
+            if rows:
+                tx.execute(sa.insert(rating_event), rows)
+            if gone:
+                tx.execute(sa.insert(tables.rating_out), [
+                    {"case_no": c, "department": "HS-ZJJ", "service_no": s, "assess_no": a, "out": True, "changes": 1,
+                     "known_at": 0} for c in ("R1", "R2") for s, a in gone
+                ])  # fmt: skip
+            assert indicators.rated_cases(tx) == wanted
+            excluded = {("430903", c, s, "HS-ZJJ", a) for c in ("R1", "R2") for s, a in gone}
+            again = [recount._counting(visit, excluded) for visit in recount._visits(tx)]
+            cases_ = {one.case_no for one in again if one}
+            assert {c: any(not o.is_default for o in again if o and o.case_no == c) for c in cases_} == wanted
+
+    check()
 
 
 # --- late entry: the query and the rule say the same ---

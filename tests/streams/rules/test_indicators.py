@@ -16,6 +16,10 @@ from streams.rules.indicators import Figure
         ("on_time_rate", 45, 50, True),
         ("at_once_rate", 0, 50, True),
         ("at_once_rate", 50, 50, True),
+        ("rated_rate", 4, 50, False),
+        ("actively_rated_rate", 46, 50, False),
+        ("satisfaction", 420, 5, True),  # points are no cells
+        ("satisfaction", 320, 4, False),
         ("rectified_rate", 4, 9, False),
         ("called_back_rate", 5, 9, False),
         ("named_called_back_rate", 0, 4, False),
