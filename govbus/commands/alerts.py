@@ -303,9 +303,8 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
 
 
 def kind_name(kind: str, colour: str) -> str:
-    """What a supervisor calls it."""
-    kinds = {"BAD_RATING": "差评", "FINDING": "督查", "HANDLING": "处置超时", "ESCALATION": "提级督办"}
-    return kinds.get(kind, COLOURS.get(colour, colour))
+    """What a supervisor calls it: a card by its colour, all else as ``govbus.alert-kind`` says."""
+    return COLOURS.get(colour, colour) if kind == "CARD" else _named("govbus.alert-kind", kind)
 
 
 def revocation_name(code: str) -> str:

@@ -147,7 +147,7 @@ def test_a_finding_taken_back_says_why_and_is_no_card() -> None:
         "rule_id": "HS-1", "summary": "缺少前置环节", "evidence": [], "revoked_reason_code": "NO_SUCH_CODE",
     }  # fmt: skip
     show(Console(file=screen, soft_wrap=True), alert)
-    assert "督查  撤销 区住建局 规则 HS-1 案件编号 case-1 缺少前置环节 原因 NO_SUCH_CODE" in screen.getvalue()
+    assert "监察发现  撤销 区住建局 规则 HS-1 案件编号 case-1 缺少前置环节 原因 NO_SUCH_CODE" in screen.getvalue()
     assert "撤牌" not in screen.getvalue()
 
 
