@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BEIJING = timezone(timedelta(hours=8))
 SOURCE = "国务院办公厅关于{year}年部分节假日安排的通知"
 SHOWN = 50
+GOOD = ("new", "same", "valid", "kept")
+"""Outcomes after which a calendar of the year stands; ``kept``: another than the package's."""
 
 
 def register(app: typer.Typer) -> None:
@@ -30,22 +32,43 @@ def register(app: typer.Typer) -> None:
 
 
 def load(
-    file: Annotated[Path, typer.Argument(help="CSV: from,to,kind,name (docs/calendar.md).")],
-    year: Annotated[int, typer.Option(help="The year that the file is about.", min=2000, max=2099)],
     dept: Annotated[str, typer.Option(help="Publishing department: code, name or alias.")],
+    file: Annotated[Path | None, typer.Argument(help="CSV: from,to,kind,name (docs/calendar.md).")] = None,
+    year: Annotated[int | None, typer.Option(help="The year that FILE is about.", min=2000, max=2099)] = None,
+    shipped: Annotated[
+        bool, typer.Option("--shipped", help="No FILE: the years that govbus brings along and that are not known yet.")
+    ] = False,
     region: Annotated[str, typer.Option(help="GB/T 2260; 000000: the whole nation.")] = "000000",
     source: Annotated[str, typer.Option(help="Where it is from; the State Council's notice if empty.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, show, publish nothing.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to standard output.")] = False,
 ) -> None:
-    """Publish the calendar of a year, as its first version or as the next revision. 发布年度节假日安排."""
+    """Publish the calendar of a year, as its first version or as the next revision; or, with --shipped, those of
+    2004-2026, or of --year, that nobody has published yet. 发布年度节假日安排.
+    """
     import json
 
+    if shipped == (file is not None) or (source and shipped):
+        raise typer.BadParameter("name a file and its --year, or --shipped without file and --source")
+    if file is None:
+        reports = _shipped(year, dept, region, dry_run)
+    elif year is None:
+        raise typer.BadParameter("is needed for a file", param_hint="--year")
+    else:
+        reports = [_from_file(file, year, dept, region, source, dry_run)]
+    if as_json:
+        typer.echo(json.dumps(reports if shipped else reports[0], ensure_ascii=False, default=str))
+    else:
+        for report in reports:
+            (_show_year if shipped else _show_days)(report)
+    raise typer.Exit(0 if all(report["outcome"] in GOOD for report in reports) else 1)
+
+
+def _from_file(file: Path, year: int, dept: str, region: str, source: str, dry_run: bool) -> dict[str, Any]:
+    """Publish the year of a file; raises ``Rejected`` if it says nothing new."""
     from connectors.intake import calendar, notice
-    from govbus.commands.publish import as_json as result_json
     from schemas.clock import wall_clock
     from schemas.errors import Rejected
-    from schemas.topics import CALENDAR
 
     with _database() as engine:
         before = _latest(engine, region, year)
@@ -56,14 +79,36 @@ def load(
         )  # fmt: skip
         if before is not None and _same(before, row):
             raise Rejected(_unchanged(before["calendar_version"]))
-        publisher = _publisher(engine, dept, region)
-        result = next(iter(publisher.check(CALENDAR, [row]) if dry_run else publisher.publish(CALENDAR, [row])))
-    report = {"calendar_version": row["calendar_version"], "days": row["days"], **result_json(result)}
-    if as_json:
-        typer.echo(json.dumps(report, ensure_ascii=False, default=str))
-    else:
-        _show_days(report)
-    raise typer.Exit(0 if result.accepted else 1)
+        return _published(engine, row, dept, dry_run)
+
+
+def _shipped(year: int | None, dept: str, region: str, dry_run: bool) -> list[dict[str, Any]]:
+    """Publish the package's years. One that has a calendar keeps it: a district may know better than the package."""
+    from connectors.intake import calendar
+
+    first, last = (year or calendar.FIRST), (year or calendar.LAST)
+    if not calendar.FIRST <= first <= last <= calendar.LAST:
+        raise typer.BadParameter(f"{calendar.FIRST} to {calendar.LAST} are shipped", param_hint="--year")
+    reports = []
+    with _database() as engine:
+        for row in calendar.calendar_rows(first, last, occurred_at=calendar.AS_OF, department=_code(dept), region=region):
+            before = _latest(engine, region, row["year"])
+            if before is None:
+                reports.append(_published(engine, row, dept, dry_run))
+            else:
+                said = {"calendar_version": before["calendar_version"], "days": before["days"], "faults": []}
+                reports.append({**said, "outcome": "same" if _same(before, row) else "kept"})
+    return reports
+
+
+def _published(engine: sa.Engine, row: dict[str, Any], dept: str, dry_run: bool) -> dict[str, Any]:
+    """Publish one calendar, or only check it: its version, days and result."""
+    from govbus.commands.publish import as_json as result_json
+    from schemas.topics import CALENDAR
+
+    publisher = _publisher(engine, dept, row["region"])
+    result = next(iter(publisher.check(CALENDAR, [row]) if dry_run else publisher.publish(CALENDAR, [row])))
+    return {"calendar_version": row["calendar_version"], "days": row["days"], **result_json(result)}
 
 
 def effects(
@@ -166,6 +211,13 @@ def _clock(change: Redated) -> dict[str, Any]:
 
 def _card(row: dict[str, Any]) -> dict[str, Any]:
     return {k: _iso(v) if k.endswith("_at") else v for k, v in row.items()}
+
+
+def _show_year(report: dict[str, Any]) -> None:
+    """One line of many: version, how many days differ from Mon-Fri, what became of it."""
+    typer.echo(f"{report['calendar_version']} {len(report['days'])} 天 {report['outcome']}")
+    for fault in report["faults"]:
+        typer.echo(f"  {fault['reason']} {fault['field']} {fault['text']} {fault['mend']}")
 
 
 def _show_days(report: dict[str, Any]) -> None:

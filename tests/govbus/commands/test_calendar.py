@@ -95,7 +95,7 @@ def tick(engine: sa.Engine, judge: JudgeProjection, horizon: int) -> None:
         pass
 
 
-def run(*args: str) -> tuple[int, dict[str, Any]]:
+def run(*args: str) -> tuple[int, Any]:
     result = CliRunner().invoke(build(), ["calendar", *args, "--json"], catch_exceptions=False)
     return result.exit_code, json.loads(result.stdout)
 
@@ -147,6 +147,43 @@ def test_a_file_that_says_nothing_new_is_not_published_again(
     assert result.exit_code != 0
     with engine.connect() as tx:
         assert not list(tx.execute(sa.select(outbox_table.c.seq).where(outbox_table.c.topic == CALENDAR.name)))
+
+
+def published(engine: sa.Engine) -> list[dict[str, Any]]:
+    query = sa.select(outbox_table.c.value).where(outbox_table.c.topic == CALENDAR.name).order_by(outbox_table.c.seq)
+    with engine.connect() as tx:
+        return [codec.decode(bytes(value), CALENDAR) for value in tx.execute(query).scalars()]
+
+
+def test_a_new_installation_loads_the_years_that_are_shipped_once_and_keeps_what_it_knows(
+    engine: sa.Engine, judged: JudgeProjection
+) -> None:
+    assert judged  # 2020 is known, as announced: the district's word stands
+    shipped = ("load", "--shipped", "--dept", "HS-XZSPJ")
+    code, reports = run(*shipped, "--dry-run")
+    assert (code, {r["outcome"] for r in reports}, published(engine)) == (0, {"valid", "kept"}, [])
+    code, reports = run(*shipped)
+    outcomes = {r["calendar_version"]: r["outcome"] for r in reports}
+    assert (code, len(outcomes), outcomes.pop("2020-r1")) == (0, 23, "kept")
+    assert set(outcomes.values()) == {"new"}
+    told = published(engine)
+    assert len(told) == 22
+    (of_2026,) = (c for c in told if c["year"] == 2026)
+    assert (of_2026["region"], of_2026["department"], of_2026["calendar_version"]) == ("000000", "HS-XZSPJ", "2026-r1")
+    assert of_2026["source"].startswith("chinesecalendar 1.11.0")
+    assert {str(d["day"]): d["working"] for d in of_2026["days"]}["2026-10-10"] is True
+
+    code, reports = run(*shipped)  # before any worker applied them
+    assert (code, {r["outcome"] for r in reports}) == (0, {"same", "kept"})
+    applier.apply_batch(engine, ScheduleProjection(), [carry(CALENDAR, 1 + n, codec.encode(CALENDAR, c))
+                                                       for n, c in enumerate(told)])  # fmt: skip
+    code, (report,) = run(*shipped, "--year", "2026")  # after
+    assert (code, report["outcome"], len(published(engine))) == (0, "same", 22)
+
+
+def test_a_file_and_the_shipped_years_are_not_mixed_and_no_other_year_is_shipped() -> None:
+    for wrong in (["--shipped", "2027.csv", "--year", "2027"], [], ["2027.csv"], ["--shipped", "--year", "2027"]):
+        assert CliRunner().invoke(build(), ["calendar", "load", *wrong, "--dept", "HS-XZSPJ"]).exit_code == 2, wrong
 
 
 def test_an_unknown_version_names_those_that_exist(judged: JudgeProjection) -> None:
