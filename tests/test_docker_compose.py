@@ -69,8 +69,20 @@ def test_every_govbus_service_runs_a_command_that_exists(services: dict[str, Any
 def test_the_init_job_runs_commands_that_exist(services: dict[str, Any]) -> None:
     known = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
     steps = [step.split() for step in services["init"]["entrypoint"][2].split("&&")]
-    assert [step[0] for step in steps] == ["govbus", "govbus"]
-    assert all(sub in known[group].commands for _, group, sub in steps)
+    assert [step[0] for step in steps] == ["govbus"] * 3
+    for _, group, sub, *options in steps:
+        spelled = {option for parameter in known[group].commands[sub].params for option in parameter.opts}
+        assert {o for o in options if o.startswith("--")} <= spelled, sub
+    assert steps[-1][1:4] == ["calendar", "load", "--shipped"]
+
+
+def test_one_service_builds_the_image_and_the_others_wait_for_it(services: dict[str, Any]) -> None:
+    """Every service with a build of its own would be built at once, into the same tag."""
+    assert [name for name, service in services.items() if "build" in service] == ["init"]
+    assert {services[name]["image"] for name in ("init", *GOVBUS)} == {"govbus:local"}
+    for name in GOVBUS:
+        assert services[name]["pull_policy"] == "never", name
+        assert services[name]["depends_on"]["init"] == {"condition": "service_completed_successfully"}, name
 
 
 def test_the_images_are_the_versions_that_the_tests_run(services: dict[str, Any]) -> None:
@@ -130,6 +142,16 @@ def test_what_the_containers_are_told_are_settings(services: dict[str, Any]) -> 
     told = {name for s in services.values() for name in s.get("environment", {}) if name.startswith("GOVBUS_")}
     assert told > {"GOVBUS_KAFKA", "GOVBUS_WEBHOOKS", "GOVBUS_PROVINCE_PUBLIC_KEY"}
     assert {name.removeprefix("GOVBUS_").lower() for name in told} <= set(Settings.model_fields)
+
+
+def test_every_setting_of_the_processes_can_be_told_to_a_container(services: dict[str, Any]) -> None:
+    """Left out: how another Kafka is spoken to, what one container has to itself, tests and simulations."""
+    own = ("kafka_", "home", "worker_name", "clock", "failpoint", "webhook_loopback")
+    told = {name for s in services.values() for name in s.get("environment", {}) if name.startswith("GOVBUS_")}
+    settings = {name for name in Settings.model_fields if not name.startswith(own)}
+    assert settings == {name.removeprefix("GOVBUS_").lower() for name in told}
+    for name in ("worker", "relay", "alerts", "desk", "push", "delivery"):
+        assert {"GOVBUS_LOG_LEVEL", "GOVBUS_TIMER_SETTLE_MS"} <= set(services[name]["environment"]), name
 
 
 @pytest.mark.parametrize("line", [line for line in COMPOSE.read_text().splitlines() if " publish " in line])
