@@ -134,7 +134,7 @@ def partitions(consumer: KafkaConsumer, topics: Sequence[Topic]) -> list[TopicPa
     for topic in topics:
         numbers = consumer.partitions_for_topic(topic.name)
         if not numbers:
-            raise Retryable(f"topic {topic.name} is not on the broker yet")
+            raise Retryable(f"topic {topic.name} is not on the broker yet: govbus topics apply")
         found += [TopicPartition(topic.name, n) for n in sorted(numbers)]
     return found
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
 
 from consumers.loop import partitions, reader
+from schemas.clock import wall_clock
 from schemas.topics import Topic
+from streams.store import horizon
 
 VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
 
 
 def processors() -> Iterator[tuple[str, Topic]]:
-    """Everything that keeps a cursor: name and topic."""
+    """Everything that keeps a cursor in every installation: name and topic."""
     from connectors.province.push import Queue
     from consumers.alerts.inbox import Inbox
     from consumers.directory.view import View
@@ -27,12 +29,12 @@ def processors() -> Iterator[tuple[str, Topic]]:
         yield from ((effect.name, topic) for topic in effect.topics)
 
 
-def lag(tx: sa.Connection, consumer: Any) -> dict[str, int]:
-    """Records between each processor's cursors and the ends of its topic; only those above 0."""
+def lag(tx: sa.Connection, consumer: Any, more: Iterable[tuple[str, Topic]] = ()) -> dict[str, int]:
+    """Records between the cursors of each processor (and of ``more``) and the ends of its topic; only those above 0."""
     rows = tx.execute(sa.text('SELECT processor, topic, "partition", next_offset FROM cursor')).all()
     at = {(name, topic, partition): offset for name, topic, partition, offset in rows}
     behind: dict[str, int] = {}
-    for name, topic in processors():
+    for name, topic in (*processors(), *more):
         ends = consumer.end_offsets(partitions(consumer, [topic]))
         missing = sum(end - at.get((name, topic.name, tp.partition), 0) for tp, end in ends.items())
         if missing:
@@ -40,24 +42,36 @@ def lag(tx: sa.Connection, consumer: Any) -> dict[str, int]:
     return behind
 
 
-def behind(tx: sa.Connection, kafka: str) -> dict[str, Any]:
+def behind(tx: sa.Connection, kafka: str, subscribed: bool = False) -> dict[str, Any]:
     """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` by processor and topic,
-    records for the province (``unacknowledged``, ``refused``), alerts for subscribers (``undelivered``,
-    ``given_up``), open ``dead_letters``.
+    what the desk has to look at (``undecided``), records for the province (``unacknowledged``, ``refused``), alerts
+    for subscribers (``undelivered``, ``given_up``), open ``dead_letters``. ``subscribed``: somebody is to be told of
+    alerts; who was told before is always asked.
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """
-    found = dict(tx.execute(_WAITING).mappings().one())
+    # by the events' own time, as if the desk had the simulation's clock: what that calls due is due by any
+    until = min(wall_clock(), horizon.ceiling(tx, "watermark", 0, 0))
+    found = dict(tx.execute(_WAITING, {"until": until}).mappings().one())
     consumer = reader(kafka)
     try:
-        return {**found, "lag": lag(tx, consumer)}
+        return {**found, "lag": lag(tx, consumer, _delivery(tx, subscribed))}
     finally:
         consumer.close()
+
+
+def _delivery(tx: sa.Connection, subscribed: bool) -> list[tuple[str, Topic]]:
+    from consumers.alerts.queue import Queue
+
+    began = sa.text("SELECT EXISTS (SELECT FROM cursor WHERE processor = :name)")
+    runs = subscribed or tx.execute(began, {"name": Queue.name}).scalar_one()
+    return [(Queue.name, topic) for topic in Queue.topics if runs]
 
 
 _WAITING = sa.text("""
 SELECT count(*) AS unsent,
        coalesce((extract(epoch FROM clock_timestamp()) * 1000)::bigint - min(queued_at), 0) AS unsent_ms,
+       (SELECT count(*) FROM desk_check WHERE next_check_at <= :until) AS undecided,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NULL) AS unacknowledged,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NOT NULL) AS refused,
        (SELECT count(*) FROM delivery WHERE done_at IS NULL AND dead_at IS NULL) AS undelivered,

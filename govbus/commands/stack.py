@@ -18,6 +18,7 @@ from schemas.errors import Misconfigured
 
 WAITING = {
     "unsent": "events wait for Kafka (govbus relay)",
+    "undecided": "cases and departments wait for the desk (govbus consume)",
     "unacknowledged": "records wait for the province (govbus push)",
     "refused": "records were refused by the province (govbus reconcile)",
     "undelivered": "alerts wait for their subscribers (govbus alerts deliveries)",
@@ -68,17 +69,18 @@ def status(
     settings = settings_module.load()
     report = _report(settings)
     whole = all(part["running"] for part in report)
-    _show(report, as_json, [], _behind(settings) if whole and not alive else None)
+    found, why = _behind(settings) if whole and not alive else (None, "")
+    _show(report, as_json, [], found, why)
     if not whole:
         raise typer.Exit(1)
 
 
-def _behind(settings: Settings) -> dict[str, Any] | None:
-    """``govbus.behind``; None where tables or topics are not there yet, or an address has just gone."""
+def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
+    """``govbus.behind``; or None and why: tables or topics are not there yet, or an address has just gone."""
     import sqlalchemy as sa
     from kafka.errors import KafkaError
 
-    from govbus import runtime
+    from govbus import outages, runtime
     from govbus.behind import behind
     from schemas.errors import Retryable
     from streams.store.engine import connect
@@ -87,9 +89,10 @@ def _behind(settings: Settings) -> dict[str, Any] | None:
     engine = connect(found.database_url)
     try:
         with engine.connect() as tx:
-            return behind(tx, found.kafka)
-    except (Retryable, KafkaError, sa.exc.DBAPIError):
-        return None
+            return behind(tx, found.kafka, bool(settings.webhooks or settings.digest_to)), ""
+    except (Retryable, KafkaError, sa.exc.DBAPIError) as error:
+        known = error if isinstance(error, Retryable) else outages.explained(error)
+        return None, f"what waits is not known: {str(known or type(error).__name__).removeprefix('- ')}"
     finally:
         engine.dispose()
 
@@ -135,10 +138,11 @@ def _database(url: str) -> tuple[str, bool]:
 
 
 def _show(
-    report: list[dict[str, Any]], as_json: bool, changed: list[str], behind: dict[str, Any] | None = None
+    report: list[dict[str, Any]], as_json: bool, changed: list[str], behind: dict[str, Any] | None = None, why: str = ""
 ) -> None:
     if as_json:
-        typer.echo(json.dumps({"parts": report, "changed": changed, "behind": behind}, ensure_ascii=False))
+        told = {"parts": report, "changed": changed, "behind": behind, "why": why}
+        typer.echo(json.dumps(told, ensure_ascii=False))
         return
     table = Table("part", "state", "address", "pid", "log")
     for part in report:
@@ -146,7 +150,8 @@ def _show(
         table.add_row(part["name"], state, part["address"], str(part["pid"] or ""), part["log"])
     screen = console()
     screen.print(table)
-    for line in [*(why for part in report if (why := part.get("why"))), *changed, *_waiting(behind or {})]:
+    refused = [part["why"] for part in report if part.get("why")]
+    for line in [*refused, *changed, *filter(None, [why]), *_waiting(behind or {})]:
         screen.print(f"  {line}", soft_wrap=True)
 
 

@@ -1,0 +1,99 @@
+"""What waits on its way is counted wherever it may wait, and what cannot be counted is said."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from kafka import TopicPartition
+from typer.testing import CliRunner
+
+from connectors.local.postgres import Postgres
+from govbus import behind
+from govbus.cli import build
+from govbus.commands import stack
+from schemas.clock import wall_clock
+from streams.store import desk
+from streams.store.tables import cursor, desk_check
+
+pytestmark = pytest.mark.stack
+DELIVERY = "delivery on oversight.alert.v1"
+
+
+class Broker:
+    """A log in which every partition of the topics that exist ends at 5."""
+
+    def __init__(self, exists: bool = True) -> None:
+        self._exists = exists
+
+    def partitions_for_topic(self, _: str) -> set[int] | None:
+        return {0} if self._exists else None
+
+    def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 5)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(behind, "reader", lambda _: Broker())
+
+
+def waiting(engine: sa.Engine, subscribed: bool = False) -> dict[str, Any]:
+    with engine.connect() as tx:
+        return behind.behind(tx, "kafka:9092", subscribed)
+
+
+def put(engine: sa.Engine, table: sa.Table, **values: object) -> None:
+    with engine.begin() as tx:
+        tx.execute(sa.insert(table).values(values))
+
+
+def test_a_delivery_that_stands_still_is_behind_where_somebody_is_to_be_told_or_was(engine: sa.Engine) -> None:
+    assert DELIVERY not in waiting(engine)["lag"]
+    assert waiting(engine, subscribed=True)["lag"][DELIVERY] == 5
+    put(engine, cursor, processor="delivery", topic="oversight.alert.v1", partition=0, next_offset=3)
+    assert waiting(engine)["lag"][DELIVERY] == 2
+
+
+def test_what_a_desk_that_stands_still_has_to_look_at_is_counted(engine: sa.Engine) -> None:
+    now = wall_clock()
+    put(engine, cursor, processor="judge", topic="service.case.v1", partition=0, next_offset=1, watermark=now)
+    with engine.begin() as tx:
+        desk.mark(tx, desk.CASE, {"MARKED": 0, "DUE": 0, "LATER": 0, "NEVER": 0})
+    for case, at in (("DUE", now - 1), ("LATER", now + 3_600_000), ("NEVER", None)):
+        with engine.begin() as tx:
+            tx.execute(sa.update(desk_check).where(desk_check.c.key == case).values(next_check_at=at))
+    found = waiting(engine)
+    assert found["undecided"] == 2
+    assert "2 cases and departments wait for the desk (govbus consume)" in list(stack._waiting(found))
+
+
+def status(monkeypatch: pytest.MonkeyPatch, url: str, *options: str) -> Any:
+    monkeypatch.setattr("connectors.local.broker.serves", lambda _: True)
+    monkeypatch.setenv("GOVBUS_KAFKA", "kafka:9092")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
+    return CliRunner().invoke(build(), ["status", *options])
+
+
+def test_missing_tables_are_said(monkeypatch: pytest.MonkeyPatch, postgres: Postgres) -> None:
+    url = postgres.create(name := f"bare_{uuid.uuid4().hex[:8]}")
+    try:
+        done = status(monkeypatch, url)
+    finally:
+        postgres.drop(name)
+    assert done.exit_code == 0
+    assert "what waits is not known: the database is not at the newest schema: govbus db upgrade" in done.stdout
+
+
+def test_missing_topics_are_said(monkeypatch: pytest.MonkeyPatch, database: str) -> None:
+    monkeypatch.setattr(behind, "reader", lambda _: Broker(exists=False))
+    told = json.loads(status(monkeypatch, database, "--json").stdout)
+    assert told["behind"] is None
+    assert told["why"].startswith("what waits is not known: topic ")
+    assert told["why"].endswith(" is not on the broker yet: govbus topics apply")
