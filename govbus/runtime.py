@@ -94,6 +94,10 @@ def _with_local(settings: Settings, prepare: bool) -> Settings:
     from connectors import topics_admin
     from streams.store import migrate
 
+    if prepare:  # whoever meant the district's bus would take these receipts for the district's
+        unset = [f"GOVBUS_{name.upper()}" for name in ("kafka", "database_url") if not getattr(settings, name)]
+        told = f"{' and '.join(unset)} not set: a bus of its own in {settings.home}/, started here if need be"
+        screen(stderr=True, soft_wrap=True).print(told, style="yellow")
     parts = local_stack(settings).status()
     fresh = not all(part.running for part in parts if _needed(part.name, settings))
     filled = _filled(settings, start(settings))

@@ -46,6 +46,21 @@ def test_only_what_was_started_here_is_prepared(
     assert done == prepared
 
 
+def test_whoever_named_no_bus_is_told_that_it_is_one_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runtime, "start", lambda *_, **__: Addresses("here", "here", "here"))
+    monkeypatch.setattr("streams.store.migrate.upgrade", lambda _: None)
+    monkeypatch.setattr("connectors.topics_admin.apply", lambda *_: None)
+    home = tmp_path / ".govbus"
+    runtime.database_url(Settings(home=home, kafka="k:9092"))
+    out, err = capsys.readouterr()
+    assert (out, err.count("GOVBUS_DATABASE_URL not set: a bus of its own in ")) == ("", 1)
+    assert f"{home}/" in err
+    runtime.resolve(Settings(home=home), prepare=False)  # govbus status and govbus up name the parts themselves
+    assert capsys.readouterr().err == ""
+
+
 def _publish(home: Path, text: str) -> None:
     (home / "province").mkdir()
     (home / "province" / "address.json").write_text(text)
