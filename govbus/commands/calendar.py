@@ -89,9 +89,10 @@ def _shipped(year: int | None, dept: str, region: str, dry_run: bool) -> list[di
     first, last = (year or calendar.FIRST), (year or calendar.LAST)
     if not calendar.FIRST <= first <= last <= calendar.LAST:
         raise typer.BadParameter(f"{calendar.FIRST} to {calendar.LAST} are shipped", param_hint="--year")
+    rows = calendar.calendar_rows(first, last, occurred_at=calendar.AS_OF, department=_code(dept), region=region)
     reports = []
     with _database() as engine:
-        for row in calendar.calendar_rows(first, last, occurred_at=calendar.AS_OF, department=_code(dept), region=region):
+        for row in rows:
             before = _latest(engine, region, row["year"])
             if before is None:
                 reports.append(_published(engine, row, dept, dry_run))
