@@ -155,9 +155,10 @@ def handling(rng: random.Random, told: Sequence[Story]) -> list[Row]:
     """A bad rating of a visit of its own, and what is done about it: the loop, or an appeal and how it ends."""
     story, at = told[0], END - rng.randrange(3, 200) * DAY_MS
     bad = Opinion(story, 1, 0, "I", rng.choice((1, 2)), 0, at, at + 30_000, service_no=3)
-    acts = records.handling(ratings.alert_id(bad), story, bad.received_at, END)
+    about = ratings.alert_id(bad), story, bad.received_at
+    acts = records.handling(*about, END)
     if rng.random() < 0.5:
-        acts = [*acts[:1], *records.appeal(ratings.alert_id(bad), story, bad.received_at, rng.choice(records.DECISIONS))]
+        acts = [*acts[:1], *records.appeal(*about, rng.choice(records.DECISIONS))]
     return [row if row.topic is RATING else late(rng, row) for row in (ratings.row(rng, bad), *acts)]
 
 

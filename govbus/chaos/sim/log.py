@@ -71,8 +71,7 @@ class Log:
 
     def append(self, topic: str, key: bytes | None, value: bytes, headers: Iterable[tuple[str, bytes]]) -> Record:
         """Put a record where the Java client would."""
-        count = sum(1 for name, _ in self._slots if name == topic)
-        place = (topic, (murmur2(key or b"") & POSITIVE) % count)
+        place = (topic, self.partition_of(topic, key))
         slots = self._slots[place]
         if self._holes and self.rng.random() < self._holes:
             note(HOLE)
@@ -84,6 +83,11 @@ class Log:
             note(CARRIED_AGAIN)
         self.known.add((topic, record.event_id))
         return record
+
+    def partition_of(self, topic: str, key: bytes | None) -> int:
+        """Where the key's records go: as in Kafka, but of fewer partitions."""
+        count = sum(1 for name, _ in self._slots if name == topic)
+        return int(murmur2(key or b"") & POSITIVE) % count
 
     def end(self, place: Place) -> int:
         """The offset after the last record."""

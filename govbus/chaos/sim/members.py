@@ -30,6 +30,7 @@ import consumers.loop
 import streams.agents.line
 import streams.app
 import streams.rules.calendar
+import streams.store.desk
 import streams.transport
 from connectors.province.push import Queue, Sender
 from connectors.relay import Relay
@@ -47,6 +48,7 @@ from govbus.district.model import Row
 from govbus.district.publishing import Departments, Raw
 from schemas import receipts
 from schemas.errors import Retryable
+from schemas.topics import HANDLING
 from streams.agents import projections
 from streams.agents.line import Line
 from streams.app import Lines
@@ -79,6 +81,7 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(consumers.loop, "reader", lambda *_: Reader(log, fails)),
         patch.object(consumers.alerts.desk, "reader", lambda *_: Reader(log, fails)),
         patch.object(consumers.alerts.desk, "EVERY_S", TICK_S),
+        patch.object(streams.store.desk, "partition_of", lambda case_no: log.partition_of(HANDLING.name, case_no.encode())),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(consumers.loop, "time", time),
         patch.object(driver.Consumer, "__init__", _without_services),
