@@ -325,6 +325,15 @@ def _not_accepted_has_reason(finding: Finding) -> None:
         )
 
 
+def _decided_has_result(finding: Finding) -> None:
+    """DOMAIN §3.4: a decision says what it is; without a result a denial would look like a grant."""
+    record = finding.record
+    told = record.get("result_code") or any(f.field == "result_code" for f in finding.faults)
+    if record.get("event_type") == "case.decided" and not told:
+        finding.fault("missing_field", "result_code", "a decision must tell its result",
+                      "name the code set in result_set and the result in result_code")  # fmt: skip
+
+
 def _reported_after_check(finding: Finding) -> None:
     """DOMAIN §8.1 and narrative 47: a behaviour is not reported before it happened."""
     reported, occurred = finding.record.get("reported_at"), finding.record.get("occurred_at")
@@ -458,7 +467,7 @@ def _shared_on_a_condition(finding: Finding) -> None:
 
 
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
-    CASE: (_not_accepted_has_reason,),
+    CASE: (_not_accepted_has_reason, _decided_has_result),
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),

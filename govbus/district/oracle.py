@@ -180,7 +180,8 @@ def _handle(state: Course, told: Told) -> None:
             state.extensions.append((at, float(amount), told.fields.get("extension_unit_code", "")))
     elif verb == "decided":
         status = _decided(told).replace("REFUSED", "DENIED")
-        state.granted = at if status == "GRANTED" else None
+        told_all = told.fields.get("result_set") and told.fields["result_code"]  # else it may have been a denial
+        state.granted = at if status == "GRANTED" and told_all else None
         _stop(state, status, at)
     elif verb in ("certified", "delivered"):
         state.parked.append(told)

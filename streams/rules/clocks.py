@@ -153,9 +153,9 @@ def _steps(seen: Course, steps: Sequence[Step], calendar: Calendar) -> Iterator[
 
 
 def hands_over(item: ItemVersion, grant: CaseEvent) -> bool:
-    """Whether a licence on paper follows the grant."""
-    rule = delivery()
-    return item.kind in rule.kinds and (grant.result_set, grant.result) not in rule.without_paper
+    """Whether a licence on paper follows the grant; a decision that does not say its result may be a denial."""
+    rule, told = delivery(), (grant.result_set, grant.result)
+    return item.kind in rule.kinds and all(told) and told not in rule.without_paper
 
 
 def handing_over(calendar: Calendar, grant: CaseEvent) -> Deadline:

@@ -199,6 +199,17 @@ def test_a_refusal_to_accept_gives_its_reason() -> None:
     assert faults(CASE, case(event_type="case.not_accepted", reason="材料不属于本机关职权")) == []
 
 
+def test_a_decision_tells_its_result() -> None:
+    told = {"result_set": "province.result-newer", "result_code": "1"}
+    assert faults(CASE, case(event_type="case.decided")) == [("missing_field", "result_code")]
+    assert faults(CASE, case(event_type="case.decided", result_set=told["result_set"])) == [
+        ("missing_field", "result_code")
+    ]
+    assert faults(CASE, case(event_type="case.decided", result_code=1)) == [("wrong_type", "result_code")]
+    assert faults(CASE, case(event_type="case.decided", **told)) == []
+    assert "result_set" in check(CASE, case(event_type="case.decided")).faults[0].mend
+
+
 def test_a_behaviour_is_not_reported_before_it_happened() -> None:
     row = {
         "event_type": "behaviour.inspected",

@@ -112,8 +112,9 @@ def applied(engine: sa.Engine, database: str, monkeypatch: pytest.MonkeyPatch) -
         "effective_on": date(2004, 1, 1), "steps": [{"step_name": "审核", "step_limit": 2.0, "step_unit_code": "1"}],
     })  # fmt: skip
     judge, pause = JudgeProjection(), {"special_kind_code": "EXPERT"}
+    granted = {"result_set": "province.result-newer", "result_code": "0"}
     put(engine, judge, case("accepted", 12, 10), case("special_started", 14, 9, **pause),
-        case("special_ended", 15, 9, **pause), case("decided", 21, 10))  # fmt: skip
+        case("special_ended", 15, 9, **pause), case("decided", 21, 10, **granted))  # fmt: skip
     for _ in range(3):
         while applier.tick(engine, judge, 0, epoch_ms(day_of(date(2020, 12, 31)) * DAY_MINUTES)):
             pass

@@ -34,7 +34,7 @@ from streams.store.tally import TallyProjection
 pytestmark = pytest.mark.stack
 A, B, C = "11430903MBDEM011134000117024000", "11430903MBDEM011134000117025000", "11430903MBDEM011134000117026000"
 P = "11430903MBDEM011134000117029000"
-DECIDED = {"result_set": "", "result_code": ""}
+GRANTED = {"result_set": "province.result-newer", "result_code": "0"}
 
 
 def ms(text: str) -> int:
@@ -45,7 +45,7 @@ def case(case_no: str, event: str, at: str, heard: str = "", **more: Any) -> tup
     return CASE, {
         "event_type": f"case.{event}", "region": "430903", "department": "HS-ZJJ", "occurred_at": ms(at),
         "occurred_text": "", "entered_at": None, "received_at": ms(heard or at), "case_no": case_no, "event_no": 1,
-        "item_code": A, **more,
+        "item_code": A, **(GRANTED if event == "decided" else {}), **more,
     }  # fmt: skip
 
 

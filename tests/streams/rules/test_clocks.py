@@ -127,8 +127,16 @@ def test_an_item_that_is_no_licence_and_a_grant_without_paper_have_no_delivery_c
     assert cards(told([ACCEPTED, denied], known(kind="01"), "2020-12-01 09:00")) == []
 
 
+@pytest.mark.parametrize("told_as", [{}, {"result_set": "province.result-newer"}, {"result": "1"}])
+def test_a_decision_that_does_not_say_its_result_ends_the_case_and_starts_no_delivery_clock(
+    told_as: dict[str, str],
+) -> None:
+    state = told([ACCEPTED, event("decided", "2020-10-14 10:00", **told_as)], known(kind="01"), "2020-12-01 09:00")
+    assert (cards(state), state.status, state.on_time) == ([], "GRANTED", True)
+
+
 def test_a_red_card_for_the_decision_does_not_swallow_the_warning_about_the_delivery() -> None:
-    late = event("decided", "2020-10-20 10:00")  # due 10-19 17:00
+    late = event("decided", "2020-10-20 10:00", result_set="province.result-newer", result="0")  # due 10-19 17:00
     state = told([ACCEPTED, late], known(kind="01"), "2020-11-01 09:00")
     assert [c[0] for c in cards(state)] == ["HS-CARD-Y", "HS-CARD-R", "HS-CARD-DELIVERY-Y"]
 
