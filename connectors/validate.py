@@ -60,6 +60,7 @@ SAME_UNIT: Mapping[str, tuple[str, float]] = {
     "4": ("minute", 1),
 }
 CONDITIONAL = {"2": "a condition", "3": "a legal basis"}  # govbus.share-type, DOMAIN §7.3
+EXTENSION = "EXTEND"  # govbus.special-kind
 ON_THE_SPOT = ("gbt39046.case-kind", "1")
 
 
@@ -334,6 +335,15 @@ def _decided_has_result(finding: Finding) -> None:
                       "name the code set in result_set and the result in result_code")  # fmt: skip
 
 
+def _extension_is_no_special_procedure(finding: Finding) -> None:
+    """DOMAIN §3.1, §3.3: 延长审批 is exchanged as a special procedure, yet raises the limit and pauses nothing."""
+    record = finding.record
+    special = record.get("event_type") in ("case.special_started", "case.special_ended")
+    if special and record.get("special_kind_code") == EXTENSION:
+        finding.fault("rule_failed", "special_kind_code", "an extension does not pause the clock",
+                      "send case.extended with extension_limit and extension_unit_code")  # fmt: skip
+
+
 def _reported_after_check(finding: Finding) -> None:
     """DOMAIN §8.1 and narrative 47: a behaviour is not reported before it happened."""
     reported, occurred = finding.record.get("reported_at"), finding.record.get("occurred_at")
@@ -467,7 +477,7 @@ def _shared_on_a_condition(finding: Finding) -> None:
 
 
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
-    CASE: (_not_accepted_has_reason, _decided_has_result),
+    CASE: (_not_accepted_has_reason, _decided_has_result, _extension_is_no_special_procedure),
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_assessment_number, _tags_match_level),

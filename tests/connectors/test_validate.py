@@ -210,6 +210,15 @@ def test_a_decision_tells_its_result() -> None:
     assert "result_set" in check(CASE, case(event_type="case.decided")).faults[0].mend
 
 
+@pytest.mark.parametrize("kind", ["case.special_started", "case.special_ended"])
+def test_an_extension_sent_as_a_special_procedure_is_refused_and_told_how_to_be_sent(kind: str) -> None:
+    found = check(CASE, case(event_type=kind, special_kind_code="EXTEND")).faults
+    assert [(f.reason, f.field) for f in found] == [("rule_failed", "special_kind_code")]
+    assert found[0].mend.startswith("send case.extended")
+    assert faults(CASE, case(event_type=kind, special_kind_code="EXPERT")) == []
+    assert faults(CASE, case(event_type="case.extended", special_kind_code="EXTEND")) == []
+
+
 def test_a_behaviour_is_not_reported_before_it_happened() -> None:
     row = {
         "event_type": "behaviour.inspected",
