@@ -105,14 +105,15 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
         state = oracle.course(told, row["horizon"], open_in(row["region"])) if told else oracle.Course()
         if state.status == "VOID":
             found.void.append(row["case_no"])
-        if row["status"] != "VOID" and _strange(row["accepted_at"], versions.get(row["item_code"], ())):
+        going_by = versions.get(_published_as(row["item_code"], versions), ())
+        if row["status"] != "VOID" and _strange(row["accepted_at"], going_by):
             found.strangers.add((row["item_code"], row["department"], row["region"]))
         why = "原始事件不在发布箱中"
         if len(records) == row["events"]:
             found.answering[row["case_no"]] = _answering(standing)
             why = _unfit(standing, row, versions)
         if not why:
-            why = _case(row, told, state, versions.get(row["item_code"], ()), open_in(row["region"]), found)
+            why = _case(row, told, state, going_by, open_in(row["region"]), found)
         if why:
             found.left_out[why] += 1
 
@@ -145,11 +146,18 @@ def _bounded(item: Item, day: date) -> Item:
 
 def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]]) -> str:
     """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
-    if row["accepted_at"] is not None and row["item_code"] not in versions:
+    if row["accepted_at"] is not None and _published_as(row["item_code"], versions) not in versions:
         return "事项未发布"
     if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
         return "特别程序的开始与结束不能一一对应"
     return ""
+
+
+def _published_as(code: str, versions: Mapping[str, tuple[Item, ...]]) -> str:
+    """The code whose versions a case goes by: its own; of a handling item (33 places) of which none is known, that of
+    its item (31; DOMAIN §2.2).
+    """
+    return code[:31] if len(code) == 33 and not versions.get(code) else code
 
 
 def _strange(accepted: int | None, versions: Sequence[Item]) -> bool:

@@ -14,7 +14,18 @@ from streams.rules.calendar import DAY_MINUTES, Calendar, epoch_ms, minute_of
 from streams.rules.cards import CARD, DELIVERY, HANDLING, STATUTORY, STEP, CardRule, Ground
 from streams.rules.clock import Deadline, Pauses, Warning
 from streams.rules.lifecycle import CaseEvent, Course, Finding
-from streams.rules.limits import UNITS, ItemVersion, Limit, Step, capped, comparable, counting, delivery, in_force
+from streams.rules.limits import (
+    UNITS,
+    ItemVersion,
+    Limit,
+    Step,
+    capped,
+    comparable,
+    counting,
+    delivery,
+    in_force,
+    versions_of,
+)
 
 
 class Line(Struct, frozen=True):
@@ -47,7 +58,7 @@ def lines(
     if seen.accepted_at is None:
         return seen, ()
     accepted = minute_of(seen.accepted_at)
-    item = in_force(items.get(item_code, ()), accepted // DAY_MINUTES)
+    item = in_force(versions_of(items, item_code), accepted // DAY_MINUTES)
     if item is None:
         return seen, ()
     seen, handling, extension = _handling(seen, item, calendar, accepted)

@@ -20,7 +20,16 @@ from streams.rules.cards import GROUP, Alert, Knowledge
 from streams.rules.clocks import Line
 from streams.rules.judge import About, Decision, References, differences, remember, why
 from streams.rules.lifecycle import VAIN, VOID, CaseEvent, Course, course
-from streams.rules.limits import GroupRule, Limit, counting, group_rules, in_force, item_versions, policy
+from streams.rules.limits import (
+    GroupRule,
+    Limit,
+    counting,
+    group_rules,
+    in_force,
+    item_versions,
+    policy,
+    versions_of,
+)
 from streams.rules.state import Spoken
 
 PROJECT, BUNDLE = "project", "bundle"
@@ -204,7 +213,7 @@ def _judged(
 ) -> GroupState:
     moments = sorted({at for life in lives for at in life.moments})
     codes = {life.events[0].item_code for life in lives}
-    clocked = any(version.rule in policy() for code in codes for version in references.items.get(code, ()))
+    clocked = any(version.rule in policy() for code in codes for version in versions_of(references.items, code))
     history: list[Knowledge] = []
     for at in moments if clocked else moments[-1:]:  # without a clock there never is a card
         view = _view(key, lives, references, at)
@@ -239,7 +248,7 @@ def _rule(key: str, begun: Known, references: References) -> tuple[GroupRule, st
     found: set[str] = set()
     for life, seen in begun:
         day = minute_of(seen.accepted_at or 0) // DAY_MINUTES
-        item = in_force(references.items.get(life.events[0].item_code, ()), day)
+        item = in_force(versions_of(references.items, life.events[0].item_code), day)
         if item is not None and item.rule in policy() and policy()[item.rule].effective <= day:
             found.add(item.rule)
     for rule in group_rules(key.split("/")[0]):

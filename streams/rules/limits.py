@@ -18,6 +18,8 @@ from streams.rules.calendar import day_of, minute_of
 
 MOST = 10_000.0
 """The largest amount that is taken for a time limit; beyond it is a data error."""
+IMPLEMENTING, HANDLING_ITEM = 31, 33
+"""Places of the code of an item and of that of a handling item (DOMAIN 2.2)."""
 UNITS = WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
 HalfDayMode = Literal["BUSINESS_MINUTES", "FIXED_4H", "SESSION"]
 
@@ -188,6 +190,20 @@ def item_versions(records: Iterable[Mapping[str, Any]]) -> tuple[ItemVersion, ..
             published[record["item_version"]] = _version(record)
     closed = (_closed(v, withdrawn.get(v.version)) for v in published.values())
     return tuple(sorted((v for v in closed if v.sound), key=lambda v: (v.effective, v.version)))
+
+
+def implementing(item_code: str) -> str:
+    """The implementing code (实施编码) of a handling item's (业务办理项编码), which has two places more, a serial; any
+    other code as it is (DOMAIN 2.2).
+    """
+    return item_code[:IMPLEMENTING] if len(item_code) == HANDLING_ITEM else item_code
+
+
+def versions_of(items: Mapping[str, tuple[ItemVersion, ...]], item_code: str) -> tuple[ItemVersion, ...]:
+    """The versions that a case of ``item_code`` may be judged by: of its handling item, or where no version of that is
+    known, of the item that it belongs to.
+    """
+    return items.get(item_code) or items.get(implementing(item_code), ())
 
 
 def in_force(versions: tuple[ItemVersion, ...], day: int) -> ItemVersion | None:

@@ -16,6 +16,7 @@ from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
 from streams.rules.clocks import Line
 from streams.rules.groups import Planned
 from streams.rules.judge import References
+from streams.rules.limits import implementing
 from streams.rules.state import CaseState
 from streams.store import groups as stored
 from streams.store import references
@@ -85,7 +86,7 @@ _ITEMS_OF = sa.text(
 def _to_come(tx: sa.Connection, region: str, members: groups.Members) -> tuple[Planned, ...]:
     """The parts that no member is a case of, by the items in force when the first one was applied for."""
     events = [e for member in members.values() for e in member]
-    begun = {e.item_code for e in events}
+    begun = {code for e in events for code in (e.item_code, implementing(e.item_code))}
     day = minute_of(min((e.occurred_at for e in events), default=0)) // DAY_MINUTES
     codes = sorted({e.bundle_code for e in events if e.bundle_code})
     return tuple(p for code in codes for p in plan(tx, region, code, day) if p.item_code not in begun)

@@ -19,6 +19,7 @@ from schemas.envelope import derived_id
 from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
 from streams.rules import indicators, lateness
 from streams.rules.indicators import Excluded, Figure, ItemCount
+from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING
 
 SOURCES = (CASE, RATING, HANDLING, ITEM, CALENDAR)
 DIMENSIONS = ("department", "level", "item", "region")
@@ -201,6 +202,14 @@ time or not: what ``streams.rules.indicators.in_force`` says of a day, of all da
 """
 
 
+def _of_item(code: str) -> str:
+    """SQL: whether ``v`` of LEVELS is of the item by which cases of ``code`` are judged, be it in force or not
+    (``streams.rules.limits.versions_of``).
+    """
+    unknown = f"length({code}) = {HANDLING_ITEM} AND {code} NOT IN (SELECT item_code FROM versions)"
+    return f"v.item_code = CASE WHEN {unknown} THEN left({code}, {IMPLEMENTING}) ELSE {code} END"
+
+
 def _by_version(moment: str) -> str:
     """SQL: whether ``v`` of LEVELS is the version in force at an epoch-ms expression (DOMAIN §2.2)."""
     return _in_force(f"{_local(moment)}::date")
@@ -257,7 +266,7 @@ pass over all ratings, like LATE over all case events; a case's own events are s
 _CASES = f"""WITH {LEVELS}, {LATE}, {EFFECTIVE}, facts AS (
     SELECT c.*, coalesce(v.body_level, '') AS body_level, coalesce(l.label, '') AS label, r.active,
         CASE WHEN v.working AND c.on_time IS NOT NULL THEN (c.state->>'used_minutes')::bigint END AS used
-    FROM case_state c LEFT JOIN levels v ON v.item_code = c.item_code AND {_by_version("c.accepted_at")}
+    FROM case_state c LEFT JOIN levels v ON {_of_item("c.item_code")} AND {_by_version("c.accepted_at")}
     LEFT JOIN lateness l USING (case_no) LEFT JOIN effective r USING (case_no)
     WHERE (c.on_time IS NOT NULL AND NOT {UNSETTLED}) OR (c.stopped_at IS NULL AND l.label <> ''))
 -- sums
@@ -273,7 +282,7 @@ _CARDS = f"""WITH {LEVELS}, facts AS (
         coalesce(v.body_level, '') AS body_level,
         l.rectified_at < (l.dues->>'at_once')::bigint + 60000 AS at_once
     FROM card k LEFT JOIN case_state s USING (case_no)
-    LEFT JOIN levels v ON v.item_code = k.item_code AND {_by_version("coalesce(s.accepted_at, k.issued_at)")}
+    LEFT JOIN levels v ON {_of_item("k.item_code")} AND {_by_version("coalesce(s.accepted_at, k.issued_at)")}
     LEFT JOIN alert_life l ON l.case_no = k.case_no AND l.alert_id = k.alert_id::text
     WHERE k.kind = 'CARD' AND k.revoked_at IS NULL AND l.out_at IS NULL)
 -- sums
@@ -288,7 +297,7 @@ _SCORES = f"""WITH {LEVELS}, facts AS (
 _RATED = f"""WITH {LEVELS}, facts AS (
     SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level
     FROM alert_life l LEFT JOIN case_state c USING (case_no)
-    LEFT JOIN levels v ON v.item_code = l.item_code AND {_by_version("coalesce(c.accepted_at, l.issued_at)")}
+    LEFT JOIN levels v ON {_of_item("l.item_code")} AND {_by_version("coalesce(c.accepted_at, l.issued_at)")}
     WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL AND c.status IS DISTINCT FROM 'VOID')
 -- sums
 """
@@ -368,6 +377,7 @@ _ITEMS = sa.text(
 )
 _STRANGERS = sa.text(  # a case that was not accepted needs any version at any time
     f"WITH {LEVELS} SELECT c.item_code, c.department, c.region FROM case_state c "
-    "WHERE c.status <> 'VOID' AND NOT EXISTS (SELECT FROM levels v WHERE v.item_code = c.item_code "
-    f"AND (c.accepted_at IS NULL OR {_by_version('c.accepted_at')})) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
+    "WHERE c.status <> 'VOID' AND NOT EXISTS (SELECT FROM levels v WHERE "
+    f"{_of_item('c.item_code')} AND (c.accepted_at IS NULL OR {_by_version('c.accepted_at')})) "
+    "GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
 )

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from streams.rules.calendar import NATION, CalendarHistory, Publication
 from streams.rules.judge import References
-from streams.rules.limits import ItemVersion, item_versions
+from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING, ItemVersion, implementing, item_versions
 from streams.rules.schedule import Concern
 from streams.store.tables import calendar_event
 
@@ -48,16 +48,22 @@ _ENSURE = sa.text("INSERT INTO reference_epoch (kind) SELECT unnest(CAST(:kinds 
 
 
 def judge_items_again(tx: sa.Connection, item_codes: Iterable[str]) -> None:
-    """Mark the cases of these items: the timer judges them again. Call in the transaction that stored the
-    items.
+    """Mark the cases of these items, and of their handling items: the timer judges them again. Call in the transaction
+    that stored the items.
     """
     codes = list(item_codes)
-    tx.execute(
-        sa.text(
-            "UPDATE case_state SET next_check_at = 0 WHERE item_code = ANY(:codes) AND next_check_at IS DISTINCT FROM 0"
-        ),
-        {"codes": codes},
-    )
+    tx.execute(_STALE_ITEMS, {"codes": codes})
+    tx.execute(_STALE_HANDLING_ITEMS, {"codes": [c for c in codes if len(c) == IMPLEMENTING], "places": HANDLING_ITEM})
+
+
+_STALE_ITEMS = sa.text(
+    "UPDATE case_state SET next_check_at = 0 WHERE item_code = ANY(:codes) AND next_check_at IS DISTINCT FROM 0"
+)
+_STALE_HANDLING_ITEMS = sa.text(  # the range is for the index
+    "UPDATE case_state SET next_check_at = 0 FROM unnest(CAST(:codes AS text[])) AS item(code) "
+    "WHERE item_code BETWEEN code || '00' AND code || '99' AND length(item_code) = :places "
+    "AND starts_with(item_code, code) AND next_check_at IS DISTINCT FROM 0"
+)
 
 
 def judge_again(tx: sa.Connection, concerns: Iterable[Concern]) -> None:
@@ -140,7 +146,8 @@ class ReferenceReader:
             if self._epochs.get(ITEM) != epochs[ITEM]:
                 self._items = {}
             self._epochs = dict(epochs)
-            missing = sorted(set(item_codes) - self._items.keys())
+            wanted = {name for code in item_codes for name in (code, implementing(code))}
+            missing = sorted(wanted - self._items.keys())
             if missing:  # what another thread holds stays as it is
                 self._items = {**self._items, **_items(tx, missing)}
             return References(self._calendars, self._items)

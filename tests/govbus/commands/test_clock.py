@@ -170,7 +170,7 @@ def test_the_parts_of_a_joint_application_are_known_before_and_while_they_are_ap
 
     judge = JudgeProjection()
     which = {"bundle_code": "YJS-QYKB", "bundle_no": "N-1", "project_code": ""}
-    part = case("accepted", 12, 9, case_no="C-9", **which, item_code=registration)
+    part = case("accepted", 12, 9, case_no="C-9", **which, item_code=registration + "01")  # its handling item
     put(engine, judge, *[case("submitted", 1, 9, case_no=f"C-{n}") for n in range(4)], part)
     while applier.tick(engine, judge, 0, part["occurred_at"]):
         pass

@@ -344,6 +344,16 @@ def test_a_case_counts_by_the_version_in_force_when_it_was_accepted(govbus: CliR
     assert equal(govbus)
 
 
+def test_a_case_of_a_handling_item_counts_where_its_item_does(govbus: CliRunner, engine: sa.Engine) -> None:
+    told = [case("L1", "accepted", ACCEPTED, item_code=A + "01"), case("L2", "submitted", ACCEPTED, item_code=A + "01"),
+            case("L1", "decided", "2020-09-18 17:00", item_code=A + "01")]  # fmt: skip
+    coverage = figures(govbus)["HS-ZJJ"]["platform_coverage"]
+    hear(engine, told, {ITEM: 2, CASE: 11})
+    assert figures(govbus)["HS-ZJJ"]["platform_coverage"] == coverage
+    assert figures(govbus, "--by", "level")["4"]["on_time_rate"] == (4, 5)
+    assert equal(govbus)
+
+
 def test_what_a_calendar_that_is_not_published_yet_may_still_turn_is_in_no_figure(
     govbus: CliRunner, engine: sa.Engine
 ) -> None:

@@ -75,6 +75,12 @@ def start_up(accepted: str, invoice_done: str) -> dict[str, list[CaseEvent]]:
     }
 
 
+def test_a_part_that_names_a_handling_item_is_a_part_all_the_same() -> None:
+    permit = "11430903MBDEM011134000117024000"
+    members = {"A": [event(permit + "01", "accepted", "2020-05-18 10:00")]}
+    assert due(told(PROJECT, members, known(**{permit: "R6-5"}), "2020-05-19 10:00")) == "2020-07-14 17:00"
+
+
 def test_01_three_start_up_steps_share_half_a_day_to_its_last_minute() -> None:
     state = told(BUNDLE, start_up("2020-09-25 16:50", "2020-09-27 13:20"), START_UP, "2020-10-20 09:00")
     assert (due(state), state.on_time, state.used_minutes, state.stage) == ("2020-09-27 13:20", True, 210, "AFTER")

@@ -666,6 +666,20 @@ def test_the_version_in_force_at_acceptance_judges_the_case() -> None:
     assert (due(before), due(after)) == ("2020-10-14 17:00", "2020-10-13 17:00")
 
 
+@pytest.mark.parametrize("kind", ["step_completed", "special_started"])  # judged the short way, and the long one
+def test_a_case_of_a_handling_item_goes_by_it_and_where_it_is_not_known_by_its_item(kind: str) -> None:
+    log = [event("accepted", "2020-09-30 10:00"), event(kind, "2020-10-09 10:00", special="SITE" * (kind[1] == "p"))]
+    known = references(item(5))
+    of_its_own = replace(known, items={**known.items, ITEM + "01": item_versions([item(3)])})
+
+    def due_of(code: str, by: References) -> str:
+        return due(told([structs.replace(e, item_code=code) for e in log], by, "2020-10-09 10:00")[0])
+
+    assert (due_of(ITEM + "01", known), due_of(ITEM + "02", of_its_own)) == ("2020-10-14 17:00", "2020-10-14 17:00")
+    assert due_of(ITEM + "01", of_its_own) == "2020-10-12 17:00"
+    assert (due_of(ITEM + "001", known), due_of(ITEM[:-1], known)) == ("", "")  # no code of a handling item
+
+
 @pytest.mark.parametrize(
     ("events", "finding"),
     [

@@ -54,13 +54,13 @@ def case(kind: str, case_no: str, at: int, received: int | None = None, **more: 
     )
 
 
-def published_item(promise: float) -> dict[str, Any]:
+def published_item(promise: float, code: str = CODE) -> dict[str, Any]:
     return record(
         ITEM,
         "item.published",
         1,
         1,
-        item_code=CODE,
+        item_code=code,
         item_version=1,
         name="不动产登记",
         promise_limit=promise,
@@ -211,6 +211,19 @@ def test_an_item_that_arrives_after_its_case_gives_it_a_clock(
     assert rows(engine, sa.select(case_state.c.due_at)) == [(ms(2020, 10, 19, 17),)]
 
 
+def test_a_handling_item_that_arrives_after_its_case_gives_it_a_clock_and_so_does_its_item_before(
+    engine: sa.Engine, log: Log, judge: JudgeProjection
+) -> None:
+    put(engine, ScheduleProjection(), log, published_calendar(2020, 1))
+    for number, code in enumerate((CODE + "01", CODE + "001")):  # the second is no code of a handling item
+        put(engine, judge, log, case("accepted", f"C-{number}", ACCEPTED, item_code=code))
+    its_item, of_its_own = published_item(5), published_item(3, CODE + "01")
+    for item, due in ((its_item, ms(2020, 10, 19, 17)), (of_its_own, ms(2020, 10, 15, 17))):
+        put(engine, DefineProjection(), log, item)
+        settle(engine, judge, ms(2020, 10, 13, 9))
+        assert rows(engine, sa.select(case_state.c.due_at).order_by(case_state.c.case_no)) == [(due,), (None,)]
+
+
 @pytest.mark.parametrize(
     ("changed", "received", "marked"),
     [
@@ -307,7 +320,8 @@ def histories(rng: random.Random) -> list[dict[str, Any]]:
             at += rng.randrange(0, 60) * HOUR
             late = rng.choice((0, 0, 0, 5, 100)) * HOUR
             more = {"extension_limit": 3.0, "extension_unit_code": "1"} if kind == "extended" else {}
-            events.append(case(kind, f"C-{number}", at, at + late, event_no=place + 1, **more))
+            code = CODE + ("", "01", "02")[number % 3]
+            events.append(case(kind, f"C-{number}", at, at + late, event_no=place + 1, item_code=code, **more))
     return sorted(events, key=lambda e: (e["received_at"] + rng.choice((0, 0, 30)) * HOUR, e["event_id"]))
 
 
@@ -320,6 +334,7 @@ def references(rng: random.Random) -> list[tuple[type[Any], dict[str, Any]]]:
         (ScheduleProjection, published_calendar(2021, ACCEPTED)),
         (ScheduleProjection, revised),
         (DefineProjection, published_item(rng.choice((0.5, 3, 5)))),
+        (DefineProjection, published_item(2, CODE + "02")),
     ]
 
 
