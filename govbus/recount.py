@@ -278,7 +278,8 @@ def items(told: Sequence[Any]) -> dict[str, tuple[Item, ...]]:
         item = Item(row.item_code, row.item_version, "", row.region, row.department, body["promise_limit"],
                     body["statutory_limit"], date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1,
                     body["limit_rule"], body["promise_unit_code"], body["statutory_unit_code"] or "1",
-                    min((day for day in ends if day is not None), default=None))  # fmt: skip
+                    min((day for day in ends if day is not None), default=None),
+                    body.get("item_type_code", ""))  # fmt: skip
         versions[row.item_code][row.item_version] = item
     return {
         code: tuple(sorted(filterfalse(_contradicts_itself, v.values()), key=lambda i: (i.effective_on, i.version)))

@@ -60,6 +60,8 @@ class Item:
     statutory_unit: str = "1"
     cancelled_on: date | None = None
     """The first day on which it is no longer in force."""
+    kind: str | None = None
+    """Code of gbt39046.item-type; None: places 22 and 23 of the code."""
 
     def in_force(self, day: date) -> bool:
         """Whether a case accepted on ``day`` may go by it (DOMAIN §2.2)."""

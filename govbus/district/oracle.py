@@ -26,6 +26,7 @@ from govbus.district.clock import (
     MONTH_DAYS,
     NATURAL_DAY,
     REVISED,
+    WORKING_DAY,
     Deadlines,
     Offices,
     Span,
@@ -38,6 +39,7 @@ from schemas.topics import ALERT
 
 ANSWER_DAYS = 5  # working days for an answer to the applicant (行政许可法 32)
 DELIVERY_DAYS = 10  # working days from the grant of a licence to its handing over (行政许可法 44)
+EXTENSION, JOINT_EXTENSION, JOINT_DAYS = 10.0, 15.0, 45.0  # working days (行政许可法 42)
 LICENCE = "01"  # places 22 and 23 of an item's code: its kind (DOMAIN §2.1, §2.2)
 FAR = 2**53
 RANK = ("submitted", "prechecked", "correction_requested", "correction_received", "accepted", "not_accepted",
@@ -224,11 +226,26 @@ def limits(story: Story, state: Course, offices: Offices = REVISED) -> tuple[Dea
     promise = offices.deadlines(state.accepted, item.promise, pauses, item.unit)
     extra = _extra(state, promise.due)
     if extra:
-        promise = _longer(offices, state.accepted, item.promise, item.unit, pauses, extra)
+        promise = _at_most(offices, state.accepted, item, (item.promise, item.unit), pauses, extra)
     if item.statutory is None:
         return promise, None
-    legal = _longer(offices, state.accepted, item.statutory, item.statutory_unit, pauses, extra or (0.0, ""))
-    return promise, legal.due
+    statutory = item.statutory, item.statutory_unit
+    return promise, _at_most(offices, state.accepted, item, statutory, pauses, extra or (0.0, "")).due
+
+
+def _at_most(
+    offices: Offices, accepted: int, item: Item, limit: tuple[float, str], pauses: Sequence[Span],
+    extra: tuple[float, str],
+) -> Deadlines:  # fmt: skip
+    """The deadlines with an extension; that of a licence is at most 10 working days, and 15 where the law gives 45
+    (行政许可法 42): what is due first counts.
+    """
+    asked = _longer(offices, accepted, *limit, pauses, extra)
+    if (item.code[21:23] if item.kind is None else item.kind) != LICENCE:
+        return asked
+    most = JOINT_EXTENSION if (item.statutory, item.statutory_unit) == (JOINT_DAYS, WORKING_DAY) else EXTENSION
+    longest = _longer(offices, accepted, *limit, pauses, (most, WORKING_DAY))
+    return min(asked, longest, key=lambda line: FAR if line.due is None else line.due)
 
 
 def _longer(

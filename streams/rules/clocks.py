@@ -5,6 +5,7 @@ a card is issued and taken back that of ``cards``.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from msgspec import Struct, structs
@@ -24,6 +25,8 @@ from streams.rules.limits import (
     counting,
     delivery,
     in_force,
+    longest_extension,
+    shorter,
     versions_of,
 )
 
@@ -89,7 +92,10 @@ def _handling(
     if seen.extensions:
         seen, extension = _extension(seen, handling)
     if extension is not None:
-        handling = _extended(calendar, accepted, limit, extension, seen.pauses, warning)
+        handling, cut = _extended(calendar, accepted, limit, extension, item, seen.pauses, warning)
+        if cut:
+            too_long = Finding("extension_too_long", extension.event_id)
+            seen = structs.replace(seen, findings=(*seen.findings, too_long))
     told_by = (seen.accepted_by, *sorted(seen.paused_by), "" if extension is None else extension.event_id)
     evidence = tuple(e for e in told_by if e)
     stop = seen.stopped_by if seen.stopped_at is not None else ""
@@ -100,10 +106,25 @@ def _handling(
 
 
 def _extended(
-    calendar: Calendar, accepted: int, limit: Limit, by: CaseEvent, pauses: Pauses, warning: Warning = clock.USUAL
+    calendar: Calendar, accepted: int, limit: Limit, by: CaseEvent, item: ItemVersion, pauses: Pauses,
+    warning: Warning = clock.USUAL,
+) -> tuple[Deadline, bool]:  # fmt: skip
+    """``limit`` with an extension, and whether that was longer than it may be and is cut to it (行政许可法 42)."""
+    asked = Limit(by.extension or 0.0, by.extension_unit if by.extension_unit in UNITS else limit.unit)
+    most = longest_extension(item)
+    found = (asked,) if most is None else shorter(asked, most)
+    laid = [(_prolonged(calendar, accepted, limit, more, pauses, warning), more is not asked) for more in found]
+    return min(laid, key=lambda one: _due(one[0]))
+
+
+def _due(line: Deadline) -> float:
+    return math.inf if line.due is None else line.due
+
+
+def _prolonged(
+    calendar: Calendar, accepted: int, limit: Limit, more: Limit, pauses: Pauses, warning: Warning
 ) -> Deadline:
-    """``limit`` with an extension, which has a unit of its own (DOMAIN 2.5)."""
-    more = Limit(by.extension or 0.0, by.extension_unit if by.extension_unit in UNITS else limit.unit)
+    """``limit`` and ``more``, which has a unit of its own (DOMAIN 2.5)."""
     (unit, one), (other, amount) = comparable(Limit(1.0, limit.unit)), comparable(more)
     if unit == other:
         return clock.deadline(calendar, accepted, limit, counting(), pauses, amount / one, warning)
@@ -138,7 +159,7 @@ def _statutory(handling: Line, item: ItemVersion, calendar: Calendar, extension:
     if line is None or item.statutory is None:
         return
     if extension is not None:
-        line = _extended(calendar, accepted, item.statutory, extension, pauses)
+        line, _ = _extended(calendar, accepted, item.statutory, extension, item, pauses)
     yield structs.replace(handling, clock=STATUTORY, deadline=line, limit=item.statutory)
 
 

@@ -135,6 +135,25 @@ def capped(promise: Limit, rule: str, day: int) -> Limit:
     return bound.limit if bound.limit.amount < promise.amount else promise
 
 
+def shorter(limit: Limit, bound: Limit) -> tuple[Limit, ...]:
+    """``limit``, or ``bound`` where that is shorter; both where their units cannot be compared: the one that is due
+    first counts then.
+    """
+    (unit, amount), (other, most) = comparable(limit), comparable(bound)
+    if unit != other:
+        return limit, bound
+    return (bound if most < amount else limit,)
+
+
+def longest_extension(item: ItemVersion) -> Limit | None:
+    """By how much a case of ``item`` may be extended (行政许可法 42); None: no source sets a bound."""
+    raw = _raw()["extension"]
+    if item.kind not in raw["item_types"]:
+        return None
+    joint = item.statutory == Limit(float(raw["joint"]["statutory"]), raw["unit"])
+    return Limit(float(raw["joint"]["longest"] if joint else raw["longest"]), raw["unit"])
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step of an item and its limit."""

@@ -78,7 +78,7 @@ def test_a_fixed_half_day_has_the_minutes_that_are_set() -> None:
     assert said.due == judging.ms("2020-01-15 13:20")
 
 
-LIMITS = ((0.5, "1", None), (1, "1", 4), (5, "1", None), (20, "1", 23), (15, "2", None), (7, "3", None))
+LIMITS = ((0.5, "1", None), (1, "1", 4), (5, "1", None), (20, "1", 23), (20, "1", 45), (15, "2", None), (7, "3", None))
 DAYS = st.integers(-1, 3).map(lambda n: day_of(judging.FIRST) + timedelta(days=n))
 """Days about the acceptance of a case that is drawn."""
 CALENDARS = {("000000", row["year"]): row for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")}
@@ -118,7 +118,8 @@ def items(draw: st.DrawFn) -> list[dict[str, Any]]:
     for version in range(1, draw(st.integers(1, 3)) + 1):
         promise, unit, statutory = draw(st.sampled_from(LIMITS))
         from_on = date(2004, 1, 1) if version == 1 else draw(DAYS)
-        more = {"item_version": version, "promise_unit_code": unit, "effective_on": from_on}
+        more = {"item_version": version, "promise_unit_code": unit, "effective_on": from_on,
+                "item_type_code": draw(st.sampled_from(("01", "07")))}  # fmt: skip
         told.append(judging.item(promise, statutory, cancelled_on=draw(st.none() | DAYS), **more))
         if draw(st.booleans()):
             told.append({

@@ -294,6 +294,27 @@ def test_an_extension_counts_in_its_own_unit(
     assert (None if legal is None else judge.local_text(state.statutory_due_at)) == legal
 
 
+@pytest.mark.parametrize(
+    ("limits", "kind", "amount", "unit", "promised", "legal", "found"),
+    [
+        ((20, 20), "01", 10.0, "1", "2025-04-15 17:00", "2025-04-15 17:00", []),
+        ((20, 20), "01", 200.0, "1", "2025-04-15 17:00", "2025-04-15 17:00", ["extension_too_long"]),
+        ((20, 45), "01", 15.0, "1", "2025-04-22 17:00", "2025-05-29 17:00", []),  # joint handling
+        ((20, 45), "01", 16.0, "", "2025-04-22 17:00", "2025-05-29 17:00", ["extension_too_long"]),
+        ((5, 20), "01", 14.0, "2", "2025-03-24 17:00", "2025-04-14 17:00", []),  # as long as ten working days
+        ((5, 20), "01", 1.0, "5", "2025-03-24 17:00", "2025-04-15 17:00", ["extension_too_long"]),
+        ((20, 20), "07", 30.0, "1", "2025-05-15 17:00", "2025-05-15 17:00", []),  # no source bounds it
+    ],
+)
+def test_an_extension_of_a_licence_counts_up_to_what_the_law_allows(
+    limits: tuple[float, float], kind: str, amount: float, unit: str, promised: str, legal: str, found: list[str]
+) -> None:
+    longer = event("extended", "2025-03-03 10:00", extension=amount, extension_unit=unit)
+    known = references(item(*limits, item_type_code=kind))
+    state, _ = told([event("accepted", "2025-03-03 09:30"), longer], known, "2025-03-03 10:30")
+    assert (due(state), judge.local_text(state.statutory_due_at), findings(state)) == (promised, legal, found)
+
+
 def test_an_extension_that_follows_the_limit_pauses_with_it_and_warns_before_its_own_end() -> None:
     events = [
         event("accepted", "2025-03-03 09:30"),
@@ -745,6 +766,7 @@ def test_a_statement_names_rule_calendar_and_evidence_and_no_person() -> None:
 
 KINDS = tuple(RANK)
 RESULTS = (("", ""), *(("province.result-newer", code) for code in "0123456"), ("province.result-older", "1"))
+EXTENSIONS = ((3.0, ""), (3.0, "1"), (12.0, "1"), (10.0, "2"), (None, "1"), (4.0, "3"), (1.0, "5"))
 FIRST = ms("2020-01-15 09:00")
 
 
@@ -789,7 +811,7 @@ def _detailed(draw: st.DrawFn, one: CaseEvent, before: list[CaseEvent]) -> CaseE
     if one.type == "verified":
         return structs.replace(one, verification=draw(st.sampled_from(("KEPT", "BROKEN"))))
     if one.type == "extended":
-        amount, unit = draw(st.sampled_from(((3.0, ""), (3.0, "1"), (10.0, "2"), (None, "1"), (4.0, "3"), (1.0, "5"))))
+        amount, unit = draw(st.sampled_from(EXTENSIONS))
         return structs.replace(one, extension=amount, extension_unit=unit)
     return one
 
