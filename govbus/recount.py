@@ -137,10 +137,12 @@ def _case(
 
 
 def _bounded(item: Item, day: date) -> Item:
-    """The item with the policy's limit where that is shorter, for a case accepted on ``day`` (DOMAIN §4.1)."""
+    """The item with the policy's limit where that is, or may be, shorter for a case of ``day`` (DOMAIN §4.1)."""
     bound = policy().get(item.rule)
-    if bound is None or bound.limit.unit != item.unit or day < date_of(bound.effective):
+    if bound is None or day < date_of(bound.effective):
         return item
+    if bound.limit.unit != item.unit:
+        return replace(item, bound=(bound.limit.amount, bound.limit.unit))
     return replace(item, promise=min(item.promise, bound.limit.amount))
 
 
@@ -279,7 +281,7 @@ def items(told: Sequence[Any]) -> dict[str, tuple[Item, ...]]:
                     body["statutory_limit"], date.fromisoformat(body["effective_on"]), body["promise_limit"] < 1,
                     body["limit_rule"], body["promise_unit_code"], body["statutory_unit_code"] or "1",
                     min((day for day in ends if day is not None), default=None),
-                    body.get("item_type_code", ""))  # fmt: skip
+                    None, body.get("item_type_code", ""))  # fmt: skip
         versions[row.item_code][row.item_version] = item
     return {
         code: tuple(sorted(filterfalse(_contradicts_itself, v.values()), key=lambda i: (i.effective_on, i.version)))

@@ -60,6 +60,8 @@ class Item:
     statutory_unit: str = "1"
     cancelled_on: date | None = None
     """The first day on which it is no longer in force."""
+    bound: tuple[float, str] | None = None
+    """The policy's limit and its unit, where that is not the promise's: what is due first counts (DOMAIN §4.1)."""
     kind: str | None = None
     """Code of gbt39046.item-type; None: places 22 and 23 of the code."""
 

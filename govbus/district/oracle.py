@@ -9,7 +9,7 @@ revoked when later knowledge does not. Times are epoch ms UTC.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -223,10 +223,11 @@ def limits(story: Story, state: Course, offices: Offices = REVISED) -> tuple[Dea
         return Deadlines(None, None), None
     item: Item = in_force(story.versions, state.accepted)
     pauses = _until_stop(state)
-    promise = offices.deadlines(state.accepted, item.promise, pauses, item.unit)
+    promises = [(item.promise, item.unit), *([item.bound] if item.bound else [])]
+    promise = _first(offices.deadlines(state.accepted, amount, pauses, unit) for amount, unit in promises)
     extra = _extra(state, promise.due)
     if extra:
-        promise = _at_most(offices, state.accepted, item, (item.promise, item.unit), pauses, extra)
+        promise = _first(_at_most(offices, state.accepted, item, one, pauses, extra) for one in promises)
     if item.statutory is None:
         return promise, None
     statutory = item.statutory, item.statutory_unit
@@ -245,7 +246,11 @@ def _at_most(
         return asked
     most = JOINT_EXTENSION if (item.statutory, item.statutory_unit) == (JOINT_DAYS, WORKING_DAY) else EXTENSION
     longest = _longer(offices, accepted, *limit, pauses, (most, WORKING_DAY))
-    return min(asked, longest, key=lambda line: FAR if line.due is None else line.due)
+    return _first((asked, longest))
+
+
+def _first(lines: Iterable[Deadlines]) -> Deadlines:
+    return min(lines, key=lambda line: FAR if line.due is None else line.due)
 
 
 def _longer(

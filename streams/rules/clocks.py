@@ -74,25 +74,36 @@ def lines(
 
 def promise(item: ItemVersion, calendar: Calendar, accepted: int, pauses: Pauses = ()) -> Deadline:
     """The handling clock without an extension; ``accepted``: a local minute."""
-    limit, warning = _promised(item, accepted)
-    return clock.deadline(calendar, accepted, limit, counting(), pauses, 0.0, warning)
+    return _promised(item, calendar, accepted, pauses)[1]
 
 
-def _promised(item: ItemVersion, accepted: int) -> tuple[Limit, Warning]:
+def _promised(
+    item: ItemVersion, calendar: Calendar, accepted: int, pauses: Pauses, by: CaseEvent | None = None
+) -> tuple[Limit, Deadline, bool]:
+    """The promise or the policy's limit, whichever is due first, and its clock; with the extension ``by``, if any, and
+    whether that was cut.
+    """
     day = accepted // DAY_MINUTES
-    return capped(item.promise, item.rule, day), cards.warning(HANDLING, day)
+    warning = cards.warning(HANDLING, day)
+    laid = []
+    for limit in capped(item.promise, item.rule, day):
+        if by is None:
+            line, cut = clock.deadline(calendar, accepted, limit, counting(), pauses, 0.0, warning), False
+        else:
+            line, cut = _extended(calendar, accepted, limit, by, item, pauses, warning)
+        laid.append((limit, line, cut))
+    return min(laid, key=lambda one: _due(one[1]))
 
 
 def _handling(
     seen: Course, item: ItemVersion, calendar: Calendar, accepted: int
 ) -> tuple[Course, Line, CaseEvent | None]:
-    limit, warning = _promised(item, accepted)
-    handling = promise(item, calendar, accepted, seen.pauses)
+    limit, handling, _ = _promised(item, calendar, accepted, seen.pauses)
     extension: CaseEvent | None = None
     if seen.extensions:
         seen, extension = _extension(seen, handling)
     if extension is not None:
-        handling, cut = _extended(calendar, accepted, limit, extension, item, seen.pauses, warning)
+        limit, handling, cut = _promised(item, calendar, accepted, seen.pauses, extension)
         if cut:
             too_long = Finding("extension_too_long", extension.event_id)
             seen = structs.replace(seen, findings=(*seen.findings, too_long))

@@ -125,14 +125,12 @@ def group_rules(by: str) -> tuple[GroupRule, ...]:
     )
 
 
-def capped(promise: Limit, rule: str, day: int) -> Limit:
-    """The promise, or the policy's limit where that is shorter, for a case accepted on ``day``; other
-    units: the promise.
+def capped(promise: Limit, rule: str, day: int) -> tuple[Limit, ...]:
+    """The promise, or the policy's limit where that is shorter, for a case accepted on ``day``; both where their units
+    cannot be compared (see :func:`shorter`).
     """
     bound = policy().get(rule)
-    if bound is None or bound.effective > day or bound.limit.unit != promise.unit:
-        return promise
-    return bound.limit if bound.limit.amount < promise.amount else promise
+    return (promise,) if bound is None or bound.effective > day else shorter(promise, bound.limit)
 
 
 def shorter(limit: Limit, bound: Limit) -> tuple[Limit, ...]:

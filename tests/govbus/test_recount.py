@@ -156,6 +156,18 @@ def test_the_recount_reads_a_case_as_the_rules_do_or_leaves_it_out(
     assert read(log, told)[1].differences == []
 
 
+@pytest.mark.parametrize("unit", ["2", "3", "5"])
+@pytest.mark.parametrize("more", [1.0, 12.0])
+def test_the_recount_holds_a_promise_in_another_unit_to_the_policy(unit: str, more: float) -> None:
+    log = [judging.event("accepted", "2020-09-30 10:00"),
+           judging.event("extended", "2020-10-09 10:00", extension=more, extension_unit="1"),
+           judging.event("decided", "2020-10-16 17:00", event_no=2)]  # fmt: skip
+    told = judging.item(50, rule="R5-M", promise_unit_code=unit, item_type_code="01")
+    for events in (log[:1], log[::2], log):
+        why, found = read(events, [told])
+        assert (why, found.differences, found.checked.total()) == ("", [], 1)
+
+
 def test_a_correction_received_before_it_was_asked_for_waits_for_that() -> None:
     log = [judging.event("submitted", "2020-01-15 09:00"), judging.event("correction_received", "2020-01-15 09:00"),
            judging.event("correction_requested", "2020-01-15 09:30")]  # fmt: skip

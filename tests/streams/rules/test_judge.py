@@ -679,6 +679,26 @@ def test_a_promise_longer_than_the_policy_is_cut_to_the_policy() -> None:
     assert due(state) == "2020-10-14 17:00"
 
 
+@pytest.mark.parametrize(
+    ("rule", "amount", "unit", "expected"),
+    [
+        ("R5-M", 30, "2", ("2020-10-14 17:00", "2020-10-13 17:00")),  # as five working days
+        ("R5-M", 1, "5", ("2020-10-14 17:00", "2020-10-13 17:00")),
+        ("R5-M", 9, "2", ("2020-10-09 17:00", "2020-10-07 23:12")),  # the promise is shorter, over National Day
+        ("R2", 8, "3", ("2020-09-30 14:30", "2020-09-30 13:48")),  # 210 minutes
+        ("R2", 2, "3", ("2020-09-30 12:00", "2020-09-30 11:36")),
+    ],
+)
+def test_the_policy_also_cuts_a_promise_in_another_unit(
+    rule: str, amount: float, unit: str, expected: tuple[str, str]
+) -> None:
+    known = references(item(amount, rule=rule, promise_unit_code=unit))
+    state, _ = told([event("accepted", "2020-09-30 10:00")], known, "2020-09-30 10:00")
+    assert (due(state), judge.local_text(state.yellow_at)) == expected
+    longer = [event("accepted", "2020-09-30 10:00"), event("extended", "2020-09-30 10:30", extension=1.0)]
+    assert due(told(longer, known, "2020-09-30 10:30")[0]) > expected[0]
+
+
 def test_the_version_in_force_at_acceptance_judges_the_case() -> None:
     old = item(5, cancelled_on=date(2020, 10, 1))
     new = item(3, item_version=2, effective_on=date(2020, 10, 1))
