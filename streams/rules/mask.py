@@ -84,8 +84,17 @@ def _data() -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[tuple[Replacement, re.Pattern[str]], ...]:
-    parts = {**_data()["part"], "surname": _surname(**_data()["names"])}
+    parts = {**_data()["part"], **_surnames(**_data()["names"])}
     return tuple(_pattern(token["name"], token["pattern"], parts) for token in _data()["token"])
+
+
+def _surnames(*, compound: str, single: str, starts: str, ends: str, acts: str, words: str) -> Mapping[str, str]:
+    """The parts that stand for a surname: anybody's, a colleague's, and one that is an ordinary word as well."""
+    return {
+        "surname": _surname(compound, single, starts, ends),
+        "colleague": _surname(compound, single, f"{starts} {acts}", ends),
+        "word": f"[{''.join(words.split())}]",
+    }
 
 
 def _pattern(kind: str, pattern: str, parts: Mapping[str, str]) -> tuple[Replacement, re.Pattern[str]]:

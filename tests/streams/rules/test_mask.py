@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from schemas import codesets
 from streams.rules import mask
 
+SENTENCES = tomllib.loads(Path(__file__).with_name("staff.toml").read_text("utf-8"))
 TITLES = (
     "先生", "女士", "小姐", "同志", "师傅", "老师", "主任", "科长", "股长", "局长", "所长", "经理", "警官", "书记",
     "镇长", "乡长", "医生",
@@ -142,6 +145,31 @@ def test_ordinary_words_stay_as_they_are_written(text: str) -> None:
     assert mask.free_text(text) == text
 
 
+@pytest.mark.parametrize(("text", "published"), SENTENCES["named"].items())
+def test_staff_named_in_a_rating_are_published_without_their_names(text: str, published: str) -> None:
+    assert mask.free_text(text) == published
+
+
+@pytest.mark.parametrize("text", SENTENCES["plain"]["kept"])
+def test_what_is_said_of_a_window_or_its_staff_without_a_name_stays_readable(text: str) -> None:
+    assert mask.free_text(text) == text
+
+
+def test_a_name_is_sought_over_a_bounded_number_of_characters() -> None:
+    """No pattern of names repeats without end, so none can go back over a long text again and again."""
+    data = tomllib.loads(mask.DATA.read_text("utf-8"))
+    sought = [token["pattern"] for token in data["token"] if token["name"] == "姓名"] + list(data["part"].values())
+    assert [p for p in sought if re.search(r"(?<!\\)[*+](?![^\[]*\])|\{\d+,\}", p)] == []
+
+
+@pytest.mark.parametrize(
+    "piece", ["窗口", "工作人员王", "窗口的小", "局的王丽丽", "【姓名】和王", "姓", "窗口（“是", "王王王王"]
+)
+def test_a_text_made_of_beginnings_of_names_is_done_with_at_once(piece: str) -> None:
+    text = (piece * 2_000)[:2_000]
+    assert len(mask.free_text(text)) <= 2 * len(text)
+
+
 @pytest.mark.parametrize("codeset", [codesets.DEPARTMENTS, "gbt2260.region"])
 def test_departments_and_places_are_no_persons(codeset: str) -> None:
     names = codesets.load(codeset).values.values()
@@ -161,4 +189,4 @@ def test_no_mobile_number_survives_wherever_it_stands(before: str, second: int, 
 
 
 def test_the_rules_say_their_version() -> None:
-    assert mask.version() == "mask-2020.3"
+    assert mask.version() == "mask-2020.4"
