@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
-from schemas import envelope, receipts
+from schemas import codesets, envelope, receipts
 from schemas.topics import ROLLUP, UPLOAD, Topic
 
 PROTOCOL = "govbus-province/1"
@@ -66,6 +66,8 @@ def _plain(name: str, value: Any) -> Any:
         return datetime.fromtimestamp(value / 1000, UTC).astimezone(SHANGHAI).strftime("%Y-%m-%d %H:%M:%S")
     if name == "rated_on":
         return value.isoformat()
+    if name == "channel_code":  # of a rollup, in govbus.channel; a rating's pf_code is the province's already
+        return codesets.nearest("platform.channel", value)
     return value
 
 

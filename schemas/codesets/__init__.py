@@ -21,7 +21,7 @@ DEPARTMENTS = "govbus.department"
 @dataclass(frozen=True, slots=True)
 class CodeSet:
     """One set: ``values`` maps code to Chinese name; ``canonical`` maps its codes to those of
-    ``canonical_set``.
+    ``canonical_set``; ``nearest`` maps codes of that set which this one cannot say to the nearest it can.
     """
 
     id: str
@@ -31,6 +31,7 @@ class CodeSet:
     notes: str = ""
     canonical_set: str = ""
     canonical: Mapping[str, str] = field(default_factory=dict)
+    nearest: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ def load(set_id: str) -> CodeSet:
         notes=raw.get("notes", ""),
         canonical_set=canonical.get("set", set_id),
         canonical=MappingProxyType(canonical.get("codes") or {code: code for code in values}),
+        nearest=MappingProxyType(raw.get("nearest", {})),
     )
 
 
@@ -87,6 +89,12 @@ def canonical(set_id: str, code: str) -> str | None:
 def from_canonical(set_id: str, code: str) -> str | None:
     """The code of ``set_id`` whose canonical code is ``code``; None if the set cannot say it."""
     return next((own for own, shared in load(set_id).canonical.items() if shared == code), None)
+
+
+def nearest(set_id: str, code: str) -> str:
+    """``from_canonical``, or the nearest code that the set has; empty if it has none like it."""
+    own = from_canonical(set_id, code)
+    return own if own is not None else load(set_id).nearest.get(code, "")
 
 
 @cache

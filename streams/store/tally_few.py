@@ -201,5 +201,4 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
 @cache
 def pf() -> Mapping[str, str]:
     """The province's channel codes (§5.3) by those of ``govbus.channel``."""
-    own = {c: codesets.from_canonical("platform.channel", c) for c in codesets.load("govbus.channel").values}
-    return {c: code if code is not None else rule.data()["upload"]["channel"][c] for c, code in own.items()}
+    return {c: codesets.nearest("platform.channel", c) for c in codesets.load("govbus.channel").values}
