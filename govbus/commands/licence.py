@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 def show(
     identifier: Annotated[str, typer.Argument(help="Licence identifier, family or number.")] = "",
     holder: Annotated[str, typer.Option(help="All licences of this holder (identity code).")] = "",
-    full: Annotated[bool, typer.Option(help="Show the holder unmasked.")] = False,
+    full: Annotated[bool, typer.Option(help="Show a person unmasked too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Show a licence's versions or a holder's licences; exit code 1 if there is none. 查询电子证照."""
@@ -48,14 +48,13 @@ def show(
 
 
 def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
-    """A licence for a screen: its standing today, and its holder masked unless ``full``."""
+    """A licence for a screen: its standing today, and its holder, masked if it may be a person, unless ``full``."""
     from streams.rules import mask
 
     name, code = row["holder_name"], row["holder_id"]
-    holder = {"holder_name": name, "holder_id": code}
     if not full:
-        holder = {"holder_name": mask.name(name), "holder_id": mask.citizen_id(code)}
-    return {**row, **holder, "standing": standing}
+        name, code = mask.holder(name, code)
+    return {**row, "holder_name": name, "holder_id": code, "standing": standing}
 
 
 def _table(rows: list[dict[str, Any]]) -> None:

@@ -84,6 +84,13 @@ def test_a_number_that_is_no_citizens_of_today_is_hidden_whole(code: str, shown:
     assert (hidden["holder_id"], hidden["holder_name"]) == (shown, "J**")
 
 
+def test_an_enterprise_is_shown_and_a_sole_trader_is_not() -> None:
+    firm = {**LICENCE, "holder_id": "91430903MADEMA0194", "holder_name": "赫山测试有限公司"}
+    shown = plain(firm, "VALID", full=False)
+    assert (shown["holder_id"], shown["holder_name"]) == ("91430903MADEMA0194", "赫山测试有限公司")
+    assert plain({**firm, "holder_id": "92430903MADEMA027U"}, "VALID", full=False)["holder_name"] == "赫******司"
+
+
 @pytest.mark.stack
 def test_a_holders_licences_are_found_and_shown_whole_only_when_asked(govbus: CliRunner) -> None:
     asked = ["licence", "show", "--holder", "430903199001011234", "--full", "--json"]
