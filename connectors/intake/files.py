@@ -15,8 +15,10 @@ import json
 import re
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 from xml.etree.ElementTree import ParseError
@@ -53,6 +55,7 @@ class Unreadable:
 Row = Mapping[str, Any] | Unreadable
 Numbered = tuple[int, Row]
 """Line in the text file, or row of the sheet, counted from 1; and what stands there."""
+Line = tuple[int, str | Unreadable]
 
 
 class Source(Protocol):
@@ -143,7 +146,7 @@ class Lines:
         """Bytes read so far."""
         return self._raw.tell() if self._raw and not self._raw.closed else 0
 
-    def __iter__(self) -> Iterator[tuple[int, str | Unreadable]]:
+    def __iter__(self) -> Iterator[Line]:
         with (
             self._path.open("rb") as self._raw,
             io.TextIOWrapper(self._raw, self._encoding, newline=None) as text,
@@ -235,6 +238,8 @@ class Table:
         fields = {f["name"]: f for f in codec.contract(topic)["fields"]}
         _must_fit(topic, self.names, fields)
         self._meanings = [_meaning(fields[name]["type"]) for name in self.names]
+        self._type_at = self.names.index("event_type")
+        self._types = frozenset(fields["event_type"]["event_types"])
 
     def row(self, cells: list[Any]) -> Mapping[str, Any] | None:
         """The row's values; empty cells are left out, None if all are empty."""
@@ -243,6 +248,14 @@ class Table:
             if cell is not None and (not isinstance(cell, str) or (cell := cell.strip())):
                 filled[name] = meaning(cell)
         return filled or None
+
+    def is_row(self, cells: list[str]) -> bool:
+        """Whether ``cells`` are surely a row: as many as the header has, and an event type where it belongs."""
+        return len(cells) == len(self.names) and cells[self._type_at].strip() in self._types
+
+    def names_a_type(self, line: str) -> bool:
+        """Whether a cell of ``line``, whatever its quotes mean, is an event type."""
+        return any(cell.strip('" \n') in self._types for cell in line.split(","))
 
 
 def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, Any]]) -> None:
@@ -331,16 +344,19 @@ def _list_of_objects(cell: Any) -> Any:
 
 
 class CsvFile:
-    """RFC 4180 with a header of field names; a quoted cell may hold line breaks."""
+    """RFC 4180 with a header of field names; a quoted cell may hold line breaks.
+
+    A quote counts where a cell begins with it; elsewhere it is a character like any other, as in 19" of a screen.
+    """
 
     def __init__(self, path: Path, encoding: str, topic: Topic) -> None:
         self._lines = Lines(path, encoding)
         self.total = self._lines.total
-        self._records = self._read()
-        first = next(self._records, None)
-        if first is None or isinstance(first[1], Unreadable):
+        self._ahead = _Lookahead(self._lines)
+        _, header = next(self._ahead, (0, None))
+        if not isinstance(header, str):
             raise refuse(Fault("bad_row", "", "the file has no header that can be read"))
-        self._table = Table(topic, first[1])
+        self._table = Table(topic, _cells(header))
 
     @property
     def done(self) -> int:
@@ -349,7 +365,7 @@ class CsvFile:
 
     def rows(self) -> Iterator[Numbered]:
         """The rows, once."""
-        for number, cells in self._records:
+        for number, cells in self._read():
             if isinstance(cells, Unreadable):
                 yield number, cells
             elif not any(cells):
@@ -361,41 +377,74 @@ class CsvFile:
 
     def _uneven(self, cells: list[str]) -> Unreadable:
         text = f"has {len(cells)} cells, the header has {len(self._table.names)}"
-        return Unreadable(Fault("bad_row", "", text, "quote cells that hold commas"), _line_of(cells))
+        return Unreadable(Fault("bad_row", "", text, "quote cells that hold commas or line breaks"), _line_of(cells))
 
     def _read(self) -> Iterator[tuple[int, list[str] | Unreadable]]:
-        """Records with the number of their first line. A quote that is never closed ends the reading."""
-        held, start = "", 0
-        for number, line in self._lines:
-            start = start if held else number
+        """Records with the number of their first line."""
+        for number, line in self._ahead:
             if isinstance(line, Unreadable):
-                yield start, line
-                if held:
-                    return
-                continue
-            held += line
-            if len(held) > LINE_CHARACTERS:
-                yield start, _never_closed(held)
+                yield number, line
+            elif '"' in line:
+                yield number, self._quoted(line)
+            else:
+                yield number, line.rstrip("\n").split(",")
+
+    def _quoted(self, line: str) -> list[str] | Unreadable:
+        """The record that begins in ``line``. Where its quotes do not fit, the lines after it begin records anew."""
+        inside: list[Line] = []
+        try:
+            return next(csv.reader(chain((line,), self._inside(line, inside)), strict=True, skipinitialspace=True))
+        except csv.Error:
+            self._ahead.give_back(inside)
+            return _misquoted(line, inside)
+
+    def _inside(self, first: str, taken: list[Line]) -> Iterator[str]:
+        """The lines that a quoted cell goes on in, ``first`` having left it open; ends at one that can be none."""
+        length = len(first)
+        for number, line in self._ahead:
+            taken.append((number, line))
+            length += len(line) if isinstance(line, str) else LINE_CHARACTERS
+            if not isinstance(line, str) or length > LINE_CHARACTERS or self._is_row(line, first):
                 return
-            if held.count('"') % 2 == 0:
-                yield start, _cells(held)
-                held = ""
-        if held:
-            yield start, _never_closed(held)
+            yield line
+
+    def _is_row(self, line: str, first: str) -> bool:
+        """Whether a line inside a quoted cell is a row, so that the quote in ``first`` is a stray one.
+
+        The end of a first cell that holds line breaks looks like a row too: but then ``first`` is all text.
+        """
+        cells = _cells(line)
+        ends_a_cell = bool(cells) and cells[0].count('"') % 2 == 1
+        return self._table.is_row(cells) and (not ends_a_cell or self._table.names_a_type(first))
 
 
-def _cells(text: str) -> list[str] | Unreadable:
-    try:
-        return next(csv.reader(io.StringIO(text), strict=True), [])
-    except csv.Error:
-        return _unreadable(text, "is not a CSV record", "double the quotes inside a quoted cell")
+class _Lookahead:
+    """Lines of a file; those that were read too far are given back and come again."""
+
+    def __init__(self, lines: Lines) -> None:
+        self._lines = iter(lines)
+        self._back: deque[Line] = deque()
+
+    def __iter__(self) -> Iterator[Line]:
+        return self
+
+    def __next__(self) -> Line:
+        return self._back.popleft() if self._back else next(self._lines)
+
+    def give_back(self, lines: list[Line]) -> None:
+        """Let ``lines``, the last that were read, come again."""
+        self._back.extendleft(reversed(lines))
 
 
-def _never_closed(text: str) -> Unreadable:
-    fault = Fault(
-        "bad_row", "", "a quoted cell is never closed; the rest of the file is not read", "close the quote"
-    )
-    return Unreadable(fault, text[:KEPT_CHARACTERS].encode())
+def _cells(line: str) -> list[str]:
+    """The cells of a line taken by itself; a quote that is left open ends with it."""
+    return next(csv.reader((line,), skipinitialspace=True), [])
+
+
+def _misquoted(line: str, inside: list[Line]) -> Unreadable:
+    seen = f", seen in line {inside[-1][0]}; the lines after this one are read by themselves" if inside else ""
+    text = f"a quoted cell is never closed, or a quote inside it is not doubled{seen}"
+    return _unreadable(line, text, "close the cell, and double the quotes inside it")
 
 
 def _line_of(cells: list[str]) -> bytes:

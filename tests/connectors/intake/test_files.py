@@ -134,10 +134,68 @@ def test_a_row_with_too_few_cells_costs_only_itself(tmp_path: Path) -> None:
     assert rows[1] == (3, ROW)
 
 
-def test_a_quote_that_is_never_closed_ends_the_reading_with_a_fault(tmp_path: Path) -> None:
+def commented(tmp_path: Path, *comments: str) -> list[tuple[int, Any]]:
+    """A row C1, C2, … for each comment as it stands in the file: line, and comment or fault."""
+    rows = "".join(f"{CELLS.replace('C1', f'C{n}')},{comment}\n" for n, comment in enumerate(comments, 1))
+    found = read(write(tmp_path, "a.csv", f"{COLUMNS},comment\n{rows}"))
+    return [(n, row.fault.reason if isinstance(row, Unreadable) else row["comment"]) for n, row in found]
+
+
+def test_a_quote_that_is_never_closed_costs_only_its_line(tmp_path: Path) -> None:
     rows = read(write(tmp_path, "a.csv", f'{COLUMNS}\n{CELLS}\n"C2,' + f"{CELLS}\n" * 3))
-    assert [n for n, _ in rows] == [2, 3]
+    assert [n for n, _ in rows] == [2, 3, 4, 5]
     assert "never closed" in rows[1][1].fault.text
+    assert "line 4" in rows[1][1].fault.text
+    assert rows[1][1].original == f'"C2,{CELLS}'.encode()
+    assert rows[2:] == [(4, ROW), (5, ROW)]
+
+
+def test_a_quote_never_closed_in_the_last_line_is_told(tmp_path: Path) -> None:
+    assert commented(tmp_path, "one", '"two') == [(2, "one"), (3, "bad_row")]
+
+
+def test_quotes_inside_cells_without_quotes_are_characters(tmp_path: Path) -> None:
+    comments = ['19" screen', "x", "y", 'a 5" pipe', "z", 'say "hi"']
+    assert commented(tmp_path, *comments) == list(enumerate(comments, 2))
+
+
+@pytest.mark.parametrize("end", ["y", 'y"', '"y', '"y"', 'y "z" y'])
+def test_a_stray_quote_before_a_cell_hides_none_of_the_rows_after_it(tmp_path: Path, end: str) -> None:
+    after = {'"y': "bad_row", '"y"': "y"}.get(end, end)
+    expected = [(2, "one"), (3, "bad_row"), (4, "x"), (5, after), (6, "z")]
+    assert commented(tmp_path, "one", '"stray', "x", end, "z") == expected
+
+
+def test_a_stray_quote_before_the_first_cell_hides_no_row(tmp_path: Path) -> None:
+    rows = read(write(tmp_path, "a.csv", f'{COLUMNS}\n"{CELLS}\n{CELLS.replace("C1", "C2" + chr(34))}\n{CELLS}\n'))
+    assert [(n, isinstance(row, Unreadable)) for n, row in rows] == [(2, True), (3, False), (4, False)]
+
+
+def test_line_breaks_in_the_first_cell_are_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", f'comment,{COLUMNS}\n"one\n\ntwo",{CELLS}\n"three, ""x""\n",{CELLS}\n')
+    assert [(n, row["comment"]) for n, row in read(path)] == [(2, "one\n\ntwo"), (5, 'three, "x"')]
+
+
+def test_a_quote_inside_a_quoted_cell_costs_only_its_lines(tmp_path: Path) -> None:
+    comments = ['"good "and" fast"', '"one\nsaid "hi"\ntwo"', "x"]
+    assert commented(tmp_path, *comments) == [*((n, "bad_row") for n in (2, 3, 4, 5)), (6, "x")]
+
+
+def test_a_space_before_the_quote_leaves_the_cell_quoted(tmp_path: Path) -> None:
+    assert commented(tmp_path, ' "good, but\nslow"', "x") == [(2, "good, but\nslow"), (4, "x")]
+
+
+def test_a_line_too_long_after_a_stray_quote_costs_only_itself(tmp_path: Path) -> None:
+    comments = ["one", '"stray', "y" * 1_100_000, "z"]
+    assert commented(tmp_path, *comments) == [(2, "one"), (3, "bad_row"), (4, "too_large"), (5, "z")]
+
+
+def test_a_quoted_cell_is_read_up_to_a_mebibyte(tmp_path: Path) -> None:
+    text = "\n".join(["y" * 1000] * 1100)
+    first, *lines, last = commented(tmp_path, f'"{text}"', "z")
+    assert first == (2, "bad_row")
+    assert lines == [(n, "bad_row") for n in range(3, 1102)]  # none of them has the cells of a row
+    assert last == (1102, "z")
 
 
 def test_gb18030_text_is_told_clearly_and_read_when_asked_for(tmp_path: Path) -> None:
