@@ -353,6 +353,7 @@ class CsvFile:
         self._lines = Lines(path, encoding)
         self.total = self._lines.total
         self._ahead = _Lookahead(self._lines)
+        csv.field_size_limit(LINE_CHARACTERS)  # of the whole process; its own 131,072 would refuse a longer cell
         _, header = next(self._ahead, (0, None))
         if not isinstance(header, str):
             raise refuse(Fault("bad_row", "", "the file has no header that can be read"))

@@ -198,6 +198,11 @@ def test_a_quoted_cell_is_read_up_to_a_mebibyte(tmp_path: Path) -> None:
     assert last == (1102, "z")
 
 
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_cell_may_be_as_long_as_its_line(tmp_path: Path, quote: str) -> None:
+    assert commented(tmp_path, quote + "y" * 140_000 + quote) == [(2, "y" * 140_000)]
+
+
 def test_gb18030_text_is_told_clearly_and_read_when_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", f"{COLUMNS},comment\n{CELLS},办得快\n".encode("gb18030"))
     with pytest.raises(Rejected, match="reads as GB18030") as caught:
