@@ -106,7 +106,7 @@ class Publisher:
         received_at = self._now()
         if isinstance(row, Unreadable):
             return _Checked(
-                self, topic, RowResult(number, "refused", faults=(row.fault,)), row, received_at, None
+                self, topic, RowResult(number, "refused", faults=row.faults), row, received_at, None
             )
         finding = validate.validator(topic, self.department, self.region).check(row, received_at)
         if finding.faults:

@@ -41,15 +41,35 @@ SEPARATOR = "^"
 SUFFIXES: Mapping[str, str] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".xlsx": "xlsx",
 }  # fmt: skip
+NOT_CALCULATED = "#GETTING_DATA"
+"""A formula whose value a workbook does not hold; a spreadsheet shows this while it waits for one."""
+_ERROR = ("is an error of the spreadsheet, not a value", "correct its formula, or clear the cell")
+NO_VALUE: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A", "#SPILL!", "#CALC!"), _ERROR
+    ),
+    NOT_CALCULATED: ("is a formula, and the file does not hold its value", "open the file in Excel and save it once"),
+}
+"""Cells that a spreadsheet has in the place of a value: what they are, and the mend."""
+SHOWN = re.compile(r"-?[0-9](\.[0-9]+)?E\+[0-9]{2,3}|#{3,}")
+"""A number as a spreadsheet shows it where its column is narrow, and writes it into a CSV: 1.14309E+42, ####."""
+SHOWN_ONLY = ("is a number of which the spreadsheet wrote only what it showed",
+              "format the column as text and fill it in again")  # fmt: skip
 TRUE, FALSE = frozenset({"true", "1", "是", "yes", "y"}), frozenset({"false", "0", "否", "no", "n"})
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A line that is no row: what is wrong, and its bytes (the beginning, if it is too long to keep)."""
+    """A line that is no row: what is wrong (and ``more``), and its bytes (the beginning, if it is too long to keep)."""
 
     fault: Fault
     original: bytes
+    more: tuple[Fault, ...] = ()
+
+    @property
+    def faults(self) -> tuple[Fault, ...]:
+        """Everything that is wrong with it."""
+        return (self.fault, *self.more)
 
 
 Row = Mapping[str, Any] | Unreadable
@@ -241,13 +261,18 @@ class Table:
         self._type_at = self.names.index("event_type")
         self._types = frozenset(fields["event_type"]["event_types"])
 
-    def row(self, cells: list[Any]) -> Mapping[str, Any] | None:
-        """The row's values; empty cells are left out, None if all are empty."""
-        filled = {}
+    def row(self, cells: list[Any]) -> Row | None:
+        """The row's values; empty cells are left out, None if all are empty.
+
+        It is unreadable if a spreadsheet has lost the value of a cell.
+        """
+        filled, lost = {}, []
         for name, meaning, cell in zip(self.names, self._meanings, cells, strict=True):
             if cell is not None and (not isinstance(cell, str) or (cell := cell.strip())):
                 filled[name] = meaning(cell)
-        return filled or None
+                if isinstance(cell, str) and (cell[0] == "#" or "E+" in cell) and (why := _lost(cell)):
+                    lost.append(Fault("bad_format", name, *why))
+        return Unreadable(lost[0], _line_of(cells), tuple(lost[1:])) if lost else filled or None
 
     def is_row(self, cells: list[str]) -> bool:
         """Whether ``cells`` are surely a row: as many as the header has, and an event type where it belongs."""
@@ -256,6 +281,11 @@ class Table:
     def names_a_type(self, line: str) -> bool:
         """Whether a cell of ``line``, whatever its quotes mean, is an event type."""
         return any(cell.strip('" \n') in self._types for cell in line.split(","))
+
+
+def _lost(cell: str) -> tuple[str, str] | None:
+    """What a spreadsheet has put in the place of the cell's value, and the mend; None if it is a value."""
+    return NO_VALUE.get(cell) or (SHOWN_ONLY if SHOWN.fullmatch(cell) else None)
 
 
 def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, Any]]) -> None:
@@ -448,7 +478,7 @@ def _misquoted(line: str, inside: list[Line]) -> Unreadable:
     return _unreadable(line, text, "close the cell, and double the quotes inside it")
 
 
-def _line_of(cells: list[str]) -> bytes:
+def _line_of(cells: list[Any]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="").writerow(cells)
     return text.getvalue().encode()
@@ -476,7 +506,7 @@ class Workbook:
         self.total = sheet.max_row or 0
         sheet.reset_dimensions()  # a sheet may say that it is smaller than it is: what lies beyond would not be read
         self._at = 0
-        self._cells = sheet.iter_rows(values_only=True)
+        self._cells = _rows_of(sheet)
         header = self._header()
         if not header:
             raise refuse(Fault("bad_row", "", "the first sheet is empty", "put the rows on the first sheet"))
@@ -484,9 +514,11 @@ class Workbook:
 
     def _header(self) -> list[Any]:
         try:
-            header = list(next(self._cells, ()))
+            number, header = next(self._cells, (0, []))
         except BROKEN:
             raise refuse(NO_WORKBOOK) from None
+        if number != 1:
+            return []
         while header and header[-1] is None:
             header.pop()
         return header
@@ -511,17 +543,17 @@ class Workbook:
                     "has cells beyond the last named column",
                     "name the column or clear the cells",
                 )
-                yield number, Unreadable(fault, _line_of(["" if c is None else str(c) for c in cells]))
+                yield number, Unreadable(fault, _line_of(cells))
                 continue
             padded = [*cells[:width], *[None] * (width - len(cells))]
             if (row := self._table.row(padded)) is not None:
                 yield number, row
 
-    def _read(self) -> Iterator[tuple[int, tuple[Any, ...] | Unreadable]]:
+    def _read(self) -> Iterator[tuple[int, list[Any] | Unreadable]]:
         """Rows with their number. Where the sheet is broken the reading ends: what stood before is read already."""
         number = 1
         try:
-            for number, cells in enumerate(self._cells, 2):
+            for number, cells in self._cells:
                 yield number, cells
         except BROKEN:
             yield number + 1, self._broken_after(number)
@@ -530,6 +562,12 @@ class Workbook:
         text = f"the sheet is broken after row {number}; the rest of it is not read"
         fault = Fault("bad_row", "", text, "save the workbook anew and publish it again")
         return Unreadable(fault, f"{self._name}, after row {number}".encode(errors="replace"))
+
+
+def _rows_of(sheet: Any) -> Iterator[tuple[int, list[Any]]]:
+    from connectors.intake import sheet as parser  # here: openpyxl takes long to load, and few files need it
+
+    return parser.rows(sheet)
 
 
 def _first_sheet(path: Path) -> Any:

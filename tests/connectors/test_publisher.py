@@ -115,9 +115,11 @@ def test_the_same_bad_row_sent_again_is_the_same_dead_letter(engine: sa.Engine) 
 
 
 def test_a_line_that_is_no_row_is_kept_as_it_came(engine: sa.Engine) -> None:
-    line = Unreadable(Fault("bad_row", "", "is not a JSON object"), b"{half")
+    faults = (Fault("bad_row", "", "is not a JSON object"), Fault("bad_row", "comment", "nor is this"))
+    line = Unreadable(faults[0], b"{half", faults[1:])
     results = publisher(engine).publish(RATING, [rating("C1"), line, rating("C2")])
     assert [r.outcome for r in results] == ["new", "refused", "new"]
+    assert results[1].faults == faults
     assert stored(engine, dead_letter)[0].original == b"{half"
 
 

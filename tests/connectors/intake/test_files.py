@@ -307,3 +307,57 @@ def test_a_workbook_with_one_flipped_byte_is_refused_before_any_row_is_read(tmp_
     content[entry.header_offset + entry.compress_size // 2] ^= 1
     path.write_bytes(content)
     assert refusals(path) == [("bad_format", "")]
+
+
+def told(row: Any) -> list[tuple[str, str, str]]:
+    return [(f.reason, f.field, f.mend) for f in row.faults]
+
+
+def test_a_formula_without_its_value_is_told_and_not_taken_for_an_empty_cell(tmp_path: Path) -> None:
+    path = tmp_path / "ratings.xlsx"
+    with xlsxwriter.Workbook(path) as book:
+        page = book.add_worksheet()
+        page.write_row(0, 0, [*COLUMNS.split(","), "revision", "is_default", "comment"])
+        for at in (1, 2, 3):
+            page.write_row(at, 0, CELLS.split(","))
+        page.write_formula("I2", "=1+0", None, 1)  # with the values that the spreadsheet has computed
+        page.write_formula("J2", "=TRUE()", None, True)
+        page.write_formula("K2", '=""', None, "")
+        page.write_formula("I3", "=1+0", None, "")  # as programs write it, which compute nothing
+        page.write_formula("J3", "=TRUE()", None, "")
+        page.write_row(4, 0, [None] * 11)
+        page.write_formula("A5", "=A2", None, "")
+    # an empty text that was computed, as Excel has it
+    path = damaged(path, lambda text: text.replace(b'<c r="K2">', b'<c r="K2" t="str">'))
+    first, (number, bad), last, (end, only) = read(path)
+    assert (first, last) == ((2, ROW | {"revision": 1, "is_default": True}), (4, ROW))
+    save = "open the file in Excel and save it once"
+    assert (number, told(bad)) == (3, [("bad_format", "revision", save), ("bad_format", "is_default", save)])
+    assert (end, told(only)) == (5, [("bad_format", "case_no", save)])
+
+
+@pytest.mark.parametrize("error", ["#N/A", "#REF!", "#DIV/0!"])
+def test_a_cell_that_holds_an_error_is_refused_with_its_name(tmp_path: Path, error: str) -> None:
+    path = tmp_path / "ratings.xlsx"
+    with xlsxwriter.Workbook(path) as book:
+        page = book.add_worksheet()
+        page.write_row(0, 0, COLUMNS.split(","))
+        page.write_row(1, 0, CELLS.split(","))
+        page.write_formula("A2", "=1/0", None, error)
+    ((_, row),) = read(path)
+    assert told(row) == [("bad_format", "case_no", "correct its formula, or clear the cell")]
+    assert row.original == CELLS.replace("C1", error).encode()
+    ((_, row),) = read(write(tmp_path, "a.csv", f"{COLUMNS}\n{CELLS.replace('C1', error)}\n"))
+    assert told(row) == [("bad_format", "case_no", "correct its formula, or clear the cell")]
+
+
+@pytest.mark.parametrize("shown", ["1.14309E+42", "1E+15", "#########"])
+def test_a_number_that_a_spreadsheet_wrote_as_it_showed_it_is_refused(tmp_path: Path, shown: str) -> None:
+    ((_, row),) = read(write(tmp_path, "a.csv", f"{COLUMNS}\n{CELLS.replace('C1', shown)}\n"))
+    assert told(row) == [("bad_format", "case_no", "format the column as text and fill it in again")]
+
+
+@pytest.mark.parametrize("text", ["#1", "E+", "1.1E+1 A", "A1E+42", "2E10", "# N/A"])
+def test_a_text_that_only_resembles_a_lost_value_is_a_text(tmp_path: Path, text: str) -> None:
+    ((_, row),) = read(write(tmp_path, "a.csv", f"{COLUMNS}\n{CELLS.replace('C1', text)}\n"))
+    assert row["case_no"] == text
