@@ -18,6 +18,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -322,6 +323,8 @@ def _meaning(kind: Any) -> Callable[[Any], Any]:
     if isinstance(kind, dict):
         if kind["type"] == "array":
             return _list_of_objects if isinstance(kind["items"], dict) else _list_of_texts
+        if kind.get("logicalType") == "date":
+            return _day
         return _as_it_is if "logicalType" in kind else _meaning(kind["type"])
     return {"int": _whole, "long": _whole, "double": _number, "boolean": _truth, "string": _words}.get(
         kind, _as_it_is
@@ -330,6 +333,11 @@ def _meaning(kind: Any) -> Callable[[Any], Any]:
 
 def _as_it_is(cell: Any) -> Any:
     return cell
+
+
+def _day(cell: Any) -> Any:
+    """A sheet holds days as midnights."""
+    return cell.date() if isinstance(cell, datetime) else cell
 
 
 def _words(cell: Any) -> Any:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import xlsxwriter
 
 from connectors import redrive
-from schemas import codec, envelope
+from connectors.intake.files import open_rows
+from connectors.publisher import Publisher
+from schemas import codec, codesets, envelope
 from schemas.errors import Fault
-from schemas.topics import CASE
+from schemas.topics import CASE, LICENCE
 from streams.store import outbox, steps
 from streams.store.projection import Carried, Refused
 from streams.store.tables import outbox as outbox_table
@@ -58,3 +63,40 @@ def test_a_letter_is_sent_again_and_closed_in_one_transaction(
     with pytest.raises(RuntimeError):
         redrive.redrive(engine, letter, lambda: 9)
     assert unsent(engine) == 0
+
+
+def test_a_refused_row_of_a_sheet_is_redriven_as_the_sheet_itself_would_be(
+    engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, issuer = "11100000MBDEM90013001", "11430903MBDEM012XT"
+    row = {
+        "event_type": "licence.issued", "occurred_at": datetime(2020, 9, 25, 16, 50), "licence_version": 1,  # noqa: DTZ001
+        "licence_id": f"1.2.156.3005.2.{kind}.{issuer}.HS20200000000000001.001.J", "type_code": kind,
+        "issuer_code": issuer, "licence_no": "L1", "status_set": "ministry.licence-status", "status_code": "01",
+        "origin_code": "INCREMENT", "issued_on": datetime(2020, 9, 25),  # noqa: DTZ001
+    }  # fmt: skip
+    path = tmp_path / "licences.xlsx"
+    with xlsxwriter.Workbook(path, {"default_date_format": "yyyy-mm-dd hh:mm:ss"}) as book:
+        page = book.add_worksheet()
+        page.write_row(0, 0, row.keys())
+        page.write_row(1, 0, row.values())
+    publisher = Publisher(engine, "HS-ZRZYJ", "430903")
+
+    def published() -> list[str]:
+        return [r.outcome for r in publisher.publish(LICENCE, [row for _, row in open_rows(path, LICENCE).rows()])]
+
+    with monkeypatch.context() as patched:  # the code is not in the set yet
+        patched.setattr(codesets, "known", lambda _, code: code != "01")
+        assert published() == ["refused"]
+    (dead,) = redrive.find(engine, redrive.Wanted(topic=LICENCE.name))
+    result = redrive.redrive(engine, dead)
+    assert (result.outcome, result.faults) == ("new", ())
+    assert published() == ["same"]
+
+
+def test_what_is_no_value_of_json_is_refused_again(engine: sa.Engine) -> None:
+    row = {"event_type": "case.accepted", "occurred_at": "2020-09-25 16:50:00", "case_no": "C1",
+           "item_code": "11430903MBDEM0138T4000715002000", "step_name": b"x"}  # fmt: skip
+    Publisher(engine, "HS-ZRZYJ", "430903").publish(CASE, [row])
+    (dead,) = redrive.find(engine, redrive.Wanted(topic=CASE.name))
+    assert [f.field for f in redrive.redrive(engine, dead).faults] == ["step_name"]
