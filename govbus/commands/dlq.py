@@ -6,7 +6,7 @@ import json
 import uuid
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -89,6 +89,7 @@ def redrive(
     file: Annotated[
         Path | None, typer.Option(help="Corrected row(s) in the place of one dead letter.")
     ] = None,
+    encoding: Annotated[Literal["utf-8", "gb18030"], typer.Option(help="Encoding of a text file.")] = "utf-8",
     as_json: bool = AS_JSON,
 ) -> None:
     """Give dead letters another chance. Exit code 0 only if every one of them was accepted."""
@@ -101,7 +102,7 @@ def redrive(
             "name dead letters by id, or choose them by --reason, --topic, --dept or --origin"
         )
     with _Engine() as engine:
-        results = _with_file(engine, wanted, file) if file else _each(engine, wanted)
+        results = _with_file(engine, wanted, file, encoding) if file else _each(engine, wanted)
     _report(results, as_json)
     if not results or any(r.outcome not in dead.ACCEPTED for r in results):
         raise typer.Exit(1)
@@ -129,7 +130,7 @@ def _each(engine: sa.Engine, wanted: Wanted) -> list[Redriven]:
     return [dead.redrive(engine, letter) for letter in bar]
 
 
-def _with_file(engine: sa.Engine, wanted: Wanted, file: Path) -> list[Redriven]:
+def _with_file(engine: sa.Engine, wanted: Wanted, file: Path, encoding: str) -> list[Redriven]:
     from connectors import redrive as dead
     from connectors.intake import files
     from schemas.errors import Misconfigured
@@ -138,7 +139,7 @@ def _with_file(engine: sa.Engine, wanted: Wanted, file: Path) -> list[Redriven]:
     letters = dead.find(engine, wanted)
     if len(letters) != 1:
         raise Misconfigured(f"--file goes in the place of one dead letter, {len(letters)} were chosen")
-    rows = [row for _, row in files.open_rows(file, BY_NAME[letters[0].topic]).rows()]
+    rows = [row for _, row in files.open_rows(file, BY_NAME[letters[0].topic], encoding).rows()]
     return dead.replace_with(engine, letters[0], rows)
 
 

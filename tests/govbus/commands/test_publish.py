@@ -288,6 +288,14 @@ def test_a_dead_letter_is_redriven_with_a_corrected_row_and_then_gone_from_the_l
     assert [x["dead_id"] for x in letters(run, "--redriven")] == [letter["dead_id"]]
 
 
+def test_a_corrected_row_may_be_gb18030_as_the_file_was(run: Run, tmp_path: Path) -> None:
+    publish(run, file(tmp_path, "a.jsonl", lines(ROW | {"satisfaction_code": "9"})))
+    (letter,) = letters(run)
+    mended = file(tmp_path, "b.csv", f"{COLUMNS},comment\n{CELLS},办得快\n".encode("gb18030"))
+    again = run("dlq", "redrive", letter["dead_id"], "--file", mended, "--encoding", "gb18030", "--json")
+    assert (again.exit_code, json.loads(again.stdout)["results"][0]["outcome"]) == (0, "new")
+
+
 def test_redrive_wants_to_be_told_which(run: Run) -> None:
     assert run("dlq", "redrive").exit_code != 0
 
