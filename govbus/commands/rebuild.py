@@ -38,7 +38,7 @@ def rebuild(
 
     settings = resolve(load())
     if not yes:
-        typer.confirm("Empty the derived tables and read the log again?", abort=True)
+        typer.confirm("Empty the derived tables and read the log again?", abort=True, err=True)
     names = [projection.name for projection in projections()]
     engine = connect(settings.database_url)
     with engine.connect():  # before anything is emptied: both must answer, or nothing would be filled again

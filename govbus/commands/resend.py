@@ -34,7 +34,7 @@ def resend(
 
     settings = resolve(load())
     if not (yes or dry_run):
-        typer.confirm("Compare the outbox with the whole log and send again what is missing?", abort=True)
+        typer.confirm("Compare the outbox with the whole log and send again what is missing?", abort=True, err=True)
     engine = connect(settings.database_url)
     try:
         with bar(as_json) as progress:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
 from govbus import cli, settings
 from schemas.errors import Misconfigured
@@ -130,3 +131,12 @@ def test_an_address_that_names_no_postgresql_database_is_refused(url: str, monke
     monkeypatch.setenv("GOVBUS_DATABASE_URL", url)
     with pytest.raises(Misconfigured, match="GOVBUS_DATABASE_URL"):
         settings.load()
+
+
+@pytest.mark.parametrize("command", ["resend --json", "rebuild --json"])
+def test_a_question_is_asked_beside_the_json(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", NOBODY)
+    result = CliRunner().invoke(cli.build(), command.split(), input="n\n")
+    assert (result.exit_code, result.stdout.strip()) == (1, "n")  # the runner's echo of the answer
+    assert "[y/N]" in result.stderr
