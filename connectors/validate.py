@@ -282,12 +282,15 @@ def _person(name: str) -> Rule:
 
 def _code_pair(set_name: str, code_name: str, allowed: frozenset[str] | None) -> Rule:
     """A code whose set the sender names: both or none, a known set that the field allows, a code of that
-    set.
+    set. Left out or empty is the same, and never is a code bare (DOMAIN, rule 1).
     """
 
     def rule(finding: Finding) -> None:
-        set_id, code = finding.record.get(set_name), finding.record.get(code_name)
-        if set_id is None or code is None or not (set_id or code):
+        record, told = finding.record, {f.field for f in finding.faults}
+        if code_name in told or (set_name in told and set_name not in record):
+            return
+        set_id, code = record.get(set_name), record.get(code_name)
+        if not (set_id or code):
             return
         if not set_id or (allowed is not None and set_id not in allowed) or not _is_set(set_id):
             sets = f": use {', '.join(sorted(allowed))}" if allowed else ""
@@ -297,7 +300,9 @@ def _code_pair(set_name: str, code_name: str, allowed: frozenset[str] | None) ->
                 "does not name a code set known for this field",
                 f"name the set{sets}",
             )
-        elif code and not codesets.known(set_id, code):
+        elif not code:
+            finding.fault("missing_field", code_name, f"is empty beside {set_name}", "send the code, or neither")
+        elif not codesets.known(set_id, code):
             finding.fault("unknown_code", code_name, f"is not a code of the set that {set_name} names")
 
     return rule

@@ -149,6 +149,40 @@ def test_each_rule_of_a_rating_names_its_reason_and_field(
     assert expected in faults(RATING, rating(**changes))
 
 
+PAIRS = (
+    (CASE, "result", "province.result-newer", "1"),
+    (CASE, "step_result", "govbus.step-result", "1"),
+    (CASE, "applicant_id_type", "gat2000.156", "111"),
+    (ITEM, "kind", "gbt39046.case-kind", "2"),
+)
+
+
+@pytest.mark.parametrize("absent", [None, ""])
+@pytest.mark.parametrize(("topic", "name", "set_id", "code"), PAIRS)
+def test_a_code_and_its_set_come_together_or_not_at_all(
+    topic: Topic, name: str, set_id: str, code: str, absent: str | None
+) -> None:
+    row = case() if topic is CASE else item()
+    pair = {f"{name}_set": set_id, f"{name}_code": code}
+    assert faults(topic, row | pair) == []
+    assert faults(topic, row | dict.fromkeys(pair, absent)) == []
+    assert faults(topic, row | pair | {f"{name}_set": absent}) == [("bad_code_set", f"{name}_set")]
+    assert faults(topic, row | pair | {f"{name}_code": absent}) == [("missing_field", f"{name}_code")]
+    (fault,) = check(topic, row | {f"{name}_code": code}).faults
+    assert fault.mend.startswith("name the set: use ")
+    assert set_id in fault.mend
+
+
+def test_a_document_s_number_is_not_let_past_its_check_by_leaving_out_the_set_of_its_kind() -> None:
+    row = case(applicant_id=SECRET, applicant_id_type_code="111")
+    assert faults(CASE, row) == [("bad_code_set", "applicant_id_type_set")]
+
+
+def test_a_code_that_is_missing_is_told_once() -> None:
+    assert faults(RATING, rating(satisfaction_code=...)) == [("missing_field", "satisfaction_code")]
+    assert faults(RATING, rating(satisfaction_set=...)) == [("missing_field", "satisfaction_set")]
+
+
 def test_tags_are_compared_with_the_level_that_the_senders_own_code_set_means() -> None:
     good = {
         "satisfaction_set": "gbt39046.satisfaction",
