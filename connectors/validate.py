@@ -62,6 +62,7 @@ SAME_UNIT: Mapping[str, tuple[str, float]] = {
 CONDITIONAL = {"2": "a condition", "3": "a legal basis"}  # govbus.share-type, DOMAIN §7.3
 EXTENSION = "EXTEND"  # govbus.special-kind
 ON_THE_SPOT = ("gbt39046.case-kind", "1")
+OPERATIONS = {"rating.given": "I", "rating.corrected": "U", "rating.withdrawn": "D"}  # DOMAIN §3.4, §5.6.6
 
 
 class Wrong(ValueError):
@@ -410,6 +411,20 @@ def _assessment_number(finding: Finding) -> None:
         finding.fault("assess_number_exceeded", "assess_no", f"must be 1 to {LAST_ASSESSMENT}")
 
 
+def _operation_of_the_event(finding: Finding) -> None:
+    """DOMAIN §5.6.6: what a rating's event is says its operation, filled in where it is left out. The processor
+    looks at the operation alone: a withdrawal that says I withdraws nothing.
+    """
+    record = finding.record
+    event = record.get("event_type", "")
+    if event not in OPERATIONS or "operation" in {f.field for f in finding.faults}:
+        return
+    record["operation"] = record.get("operation") or OPERATIONS[event]
+    if record["operation"] != OPERATIONS[event]:
+        finding.fault("rule_failed", "operation", f"is not {OPERATIONS[event]}, which {event} means",
+                      "leave it out, or correct event_type")  # fmt: skip
+
+
 def _tags_match_level(finding: Finding) -> None:
     """DOMAIN §5.4: the first digit of a detail tag is the level, 5 best."""
     record = finding.record
@@ -485,7 +500,7 @@ BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (_not_accepted_has_reason, _decided_has_result, _extension_is_no_special_procedure),
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
-    RATING: (_assessment_number, _tags_match_level),
+    RATING: (_operation_of_the_event, _assessment_number, _tags_match_level),
     LICENCE: (
         _version_from_one, _says_what_its_identifier_says, _valid_from_to, _family, _issued_by_the_sender,
     ),

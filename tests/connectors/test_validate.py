@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from govbus.district import people
 from schemas import codec
 from schemas.examples import HERE
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
+from streams.rules import tally
 
 RECEIVED = 1_601_024_000_000  # 2020-09-25 16:53:20 in Shanghai
 MINUTE = 60_000
@@ -181,6 +183,30 @@ def test_a_document_s_number_is_not_let_past_its_check_by_leaving_out_the_set_of
 def test_a_code_that_is_missing_is_told_once() -> None:
     assert faults(RATING, rating(satisfaction_code=...)) == [("missing_field", "satisfaction_code")]
     assert faults(RATING, rating(satisfaction_set=...)) == [("missing_field", "satisfaction_set")]
+
+
+@pytest.mark.parametrize(("event", "operation"), [("given", "I"), ("corrected", "U"), ("withdrawn", "D")])
+@pytest.mark.parametrize("told", [{}, {"operation": ""}, {"operation": None}])
+def test_an_operation_that_is_left_out_is_that_of_the_event(event: str, operation: str, told: dict[str, Any]) -> None:
+    finding = check(RATING, rating(event_type=f"rating.{event}", revision=1, **told))
+    assert (finding.faults, finding.record["operation"]) == ([], operation)
+    assert check(RATING, rating(event_type=f"rating.{event}", revision=1, operation=operation)).faults == []
+
+
+@pytest.mark.parametrize(
+    ("event", "operation"),
+    [("given", "D"), ("given", "U"), ("corrected", "D"), ("corrected", "I"), ("withdrawn", "I"), ("withdrawn", "U")],
+)
+def test_an_operation_that_contradicts_the_event_is_refused(event: str, operation: str) -> None:
+    (fault,) = check(RATING, rating(event_type=f"rating.{event}", revision=1, operation=operation)).faults
+    assert (fault.reason, fault.field) == ("rule_failed", "operation")
+    assert fault.mend == "leave it out, or correct event_type"
+
+
+def test_a_withdrawal_without_an_operation_leaves_nothing_that_counts() -> None:
+    rows = (rating(), rating(event_type="rating.withdrawn", revision=1))
+    told = [tally.Rating.of(uuid.UUID(int=n), check(RATING, row).record) for n, row in enumerate(rows)]
+    assert tally.effective(told) is None
 
 
 def test_tags_are_compared_with_the_level_that_the_senders_own_code_set_means() -> None:
