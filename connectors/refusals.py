@@ -25,6 +25,8 @@ from streams.store.tables import dead_letter
 ORIGIN = "INTAKE"
 CARRIED_BYTES = 192 * 1024
 """How much of the original travels on the dead-letter topic; the ``dead_letter`` table keeps all of it."""
+SUMMED_UP = 20
+"""Faults that a summary names: a row may have thousands, and its announcement must stay a record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +67,11 @@ def _json(value: object) -> object:
 
 
 def summary(faults: Sequence[Fault]) -> str:
-    """All faults in one line; holds no values."""
+    """The faults in one line, the first ``SUMMED_UP`` by name; holds no values."""
     if len(faults) == 1:
         return faults[0].text
-    return "; ".join(f"{f.reason} {f.field}: {f.text}" for f in faults)
+    more = [f"and {len(faults) - SUMMED_UP} more"] if len(faults) > SUMMED_UP else []
+    return "; ".join([f"{f.reason} {f.field}: {f.text}" for f in faults[:SUMMED_UP]] + more)
 
 
 def bury_rows(tx: sa.Connection, rows: Sequence[RefusedRow]) -> None:

@@ -98,7 +98,17 @@ def _text(value: Any) -> str:
         raise Wrong("wrong_type", "must be text", "put the value in quotes")
     if "\x00" in value:
         raise Wrong("bad_format", "holds the character U+0000", "remove it")
+    if not (value.isascii() or _encodes(value)):
+        raise Wrong("bad_format", "is not Unicode: it holds half a character", "export it as UTF-8 again")
     return value
+
+
+def _encodes(text: str) -> bool:
+    """False with half of a pair (a surrogate), which JSON can write and nothing can store."""
+    try:
+        return bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _boolean(value: Any) -> bool:
@@ -176,7 +186,8 @@ def _at(place: object, check: Check, value: Any) -> Any:
 
 def _record(schema: Mapping[str, Any]) -> Check:
     checks = {f["name"]: _check_of(f) for f in schema["fields"]}
-    required = frozenset(f["name"] for f in schema["fields"] if "default" not in f)
+    defaults = {f["name"]: _default(f) for f in schema["fields"] if "default" in f}
+    required = checks.keys() - defaults.keys()
 
     def check(value: Any) -> dict[str, Any]:
         if not isinstance(value, Mapping):
@@ -185,7 +196,7 @@ def _record(schema: Mapping[str, Any]) -> Check:
             raise Wrong("unknown_field", f"{len(unknown)} field(s) are not in the contract")
         if missing := sorted(required - value.keys()):
             raise Wrong("missing_field", f"lacks {', '.join(missing)}")
-        return {name: _at(name, checks[name], item) for name, item in value.items()}
+        return defaults | {name: _at(name, checks[name], item) for name, item in value.items()}
 
     return check
 

@@ -149,6 +149,17 @@ def test_a_text_that_is_not_unicode_is_refused_and_nothing_breaks(engine: sa.Eng
     assert (result.outcome, [f.reason for f in result.faults]) == ("refused", ["bad_format"])
 
 
+def test_rows_of_half_characters_or_thousands_of_columns_cost_only_themselves(engine: sa.Engine) -> None:
+    """Their ids and their announcements are made in the transaction of all."""
+    wide = rating("C2") | {f"column_{n}": "" for n in range(5_000)}
+    results = publisher(engine).publish(RATING, [rating("\ud800", colour="red"), wide, rating("C3")])
+    assert [r.outcome for r in results] == ["refused", "refused", "new"]
+    assert (results[0].event_id, len(results[1].faults)) == (None, 5_000)
+    _, letter = sorted(stored(engine, dead_letter), key=lambda d: len(d.original))
+    assert letter.text.endswith("unknown_field column_19: is not in the contract; and 4980 more")
+    assert [r.topic for r in stored(engine, outbox)] == ["service.rating.v1", *["bus.deadletter.v1"] * 2]
+
+
 def test_a_dry_run_answers_every_row_and_writes_nothing(engine: sa.Engine) -> None:
     results = list(publisher(engine).check(RATING, [rating(), rating(colour="red")]))
     assert [r.outcome for r in results] == ["valid", "refused"]

@@ -607,3 +607,19 @@ def test_the_steps_together_are_not_longer_than_the_promise(last: float, expecte
     steps = [{"step_name": name, "step_limit": limit, "step_unit_code": "1"} for name, limit in limits]
     row = item(promise_limit=5.0, promise_unit_code="1", statutory_limit=None, statutory_unit_code="", steps=steps)
     assert faults(ITEM, row) == expected
+
+
+def test_a_step_that_leaves_out_what_has_a_default_is_judged_and_stored_with_it() -> None:
+    finding = check(ITEM, item(steps=[{"step_name": "受理", "step_limit": 1.0}, {"step_name": "决定"}]))
+    assert finding.faults == []
+    assert finding.record["steps"] == [
+        {"step_name": "受理", "step_limit": 1.0, "step_unit_code": "1"},
+        {"step_name": "决定", "step_limit": 0, "step_unit_code": "1"},
+    ]
+    late = [{"step_name": "受理", "step_limit": 6.0}]
+    assert faults(ITEM, item(steps=late)) == [("rule_failed", "steps")]
+
+
+@pytest.mark.parametrize("name", ["case_no", "item_code", "reason", "department", "region"])
+def test_half_a_character_is_a_fault_of_its_field(name: str) -> None:
+    assert ("bad_format", name) in faults(CASE, case(**{name: "\ud800"}))
