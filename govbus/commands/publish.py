@@ -49,9 +49,11 @@ def publish(
     try:
         for result in _results(job):
             report.add(result)
+        report.finished = True
     except Rejected as error:
         report.refuse(error)
-    report.show()
+    finally:  # whatever ended it: what stands on the bus by then is told with its receipts
+        report.show()
     if not report.accepted:
         raise typer.Exit(1)
 
@@ -151,11 +153,15 @@ def _with_progress(source: Source, results: Iterator[RowResult], errors: Console
 
 
 class Report:
-    """What became of the file: counts always, every row for JSON (``every``), the first bad rows for people."""
+    """What became of the file: counts always, every row for JSON (``every``), the first bad rows for people.
+
+    ``finished``: every row has its result; False where something ended the publishing before.
+    """
 
     def __init__(self, topic: str, department: str, dry_run: bool, every: bool) -> None:
         self._head = {"topic": topic, "department": department, "dry_run": dry_run}
         self._every = every
+        self.finished = False
         self._outcomes: Counter[str] = Counter()
         self._results: list[RowResult] = []
         self._file_faults: list[dict[str, str]] = []
@@ -163,6 +169,8 @@ class Report:
     @property
     def accepted(self) -> bool:
         """True if there was at least one row and every row was accepted."""
+        if not self.finished:
+            return False
         bad = self._file_faults or self._outcomes["refused"] or self._outcomes["conflict"]
         return bool(self._outcomes) and not bad
 
@@ -178,7 +186,7 @@ class Report:
 
     def show(self) -> None:
         """Print the report to standard output."""
-        if not self._outcomes and not self._file_faults:
+        if self.finished and not self._outcomes and not self._file_faults:
             none, mend = "the file holds no rows", "check the export that made it"
             self._file_faults = [{"reason": "bad_row", "field": "", "text": none, "mend": mend}]
         if self._every:
@@ -191,6 +199,7 @@ class Report:
         return {
             **self._head,
             "accepted": self.accepted,
+            "finished": self.finished,
             "rows": self._outcomes.total(),
             "outcomes": dict(self._outcomes),
             "faults": self._file_faults,
@@ -214,6 +223,8 @@ class Report:
             screen.print(f"… and {bad - SHOWN} more; --json lists every row")
         counts = ", ".join(f"{n} {outcome}" for outcome, n in sorted(self._outcomes.items()))
         screen.print(f"{self._outcomes.total()} rows: {counts or 'nothing published'}")
+        if not self.finished and not self._file_faults:
+            screen.print("the file was not read to its end; publish it again: what stands on the bus answers same")
 
 
 def as_json(result: RowResult) -> dict[str, Any]:

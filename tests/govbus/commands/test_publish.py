@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from connectors.local.postgres import Postgres
 from govbus.cli import build
+from govbus.commands import publish as publish_command
 from govbus.commands.publish import patiently
 from schemas.errors import Retryable
 from streams.store import migrate
@@ -67,7 +68,7 @@ def test_a_good_file_is_published_with_a_receipt_for_every_row(
 ) -> None:
     path = file(tmp_path, "a.csv", f"{COLUMNS}\n{CELLS}\n{CELLS.replace('C1', 'C2')}\n")
     code, report = publish(run, path, dept="区自然资源局")
-    assert (code, report["accepted"], report["outcomes"]) == (0, True, {"new": 2})
+    assert (code, report["accepted"], report["finished"], report["outcomes"]) == (0, True, True, {"new": 2})
     assert [r["row"] for r in report["results"]] == [2, 3]
     assert all(r["receipt"] for r in report["results"])
     code, again = publish(run, path)
@@ -254,6 +255,30 @@ def test_waiting_for_the_database_ends_with_an_error_that_says_what_to_do() -> N
 
     with pytest.raises(Retryable, match="gave up after 0 s; publish the same file again"):
         patiently(away, 0, Console(stderr=True))
+
+
+@pytest.mark.parametrize("ended", [Retryable("the database is away"), OSError("the disk is gone")])
+def test_what_was_accepted_before_the_file_broke_off_is_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: Exception
+) -> None:
+    real = publish_command._stored
+
+    def second_ends(job: Any, publisher: Any, topic: Any, rows: list[Any]) -> list[Any]:
+        if rows[0]["case_no"] != "C1":
+            raise ended
+        return real(job, publisher, topic, rows)
+
+    monkeypatch.setattr(publish_command, "CHUNK", 1)
+    monkeypatch.setattr(publish_command, "_stored", second_ends)
+    words = ("publish", "service.rating.v1", file(tmp_path, "a.jsonl", lines(ROW, ROW | {"case_no": "C2"})))
+    result = run(*words, "--dept", "HS-ZRZYJ", "--json")
+    report = json.loads(result.stdout)
+    assert (report["finished"], report["accepted"], report["outcomes"]) == (False, False, {"new": 1})
+    assert report["results"][0]["receipt"]
+    assert result.exception is ended  # of which the entry point makes one line and the exit code
+    said = run(*words, "--dept", "HS-ZRZYJ").stdout
+    assert "1 rows: 1 same" in said
+    assert "was not read to its end" in said
 
 
 def letters(run: Run, *more: str) -> list[dict[str, Any]]:
