@@ -32,6 +32,7 @@ EARLIEST_MS = times.moment(
 EARLIEST_STOCK_MS = times.moment(
     "1990-01-01 00:00:00"
 )  # licences of the stock are older than the systems (DOMAIN §6.5)
+DEADLINES = frozenset({"verify_by", "due_at"})  # lie ahead; every other moment of an event tells the past
 NATION_WIDE = "000000"
 LAST_ASSESSMENT = 2  # DOMAIN §5.6.1: one rating and one re-rating
 SET_BY_THE_BUS = frozenset({"received_at"})
@@ -361,6 +362,16 @@ def _extension_is_no_special_procedure(finding: Finding) -> None:
                       "send case.extended with extension_limit and extension_unit_code")  # fmt: skip
 
 
+def _special_ends_after_its_start(finding: Finding) -> None:
+    """DOMAIN §3.3, §3.6: a pause ends when it began at the earliest; an end that tells no time is when it occurred."""
+    record = finding.record
+    occurred = record.get("occurred_at") if record.get("event_type") == "case.special_ended" else None
+    start, end = record.get("special_started_at"), record.get("special_ended_at") or occurred
+    if start is not None and end is not None and end < start:
+        finding.fault("bad_event_time", "special_started_at", "lies after the end of the special procedure",
+                      "correct either time")  # fmt: skip
+
+
 def _reported_after_check(finding: Finding) -> None:
     """DOMAIN §8.1 and narrative 47: a behaviour is not reported before it happened."""
     reported, occurred = finding.record.get("reported_at"), finding.record.get("occurred_at")
@@ -508,7 +519,9 @@ def _shared_on_a_condition(finding: Finding) -> None:
 
 
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
-    CASE: (_not_accepted_has_reason, _decided_has_result, _extension_is_no_special_procedure),
+    CASE: (
+        _not_accepted_has_reason, _decided_has_result, _extension_is_no_special_procedure, _special_ends_after_its_start,
+    ),
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),
     RATING: (_operation_of_the_event, _assessment_number, _tags_match_level),
@@ -565,6 +578,7 @@ class Validator:
             *DERIVED.get(topic, ()),
         }
         self._required = tuple(n for n in self._fields if n not in self._defaults and n not in filled)
+        self._moments = tuple(n for n, f in self._fields.items() if _is_moment(f) and n not in SET_BY_THE_BUS)
         self._rules = (*_rules_of(self._fields), *BUSINESS.get(topic, ()))
 
     def check(self, row: Mapping[str, Any], received_at: int) -> Finding:
@@ -623,11 +637,11 @@ class Validator:
         """DOMAIN narrative 53: neither far in the future nor before there were systems to stamp it."""
         stock = finding.record.get("event_type") == "licence.backfilled"
         earliest = EARLIEST_STOCK_MS if stock else EARLIEST_MS
-        for name in ("occurred_at", "entered_at"):
+        for name in self._moments:
             value = finding.record.get(name)
             if value is None:
                 continue
-            if value - received_at >= FUTURE_MS:
+            if value - received_at >= FUTURE_MS and not _lies_ahead(name, finding.record):
                 finding.fault(
                     "bad_event_time",
                     name,
@@ -636,8 +650,21 @@ class Validator:
                 )
             elif value < earliest:
                 finding.fault(
-                    "bad_event_time", name, f"lies before {1990 if stock else 2000}", "set the sender's clock"
+                    "bad_event_time",
+                    name,
+                    f"lies before {1990 if stock else 2000}",
+                    f"set the sender's clock; {times.MENDS}",
                 )
+
+
+def _lies_ahead(name: str, record: Mapping[str, Any]) -> bool:
+    """Whether the moment may be in the future: a deadline, or the end that a start foretells."""
+    return name in DEADLINES or (name == "special_ended_at" and record.get("event_type") == "case.special_started")
+
+
+def _is_moment(spec: Mapping[str, Any]) -> bool:
+    kinds = spec["type"] if isinstance(spec["type"], list) else [spec["type"]]
+    return any(isinstance(kind, Mapping) and kind.get("logicalType") == "timestamp-millis" for kind in kinds)
 
 
 def _rules_of(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[Rule]:

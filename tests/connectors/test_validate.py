@@ -11,7 +11,7 @@ from connectors.validate import Finding, validator
 from govbus.district import people
 from schemas import codec
 from schemas.examples import HERE
-from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
+from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, TICKET, Topic
 from streams.rules import tally
 
 RECEIVED = 1_601_024_000_000  # 2020-09-25 16:53:20 in Shanghai
@@ -252,6 +252,60 @@ def test_an_event_time_must_lie_between_2000_and_ten_minutes_from_now(
 
 def test_an_entry_time_in_the_future_is_a_bad_event_time() -> None:
     assert faults(RATING, rating(entered_at=RECEIVED + 10 * MINUTE)) == [("bad_event_time", "entered_at")]
+
+
+SECONDS = RECEIVED // 1000
+SPECIAL = {"event_type": "case.special_ended", "special_started_at": "2020-09-21 10:00:00"}
+
+
+@pytest.mark.parametrize("wrong", [SECONDS, "202009251650", "1999-12-31 23:59:59"])
+@pytest.mark.parametrize(
+    ("topic", "kind", "name"),
+    [
+        (CASE, "case.corrected", "corrected_at"),
+        (CASE, "case.special_started", "special_started_at"),
+        (CASE, "case.special_ended", "special_ended_at"),
+        (CASE, "case.accepted", "verify_by"),
+        (TICKET, "ticket.opened", "due_at"),
+    ],
+)
+def test_no_time_of_an_event_lies_before_2000(topic: Topic, kind: str, name: str, wrong: object) -> None:
+    row = case() if topic is CASE else {"occurred_at": "2020-09-25 16:50:00", "ticket_no": "T1"}
+    assert faults(topic, row | {"event_type": kind, name: wrong}) == [("bad_event_time", name)]
+
+
+@pytest.mark.parametrize("name", ["corrected_at", "special_started_at", "special_ended_at"])
+def test_what_tells_the_past_does_not_lie_ahead(name: str) -> None:
+    row = case(event_type="case.corrected")
+    assert faults(CASE, row | {name: RECEIVED + 10 * MINUTE}) == [("bad_event_time", name)]
+    assert faults(CASE, row | {name: RECEIVED + 10 * MINUTE - 1}) == []
+
+
+def test_a_deadline_lies_ahead_and_a_start_may_foretell_its_end() -> None:
+    assert faults(CASE, case(verify_by="2021-09-25 17:00:00")) == []
+    foretold = SPECIAL | {"event_type": "case.special_started", "special_ended_at": "2020-12-01 17:00:00"}
+    assert faults(CASE, case(**foretold)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"special_ended_at": "2020-09-21 09:59:59"}, [("bad_event_time", "special_started_at")]),
+        ({"special_ended_at": "2020-09-21 10:00:00"}, []),
+        ({"occurred_at": "2020-09-21 09:59:59"}, [("bad_event_time", "special_started_at")]),
+        ({"special_started_at": None, "special_ended_at": "2020-09-24 10:00:00"}, []),
+    ],
+)
+def test_a_special_procedure_does_not_end_before_it_starts(
+    changes: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    assert faults(CASE, case(**(SPECIAL | changes))) == expected
+
+
+def test_a_behaviour_reported_in_seconds_was_not_reported_in_1970() -> None:
+    row = {"event_type": "behaviour.inspected", "behaviour_no": "B1", "occurred_at": 1_601_023_800_000}
+    assert ("bad_event_time", "reported_at") in faults(BEHAVIOUR, row | {"reported_at": SECONDS})
+    assert faults(BEHAVIOUR, row | {"reported_at": RECEIVED + 10 * MINUTE}) == [("bad_event_time", "reported_at")]
 
 
 def test_a_refusal_to_accept_gives_its_reason() -> None:
