@@ -595,7 +595,7 @@ class Validator:
                 finding.fault("missing_field", name, "is required")
         for rule in self._rules:
             rule(finding)
-        finding.faults.extend(bounds.faults(self.topic, record))
+        self._names(finding)
         self._envelope(row, finding, received_at)
         finding.record = {**self._defaults, **record, "received_at": received_at}
         sound = SOUND.get(self.topic)
@@ -613,6 +613,12 @@ class Validator:
                     record[name] = checks[name](value)
                 except Wrong as wrong:
                     finding.fault(wrong.reason, name, wrong.text, wrong.mend)
+
+    def _names(self, finding: Finding) -> None:
+        """What names something can be kept in an index, and is not another name to the eye; each is told once."""
+        finding.faults.extend(bounds.faults(self.topic, finding.record))
+        told = {f.field for f in finding.faults} | DERIVED.get(self.topic, frozenset())
+        finding.faults.extend(f for f in bounds.misnamed(self.topic, finding.record) if f.field not in told)
 
     def _envelope(self, row: Mapping[str, Any], finding: Finding, received_at: int) -> None:
         record = finding.record

@@ -4,13 +4,14 @@ entry of which holds 2,704 bytes at most; a longer one is always a column in the
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 from schemas.contracts import contract
 from schemas.errors import Fault
-from schemas.topics import Topic
+from schemas.topics import BEHAVIOUR, CASE, RATING, Topic
 
 MOST = 160
 """Characters. Four such texts of four bytes each still fit one entry."""
@@ -19,6 +20,10 @@ NAMES = frozenset(
      "bundle_code"}
 )  # fmt: skip
 """Fields that name something beside a topic's key and identity."""
+KEYS: Mapping[str, int] = {CASE.name: 50, RATING.name: 50, BEHAVIOUR.name: 50}
+"""Characters of a topic's key where a standard says so: 办件编号 (an..50, DOMAIN §3.4) and 行为编号 (DOMAIN §8.1)."""
+INVISIBLE = frozenset({"Cc", "Cf"})
+"""Unicode's categories of control and format characters, such as a line break or a blank without width."""
 DEEPEST = 32
 """Levels of lists and objects in a JSON value from outside; ours have four. Python reads some thousand, and whether it
 can write them again depends on who asks.
@@ -55,3 +60,22 @@ def faults(topic: Topic, record: Mapping[str, Any]) -> list[Fault]:
         for name in bounded(topic)
         if len(record.get(name) or "") > MOST
     ]
+
+
+def misnamed(topic: Topic, record: Mapping[str, Any]) -> list[Fault]:
+    """What the gate refuses of such names besides: keys beyond their standard, and names that a reader takes for
+    another one. Not asked of the log, which may hold older ones.
+    """
+    limits = {topic.key: KEYS.get(topic.name, MOST)}
+    told = ((name, _misnamed(record.get(name) or "", limits.get(name, MOST))) for name in bounded(topic))
+    return [Fault(wrong[0], name, *wrong[1:]) for name, wrong in told if wrong]
+
+
+def _misnamed(text: str, most: int) -> tuple[str, str, str] | None:
+    if most < len(text) <= MOST:
+        return "too_large", f"has over {most} characters", "see whether the columns have moved"
+    if text != text.strip():
+        return "bad_format", "begins or ends with a blank", "remove the blank"
+    if not text.isprintable() and any(unicodedata.category(c) in INVISIBLE for c in text):
+        return "bad_format", "holds a character that cannot be seen, such as a line break", "remove it"
+    return None

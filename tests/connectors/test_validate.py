@@ -11,7 +11,7 @@ from connectors.validate import Finding, validator
 from govbus.district import people
 from schemas import codec
 from schemas.examples import HERE
-from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, TICKET, Topic
+from schemas.topics import BEHAVIOUR, CALENDAR, CASE, HANDLING, INBOUND, ITEM, LICENCE, RATING, RESOURCE, TICKET, Topic
 from streams.rules import tally
 
 RECEIVED = 1_601_024_000_000  # 2020-09-25 16:53:20 in Shanghai
@@ -222,6 +222,37 @@ def test_tags_are_compared_with_the_level_that_the_senders_own_code_set_means() 
 @pytest.mark.parametrize("name", ["区自然资源局", "HS-ZRZYJ", " HS-ZRZYJ "])
 def test_a_department_is_known_by_code_and_name_and_becomes_its_code(name: str) -> None:
     assert check(RATING, rating(department=name)).record["department"] == "HS-ZRZYJ"
+
+
+@pytest.mark.parametrize("number", ["  ", " C1", "C1 ", "C1\n", "\u3000C1", "C\t1", "C1\u200b", "C\u00ad1", "\ufeffC1"])
+@pytest.mark.parametrize(
+    ("topic", "name"),
+    [(CASE, "case_no"), (CASE, "project_code"), (CASE, "bundle_no"), (RATING, "case_no"), (LICENCE, "licence_no")],
+)
+def test_a_name_that_looks_like_another_one_is_refused_with_its_mend(topic: Topic, name: str, number: str) -> None:
+    row = {CASE: case, RATING: rating, LICENCE: licence}[topic](**{name: number})
+    (fault,) = check(topic, row).faults
+    assert (fault.reason, fault.field) == ("bad_format", name)
+    assert fault.mend in ("remove the blank", "remove it")
+
+
+@pytest.mark.parametrize("number", ["湘（2020）赫山区 0000123号", "C-1/2 (甲)"])
+def test_a_number_may_hold_what_is_seen(number: str) -> None:
+    assert faults(CASE, case(case_no=number)) == []
+
+
+@pytest.mark.parametrize(("topic", "name"), [(CASE, "case_no"), (RATING, "case_no"), (BEHAVIOUR, "behaviour_no")])
+def test_the_number_of_a_case_or_a_behaviour_has_fifty_characters_at_most(topic: Topic, name: str) -> None:
+    behaviour = {"event_type": "behaviour.planned", "occurred_at": "2020-09-25 16:50:00"}
+    row = {CASE: case(), RATING: rating(), BEHAVIOUR: behaviour}[topic]
+    assert faults(topic, row | {name: "办" * 50}) == []
+    assert faults(topic, row | {name: "办" * 51}) == [("too_large", name)]
+    assert faults(topic, row | {name: "办" * 161}) == [("too_large", name)]
+
+
+def test_what_is_handled_may_be_named_by_a_longer_number_than_a_case_s() -> None:
+    row = {"event_type": "handling.signed", "occurred_at": "2020-09-25 16:50:00", "alert_id": "A1"}
+    assert faults(HANDLING, row | {"case_no": "bundle/" + "9" * 100}) == []
 
 
 def test_an_alias_of_a_department_becomes_its_code() -> None:
