@@ -20,10 +20,10 @@ from connectors.intake.files import Row, Unreadable
 from connectors.refusals import RefusedRow
 from schemas import codec, envelope
 from schemas.clock import wall_clock
-from schemas.errors import Fault, Rejected, Retryable
+from schemas.errors import Fault, Misconfigured, Rejected, Retryable
 from schemas.topics import Topic
 from streams.store import failpoints, outbox
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, not_let_in
 from streams.store.outbox import Enqueued, OutboxRow
 
 CHUNK = 1_000
@@ -86,8 +86,8 @@ class Publisher:
     def publish(self, topic: Topic, rows: Iterable[Row]) -> list[RowResult]:
         """Publish ``rows``, one result for each, in order; chunks of 1,000 are committed as they fill.
 
-        Raises ``Retryable`` if the database is away; rows already committed answer ``same`` when they are
-        sent again.
+        Raises ``Retryable`` if the database is away, ``Misconfigured`` if it does not let us in; rows already
+        committed answer ``same`` when they are sent again.
         """
         return list(self.stream(topic, rows))
 
@@ -147,6 +147,8 @@ def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
             results = _write(tx, checked)
             failpoints.reach("publish.before_commit")
     except Exception as error:  # bulk writes meet psycopg's own errors, not SQLAlchemy's
+        if answer := not_let_in(error):
+            raise Misconfigured(f"the database's address: {answer}") from error
         if is_transient(error):
             url = engine.url
             raise Retryable(f"PostgreSQL at {url.host}:{url.port or 5432}, the database, is away") from error

@@ -23,7 +23,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from connectors import intact
 from schemas import access
 from streams.store import bulk, failpoints
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, why
 from streams.store.outbox import CHANNEL
 
 BATCH_ROWS = 2_000
@@ -249,7 +249,7 @@ class Relay:
             log.error("records landed where others had been", kafka=self._bootstrap)
         elif is_transient(error):
             url = self._engine.url
-            log.warning("waiting for PostgreSQL", database=f"{url.host}:{url.port}", why=type(error).__name__)
+            log.warning("waiting for PostgreSQL", database=f"{url.host}:{url.port}", why=why(error))
         else:
             raise error
 

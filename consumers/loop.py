@@ -28,7 +28,7 @@ from schemas.errors import Rejected, Retryable
 from schemas.topics import BY_NAME, Topic
 from streams.store import failpoints, failure, inflight, quarantine, records, unfit
 from streams.store.applier import ADVANCE
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, why
 from streams.store.projection import Carried, Event, Refused
 from streams.store.steps import bury, decode_rows
 from streams.store.tables import cursor
@@ -159,9 +159,9 @@ def passes(error: BaseException) -> bool:
 
 
 def reason(error: Exception) -> str:
-    """Why we wait, for a line of the log: our own words, or the name of what a driver raised."""
+    """Why we wait, for a line of the log: our own words, or what is known of what a driver raised."""
     told = isinstance(error, Retryable | access.Denied)
-    return str(error).splitlines()[0].removeprefix("- ") if told else type(error).__name__
+    return str(error).splitlines()[0].removeprefix("- ") if told else why(error)
 
 
 def _nobodys(error: Exception) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from schemas.errors import GovbusError, Misconfigured, Retryable
 
-NO_SUCH_TABLE, NO_SUCH_COLUMN, NO_SUCH_DATABASE = "42P01", "42703", "3D000"
+NO_SUCH_TABLE, NO_SUCH_COLUMN = "42P01", "42703"
 
 
 def explained(error: BaseException) -> GovbusError | None:
@@ -26,13 +26,13 @@ def explained(error: BaseException) -> GovbusError | None:
 def _database(error: BaseException, cause: BaseException) -> GovbusError | None:
     import psycopg
 
-    from streams.store.engine import is_transient
+    from streams.store.engine import is_transient, not_let_in
 
     code = getattr(cause, "sqlstate", None)
     if code in (NO_SUCH_TABLE, NO_SUCH_COLUMN):
         return Misconfigured("the database is not at the newest schema: govbus db upgrade")
-    if code == NO_SUCH_DATABASE or "authentication failed" in str(cause):
-        return Misconfigured(f"GOVBUS_DATABASE_URL: {_first_line(cause)}")
+    if answer := not_let_in(cause):
+        return Misconfigured(f"GOVBUS_DATABASE_URL: {answer}")
     if code is None and isinstance(cause, psycopg.ProgrammingError):  # libpq does not take the address
         return Misconfigured("GOVBUS_DATABASE_URL: an option behind ? is none of libpq's, or has no such value")
     if is_transient(error):

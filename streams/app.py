@@ -27,7 +27,7 @@ from streams.agents.line import Line
 from streams.fault import die
 from streams.store import heap, inflight, quarantine
 from streams.store.applier import cursors
-from streams.store.engine import is_transient, reading
+from streams.store.engine import is_transient, reading, why
 from streams.store.projection import Projection
 from streams.transport import Transport
 
@@ -73,7 +73,7 @@ class Lines:
             except Exception as error:
                 if not is_transient(error):
                     raise
-                log.warning("cursors: waiting for PostgreSQL", why=type(error).__name__)
+                log.warning("cursors: waiting for PostgreSQL", why=why(error))
             time.sleep(wait)
             wait = min(wait * 2, 5.0)
 

@@ -29,7 +29,7 @@ from schemas import receipts
 from schemas.errors import Retryable
 from schemas.topics import Topic
 from streams.store import failpoints
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, why
 from streams.store.projection import Event
 from streams.store.tables import push_queue, receipt
 
@@ -136,7 +136,7 @@ class Sender:
                 if not is_transient(error):
                     raise
                 failures += 1
-                log.warning("push.waits", waits_for="the database", why=type(error).__name__)
+                log.warning("push.waits", waits_for="the database", why=why(error))
                 stop.wait(self.wait(Again("database"), failures))
 
     def _only_sender(self, guard: sa.Connection, stop: threading.Event) -> bool:

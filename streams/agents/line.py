@@ -26,7 +26,7 @@ from schemas.errors import Retryable
 from streams.batches import lot
 from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, aside, prepare, sweep
-from streams.store.engine import is_transient, reading
+from streams.store.engine import is_transient, reading, why
 from streams.store.failure import place
 from streams.store.lot import Lot
 from streams.store.projection import Aside, Preparing, Projection
@@ -328,5 +328,5 @@ def _transiently(step: Callable[[], T]) -> T:
         return step()
     except Exception as error:
         if is_transient(error):
-            raise Retryable(f"database: {type(error).__name__}") from error
+            raise Retryable(f"database: {why(error)}") from error
         raise

@@ -28,7 +28,7 @@ import structlog
 from schemas.errors import GovbusError, Retryable
 from schemas.topics import Topic
 from streams.store import failpoints, steps
-from streams.store.engine import is_transient
+from streams.store.engine import is_transient, why
 from streams.store.lot import Ints, Lot
 from streams.store.projection import Carried, Preparing, Projection, Ticking
 
@@ -86,7 +86,7 @@ def apply_batch(
         return applied
     except Exception as error:
         if is_transient(error):
-            raise Retryable(f"database: {type(error).__name__}") from error
+            raise Retryable(f"database: {why(error)}") from error
         raise
 
 
@@ -110,7 +110,7 @@ def aside(engine: sa.Engine, step: Callable[[sa.Connection], bool]) -> bool:
         return answer
     except Exception as error:
         if is_transient(error):
-            raise Retryable(f"database: {type(error).__name__}") from error
+            raise Retryable(f"database: {why(error)}") from error
         raise
 
 
@@ -126,7 +126,7 @@ def tick_all(engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int]
         return more
     except Exception as error:
         if is_transient(error):
-            raise Retryable(f"database: {type(error).__name__}") from error
+            raise Retryable(f"database: {why(error)}") from error
         raise
 
 

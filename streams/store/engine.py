@@ -4,6 +4,8 @@ events.
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 import sqlalchemy as sa
 
@@ -19,6 +21,10 @@ FRESH_PLANS = "-c plan_cache_mode=force_custom_plan"
 # (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 55P03 lock timeout, 57014 cancelled.
 TRANSIENT_CLASSES = ("08", "40", "53", "57P", "58")
 TRANSIENT_CODES = frozenset({"25006", "55P03", "57014"})
+NOT_LET_IN = re.compile(
+    r'FATAL:\s+(\w+ authentication failed for user |(database|role) ".*" does not exist|no pg_hba\.conf entry for )'
+)
+"""What PostgreSQL answers to a wrong address (28P01, 28000, 3D000). While connecting psycopg gives no SQLSTATE."""
 
 
 def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
@@ -54,6 +60,20 @@ def reading(engine: sa.Engine) -> sa.Engine:
     Nothing is begun, so nothing is rolled back: after a rollback psycopg forgets its prepared statements.
     """
     return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def not_let_in(error: BaseException) -> str:
+    """PostgreSQL's answer, in one line, to who connects with a password, user or database that it does not know; empty:
+    it answered nothing of that kind. Who has just begun has the wrong address; who was let in before may wait.
+    """
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    refused = isinstance(cause, psycopg.OperationalError) and NOT_LET_IN.search(str(cause))
+    return str(cause).strip().partition("\n")[0] if refused else ""
+
+
+def why(error: BaseException) -> str:
+    """Why one waits, for a line of the log: that answer, else the name of what the driver raised."""
+    return not_let_in(error) or type(error).__name__
 
 
 def is_transient(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +20,9 @@ READING = (
     "alerts list", "rollup show", "directory search 水质", "licence show 1", "dlq list", "reconcile --no-province",
     "db upgrade", "rebuild --yes",
 )  # fmt: skip
+ROW = """{"case_no": "C1", "event_type": "rating.given", "occurred_at": "2020-09-25 16:50:00",
+"item_code": "11430903MBDEM0138T4000715002000", "satisfaction_set": "platform.satisfaction", "satisfaction_code": "5",
+"channel_set": "platform.channel", "channel_code": "4"}""".replace("\n", " ")
 
 
 @pytest.fixture
@@ -55,6 +59,29 @@ def test_a_database_without_tables_is_told_with_what_mends_it(told: Told, postgr
     wrong = sa.make_url(url).set(password="geheim").render_as_string(hide_password=False)
     code, said = told("alerts list", wrong)
     assert (code, "GOVBUS_DATABASE_URL" in said, "geheim" in said) == (78, True, False)
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"database": "nowhere"}, 'database "nowhere" does not exist'),
+        ({"password": "geheim"}, "password authentication failed for user"),
+        ({"username": "nobody"}, "nobody"),
+    ],
+)
+@pytest.mark.parametrize("command", ["alerts list", "publish service.rating.v1 {file} --dept HS-ZRZYJ"])
+def test_a_database_that_lets_nobody_in_is_mended_and_not_waited_for(
+    command: str, wrong: dict[str, str], why: str, told: Told, database: str, tmp_path: Path
+) -> None:
+    """PostgreSQL's words, for the driver gives no code while it connects."""
+    file = tmp_path / "a.jsonl"
+    file.write_text(ROW)
+    url = sa.make_url(database).set(**wrong).render_as_string(hide_password=False)
+    began = time.monotonic()
+    code, said = told(command.format(file=file), url)
+    assert (code, why in said, "geheim" in said) == (78, True, False)
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.stack

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from streams.store import engine as engine_module
-from streams.store.engine import connect, reading
+from streams.store.engine import connect, is_transient, not_let_in, reading
 
 OFTEN = 7
 """psycopg prepares a statement when it is executed for the sixth time."""
@@ -42,6 +43,25 @@ def test_a_connection_and_what_it_keeps_of_its_largest_statement_is_given_up_aft
     assert len(_sessions(database)) == 1
     monkeypatch.setattr(engine_module, "RECYCLE_S", 0)
     assert len(_sessions(database)) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "so"),
+    [
+        ('FATAL:  password authentication failed for user "govbus"', True),
+        ('FATAL:  role "govbus" does not exist', True),
+        ('FATAL:  database "govbus" does not exist', True),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1", user "govbus", database "govbus", no encryption', True),
+        ("FATAL:  the database system is starting up", False),
+        ("FATAL:  sorry, too many clients already", False),
+        ("Connection refused", False),
+    ],
+)
+def test_an_address_that_is_wrong_is_told_from_a_database_that_is_away(answer: str, so: bool) -> None:
+    error = psycopg.OperationalError(f'connection failed: connection to server at "db", port 5432 failed: {answer}')
+    wrapped = sa.exc.OperationalError("SELECT 1", {}, error)
+    assert [bool(not_let_in(error)), bool(not_let_in(wrapped))] == [so, so]
+    assert is_transient(wrapped)  # a worker that was let in before waits
 
 
 def _sessions(database: str) -> set[int]:
