@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache, cached_property
@@ -162,9 +162,10 @@ def handling(rng: random.Random, told: Sequence[Story]) -> list[Row]:
     return [row if row.topic is RATING else late(rng, row) for row in (ratings.row(rng, bad), *acts)]
 
 
-PARTS = (opinion_rows, opinion_rows, licences, resource, handling)
+Part = Callable[[random.Random, Sequence[Story]], list[Row]]
+PARTS: Sequence[Part] = (opinion_rows, opinion_rows, licences, resource, handling)
 """What goes with cases; ratings twice, for they reach the farthest."""
-MOST = {handling: 6}
+MOST: Mapping[Part, int] = {handling: 6}
 """So many rows of a part, of others three."""
 
 

@@ -81,7 +81,7 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(consumers.loop, "reader", lambda *_: Reader(log, fails)),
         patch.object(consumers.alerts.desk, "reader", lambda *_: Reader(log, fails)),
         patch.object(consumers.alerts.desk, "EVERY_S", TICK_S),
-        patch.object(streams.store.desk, "partition_of", lambda case_no: log.partition_of(HANDLING.name, case_no.encode())),
+        patch.object(streams.store.desk, "partition_of", lambda no: log.partition_of(HANDLING.name, no.encode())),
         patch.object(consumers.loop, "random", schedule.rng),
         patch.object(consumers.loop, "time", time),
         patch.object(driver.Consumer, "__init__", _without_services),
