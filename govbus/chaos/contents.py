@@ -46,6 +46,8 @@ ROLLED = {"scope": "scope", "scope_kind_code": "scopeKind", "item_code": "taskCo
           "rated_on": "ratedOn", "revision": "revision", "good": "good", "bad": "bad",
           **{name: name for name in COUNTS}}  # fmt: skip
 """The contract's field -> the province's, of what is said of a rating's standing, of a rating, of a rollup."""
+PF = {"PC": "1", "MOBILE": "2", "QR": "3", "TABLET": "4", "HALL": "5", "PHONE": "6", "SMS": "7", "WINDOW": "5"}
+"""The platform's code of a channel (DOMAIN §5.3), "" where it has none."""
 MANY = 5_000
 
 
@@ -160,4 +162,6 @@ def _body(topic: Topic, record: Record) -> dict[str, Any]:
 def _theirs(name: str, value: Any) -> Any:
     if name == "assess_time":
         return datetime.fromtimestamp(value / 1000, UTC).astimezone(SHANGHAI).strftime("%Y-%m-%d %H:%M:%S")
+    if name == "channel_code":
+        return PF.get(value, "")
     return value.isoformat() if isinstance(value, date) else value
