@@ -24,7 +24,7 @@ from schemas.contracts import contract, written_by
 from schemas.errors import Fault, Rejected
 from schemas.topics import Topic
 
-__all__ = ["MAX_BYTES", "contract", "decode", "encode", "faults", "frame", "schema_id_of"]
+__all__ = ["MAX_BYTES", "contract", "decode", "encode", "faults", "frame", "require_room", "schema_id_of"]
 
 MAX_BYTES = 256 * 1024
 FRAME_BYTES = 5
@@ -69,9 +69,14 @@ def encode(topic: Topic, record: Mapping[str, Any]) -> bytes:
     if not _fine(codec, full):
         raise Rejected(*_faults(codec, full))
     value = codec.frame + _body(codec, full)
-    if len(value) > MAX_BYTES:
-        raise _refusal("too_large", f"{len(value)} bytes, the limit is {MAX_BYTES}")
+    require_room(len(value))
     return value
+
+
+def require_room(size: int) -> None:
+    """Raise ``Rejected`` (too_large) for a framed value of more than ``MAX_BYTES``."""
+    if size > MAX_BYTES:
+        raise _refusal("too_large", f"{size} bytes, the limit is {MAX_BYTES}")
 
 
 def faults(topic: Topic, record: Mapping[str, Any]) -> list[Fault]:
@@ -87,8 +92,7 @@ def decode(value: bytes, topic: Topic | None = None) -> Record:
     Raises ``Rejected``: too_large, bad_framing, unknown_schema, malformed_avro, not_canonical. Nothing else
     is raised, whatever the bytes.
     """
-    if len(value) > MAX_BYTES:
-        raise _refusal("too_large", f"{len(value)} bytes, the limit is {MAX_BYTES}")
+    require_room(len(value))
     codec = _codec(schema_id_of(value))
     if codec is None or (topic is not None and codec.topic.name != topic.name):
         raise _refusal("unknown_schema", "no contract of this topic has this schema id")

@@ -3,7 +3,7 @@ over rows.
 
 Works in hexadecimal text, because polars joins text columns and PostgreSQL's COPY reads bytes as hexadecimal
 anyway. Knows strings, ints, longs, dates, booleans, arrays of strings and their nullable forms; checks no
-code and no limit: the caller's columns are its own decisions, of known types.
+code: the caller's columns are its own decisions, of known types. How large a value may be is the contract's word.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import fastavro
 import polars as pl
 import polars_hash as pl_hash
 
-from schemas.codec import contract, frame, without_instants
+from schemas.codec import contract, frame, require_room, without_instants
 from schemas.envelope import CONTENT_TYPE, NAMESPACE
 from schemas.topics import Topic
 
@@ -45,7 +45,7 @@ class Written:
 
 def write(topic: Topic, records: pl.DataFrame) -> Written:
     """Encode ``records``: all fields of the contract without a default, no ``event_id``; absent fields take
-    defaults.
+    defaults. Raises ``Rejected`` (too_large) as ``codec.encode`` does.
     """
     ids = event_ids(topic, records)
     whole = _whole(topic, records.with_columns(event_id=ids))
@@ -53,6 +53,7 @@ def write(topic: Topic, records: pl.DataFrame) -> Written:
     start = pl.lit(frame(topic.schema_id).hex())
     unreceived = [pl.lit("00") if name == "received_at" else pl.col(name) for name in parts.columns]
     both = parts.select(value=pl.concat_str([start, pl.all()]), content=pl.concat_str([start, *unreceived]))
+    require_room(int(both["value"].str.len_bytes().max() or 0) // 2)  # type: ignore[arg-type]
     return Written(ids, both["value"], *(digests(both[c].str.decode("hex")) for c in both.columns))
 
 

@@ -20,6 +20,8 @@ _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B),
     ord("－"): ord("-"),
     ord("＋"): ord("+"),
 }
+_BEGUN = re.compile("【[^】]{0,4}$")
+"""A token without its end."""
 Replacement = str | Callable[[re.Match[str]], str]
 """A token, or what makes one of a hit of which something stays."""
 
@@ -68,16 +70,28 @@ def free_text(text: str, names: Iterable[str] = ()) -> str:
     【手机号】.
 
     ``names`` are names known from the record itself (the rater's); shorter than two characters they are
-    ignored.
+    ignored. What is longer than ``[limit]`` ends with a mark: a token may be six times what it hides, and what
+    follows of a record must fit into a record again.
     """
     if not text:
         return ""
     text = text.translate(_FOLD)
     for known in sorted({n.strip() for n in names if len(n.strip()) > 1}, key=len, reverse=True):
         text = text.replace(known, "【姓名】")
+    most, doubtful = _data()["limit"]["bytes"], _data()["limit"]["doubtful"]
+    masked = text[:most]  # no character has less than a byte
     for token, pattern in _patterns():
-        text = pattern.sub(token, text)
-    return text
+        masked = pattern.sub(token, masked)
+    if len(text) > most:
+        return _cut(masked[:-doubtful], most)  # what began there and was not read to its end matched nothing
+    return _cut(masked, most) if len(masked.encode()) > most else masked
+
+
+def _cut(text: str, most: int) -> str:
+    """``text`` with the mark of a cut, ``most`` bytes together at most; no character and no token is cut through."""
+    mark = str(_data()["limit"]["mark"])
+    kept = text.encode()[: most - len(mark.encode())].decode(errors="ignore")
+    return _BEGUN.sub("", kept) + mark
 
 
 def _is_han(text: str) -> bool:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas import codec, columns_out, envelope
+from schemas.errors import Rejected
 from schemas.topics import ALERT, ROLLUP, UPLOAD, Topic
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=200)
@@ -113,3 +114,17 @@ def test_absent_fields_take_their_defaults(topic: Topic, data: st.DataObject) ->
     for i, record in enumerate(kept):
         whole = {**record, "event_id": str(envelope.event_id(topic, record))}
         assert bytes.fromhex(written.value[i]) == codec.encode(topic, whole)
+
+
+def test_a_value_over_the_limit_is_refused_as_it_is_by_row() -> None:
+    record = {
+        "event_type": "rating.uploaded", "region": "430903", "department": "HS-SLJ", "occurred_at": 0, "received_at": 0,
+        "rating_id": "r", "source_event_id": "e", "project_no": "C1", "assess_time": 0,
+        "writing_evaluation": "好" * (codec.MAX_BYTES // 3),
+    }  # fmt: skip
+    with pytest.raises(Rejected) as by_row:
+        codec.encode(UPLOAD, {**record, "event_id": str(envelope.event_id(UPLOAD, record))})
+    with pytest.raises(Rejected) as by_column:
+        columns_out.write(UPLOAD, pl.DataFrame([record, {**record, "rating_id": "s", "writing_evaluation": ""}]))
+    assert by_column.value.faults == by_row.value.faults
+    assert by_row.value.faults[0].reason == "too_large"

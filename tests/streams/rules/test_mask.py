@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 import tomllib
 from pathlib import Path
 
@@ -207,6 +208,65 @@ def test_no_mobile_number_survives_wherever_it_stands(before: str, second: int, 
     number = f"1{second}{rest:09d}"
     text = f"{before}，{number}，{after}"
     assert number not in mask.free_text(text) or number in (before + after)
+
+
+MARK = "…（已截断）"
+
+
+def test_what_is_too_long_to_publish_is_cut_between_two_characters_and_says_so() -> None:
+    published = mask.free_text("好" * 20_000)
+    assert published == "好" * ((32_768 - len(MARK.encode())) // 3) + MARK
+    assert mask.free_text("好" * 10_922) == "好" * 10_922  # 32,766 bytes
+
+
+def test_a_name_of_two_letters_does_not_make_a_text_six_times_as_long() -> None:
+    published = mask.free_text("a" * 250_000, ["aa"])
+    assert len(published.encode()) <= 32_768 and published.endswith("【姓名】" + MARK)
+
+
+@pytest.mark.parametrize("before", range(12))
+def test_no_token_is_cut_through(before: int) -> None:
+    published = mask.free_text("，" + "好" * before + "李某，" * 10_000, ["李某"])
+    assert set(published.replace("【姓名】", "").replace(MARK, "")) <= {"，", "好"}
+
+
+@pytest.mark.parametrize("read", range(1, 18))
+def test_of_a_number_that_goes_on_where_the_reading_ends_nothing_is_published(read: int) -> None:
+    published = mask.free_text("." * (32_768 - read) + "430903190001010015" + "，" * 100)
+    assert not any(c.isdigit() for c in published) and published.endswith("." + MARK)
+
+
+@pytest.mark.parametrize("text", ["a.b@c.dev_d@e.com", "a@b.com_c@d.com", "a@b.cn+c@d.com"])
+def test_addresses_of_mail_that_touch_are_all_masked(text: str) -> None:
+    assert mask.free_text(text) == "【邮箱】【邮箱】"
+
+
+RUNS = (
+    "a", "a.", "._", "a@", "a-", "@a.", "1", "0", "1 ", "9 ", "12 ", "+86", "0737-", "1380013", "430903", "六", "一", "一 ",
+    "赵", "王小", "王 ", "李某", "路", "路1", "路1号", "路1-1", "小区1-1-", "号", "我叫", "工作人员", "科长", "湘A", "A1", "(", "（0", "【",
+    "[", " ", "\n", "·", "、", "１",
+)  # fmt: skip
+
+
+def cost(run: str, size: int) -> float:
+    """Seconds of the processor, the better of two."""
+    text, times = (run * size)[:size], []
+    for _ in range(2):
+        began = time.process_time()
+        mask.free_text(text)
+        times.append(time.process_time() - began)
+    return max(min(times), 1e-4)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_eight_times_the_text_takes_no_twenty_times_as_long_to_mask(run: str) -> None:
+    mask.free_text("1")  # reads the patterns
+    assert cost(run, 8_000) < 20 * cost(run, 1_000)
+
+
+@pytest.mark.parametrize("run", ["a", "1", "一", "(", " "])
+def test_of_the_longest_text_no_more_is_read_than_is_published(run: str) -> None:
+    assert cost(run, 250_000) < 20 * cost(run, 31_250)
 
 
 def test_the_rules_say_their_version() -> None:

@@ -170,6 +170,13 @@ def test_51_what_is_uploaded_holds_no_mobile_and_no_name(tally: sa.Engine) -> No
     assert "王" not in json.dumps(said(tally, "oversight.alert.v1"), ensure_ascii=False)
 
 
+def test_a_rating_whose_masked_text_is_too_long_for_a_record_is_counted_and_uploaded_in_part(tally: sa.Engine) -> None:
+    fold(tally, [rating(comment="a" * 250_000, rater_name="aa")])
+    (upload,) = said(tally, "rating.upload.v1")
+    assert upload["writing_evaluation"].endswith("【姓名】…（已截断）")
+    assert cells(tally) == {("HS-ZRZYJ", 5, "2020-09-21"): (1, 0)}
+
+
 def test_a_default_rating_counts_but_is_told_apart(tally: sa.Engine) -> None:
     fold(tally, [rating(is_default=True)])
     assert cells(tally) == {("HS-ZRZYJ", 5, "2020-09-21"): (1, 1)}
