@@ -331,18 +331,22 @@ def is_bad(rating: Rating) -> bool:
     return rating.operation != WITHDRAWAL and not rating.is_default and rating.score in data()["bad_rating"]["scores"]
 
 
-def amends(later: Rating, earlier: Rating) -> bool:
-    """Whether ``later`` is the same publisher's correction or withdrawal of ``earlier``."""
-    same = (later.department, later.assess_no) == (earlier.department, earlier.assess_no)
-    return same and not later.is_default and later.revision > earlier.revision
-
-
 def told_of(old: Sequence[Rating], new: Sequence[Rating]) -> Iterator[Rating]:
-    """The ratings of a visit of which the ``new`` ones make something be said: bad ones, and what took one away."""
+    """The ratings of a visit of which the ``new`` ones make something be said: bad ones, and what took one away, which
+    is the same publisher's later word on the assessment.
+    """
     yield from filter(is_bad, new)
+    fresh = set(new)
+    first: dict[Assessment, int] = {}
+    known: dict[Assessment, int] = {}
+    """The lowest revision of a bad rating of each assessment: of all, and of those that are not new."""
+    for bad in filter(is_bad, (*old, *new)):
+        for lowest in (first,) if bad in fresh else (first, known):
+            lowest[assessment(bad)] = min(bad.revision, lowest.get(assessment(bad), bad.revision))
     for later in (*old, *new):
-        before = [b for b in (*old, *new) if is_bad(b) and amends(later, b)]
-        if before and not is_bad(later) and (later in new or all(b in new for b in before)):
+        about, revision = assessment(later), later.revision
+        takes_away = first.get(about, revision) < revision and not later.is_default and not is_bad(later)
+        if takes_away and (later in fresh or known.get(about, revision) >= revision):
             yield later
 
 
