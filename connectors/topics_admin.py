@@ -1,6 +1,7 @@
 """Topics on the broker, as ``schemas.topics`` declares them: made, brought into line, and compared.
 
-Never deletes a topic and never takes partitions away: both would lose events.
+Never deletes a topic and never takes partitions away: both would lose events. Never gives an inbound topic more
+of them: a key's events would lie in two.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ def apply(bootstrap: str, replication: int = 0) -> list[str]:
     with _admin(bootstrap) as admin:
         found = _describe(admin)
         copies = replication or min(MOST_COPIES, len(admin.describe_cluster()["brokers"]))
-        done = _create(admin, [t for t in TOPICS if t.name not in found], copies)
         known = [t for t in TOPICS if t.name in found]
-        done += _grow(admin, [t for t in known if found[t.name][0] < t.partitions])
+        short = [t for t in known if found[t.name][0] < t.partitions]
+        _refuse_growth([f"{t.name}: {found[t.name][0]} partitions" for t in short if t.direction == "in"])
+        done = _create(admin, [t for t in TOPICS if t.name not in found], copies)
+        done += _grow(admin, short)
         done += _configure(admin, {t: replication or found[t.name][1] for t in known})
     beyond = _left(bootstrap, replication, seconds=10.0 if done else 0.0)
     if beyond:
@@ -207,6 +210,17 @@ def _create(admin: Any, topics: list[Topic], replication: int) -> list[str]:
     admin.wait_for_topics(list(wanted))
     mine = (t for t in topics if t.name in made)
     return [f"{t.name}: created with {t.partitions} partitions, copies: {replication}" for t in mine]
+
+
+def _refuse_growth(inbound: list[str]) -> None:
+    """Raise ``Misconfigured`` for topics that hold what departments told: a key's later events would lie in another
+    partition than its earlier ones, where another worker may apply them at the same time.
+    """
+    if inbound:
+        raise Misconfigured(
+            *(f"{line}, and more would part a key's events: an inbound topic is not grown" for line in inbound),
+            "docs/operate.md, a topic with too few partitions",
+        )
 
 
 def _grow(admin: Any, topics: list[Topic]) -> list[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import KafkaAdminClient
@@ -105,3 +107,26 @@ def test_a_broker_that_is_not_there_is_a_wait_not_a_crash(monkeypatch: pytest.Mo
     monkeypatch.setattr(topics_admin, "ANSWER_MS", 500)
     with pytest.raises(Retryable, match="does not answer"):
         topics_admin.check("127.0.0.1:1")
+
+
+def test_an_inbound_topic_with_events_is_given_no_more_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Admin:
+        """Every topic is there; two of them were made with fewer partitions."""
+
+        def describe_topics(self) -> list[dict[str, Any]]:
+            small = {RATING.name: 3, ALERT.name: 3}
+            return [
+                {"name": t.name, "partitions": [{"replica_nodes": [1]}] * small.get(t.name, t.partitions)}
+                for t in TOPICS
+            ]
+
+        def describe_cluster(self) -> dict[str, Any]:
+            return {"brokers": [1]}
+
+        def create_partitions(self, grown: dict[str, int]) -> None:
+            raise AssertionError(f"grown: {grown}")
+
+    monkeypatch.setattr(topics_admin, "_admin", lambda _: nullcontext(Admin()))
+    with pytest.raises(Misconfigured, match=f"{RATING.name}: 3 partitions, and more would part") as refused:
+        topics_admin.apply("kafka:9092")
+    assert ALERT.name not in str(refused.value)
