@@ -16,7 +16,6 @@ COMPACT = re.compile(r"\d{8}T?\d{6}")  # YYYYMMDDThhmmss and YYYYMMDDhhmmss of G
 EPOCH_MS = re.compile(r"-?\d{11,13}")
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8}")
 FOREVER = frozenset({"长期", "99991231", "9999-12-31"})  # no end of validity (DOMAIN §6.3)
-FIRST_MS, LAST_MS = -2_208_988_800_000, 253_402_300_799_999  # 1900-01-01 to 9999-12-31, UTC
 MENDS = "send epoch milliseconds, ISO 8601, yyyy-MM-dd HH:mm:ss or YYYYMMDDhhmmss (no offset: Asia/Shanghai)"
 
 

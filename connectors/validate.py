@@ -147,7 +147,7 @@ def _moment(value: Any) -> int:
         moment = times.moment(value)
     except ValueError:
         raise Wrong("bad_format", "is not a time that exists in a known format", times.MENDS) from None
-    if not times.FIRST_MS <= moment <= times.LAST_MS:
+    if not bounds.FIRST_MS <= moment <= bounds.LAST_MS:
         raise Wrong("bad_event_time", "lies outside the years 1900 to 9999", "set the sender's clock")
     return moment
 

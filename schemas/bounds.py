@@ -1,5 +1,5 @@
-"""How long a text may be that names something, and how deep a JSON value. PostgreSQL keeps such texts in indexes, an
-entry of which holds 2,704 bytes at most; a longer one is always a column in the wrong place.
+"""How long a text may be that names something, how deep a JSON value, how far off an instant. PostgreSQL keeps such
+texts in indexes, an entry of which holds 2,704 bytes at most; a longer one is always a column in the wrong place.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ KEYS: Mapping[str, int] = {CASE.name: 50, RATING.name: 50, BEHAVIOUR.name: 50}
 """Characters of a topic's key where a standard says so: 办件编号 (an..50, DOMAIN §3.4) and 行为编号 (DOMAIN §8.1)."""
 INVISIBLE = frozenset({"Cc", "Cf"})
 """Unicode's categories of control and format characters, such as a line break or a blank without width."""
+FIRST_MS, LAST_MS = -2_208_988_800_000, 253_402_300_799_999
+"""Epoch ms, 1900-01-01 to 9999-12-31 UTC: what a clock reckons on from beyond them fits no column."""
 DEEPEST = 32
 """Levels of lists and objects in a JSON value from outside; ours have four. Python reads some thousand, and whether it
 can write them again depends on who asks.
@@ -51,6 +53,18 @@ def bounded(topic: Topic) -> tuple[str, ...]:
         return ()
     names = {topic.key, *topic.identity} | NAMES
     return tuple(f["name"] for f in contract(topic)["fields"] if f["type"] == "string" and f["name"] in names)
+
+
+@cache
+def moments(topic: Topic) -> tuple[str, ...]:
+    """The fields of ``topic`` that are instants (epoch ms), or absent."""
+    return tuple(f["name"] for f in contract(topic)["fields"] if _is_moment(f["type"]))
+
+
+def _is_moment(kind: Any) -> bool:
+    if isinstance(kind, list):
+        return any(map(_is_moment, kind))
+    return isinstance(kind, dict) and kind.get("logicalType") == "timestamp-millis"
 
 
 def faults(topic: Topic, record: Mapping[str, Any]) -> list[Fault]:

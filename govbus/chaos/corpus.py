@@ -26,6 +26,11 @@ from schemas.contracts import contract, event_types, schema_id, version
 from schemas.topics import CALENDAR, INBOUND, ITEM, RATING, Topic
 
 LIMIT = 256 * 1024
+FIRST_MS = -2_208_988_800_000  # 1900-01-01 UTC
+OTHER_TIMES = {
+    "service.case.v1": ("special_started_at", "special_ended_at", "corrected_at", "verify_by"),
+    "hotline.ticket.v1": ("due_at",), "supervision.behaviour.v1": ("reported_at",),
+}  # fmt: skip
 LAST_MS = 253_402_271_999_999  # the end of the year 9999 in Asia/Shanghai
 BODY = frozenset({"malformed_avro", "not_canonical"})
 """What a body can be refused for; which of the two depends on where a reader stumbles."""
@@ -328,7 +333,10 @@ def _disagreements(payload: Payload, record: Mapping[str, Any]) -> Iterator[str]
     """Times, identity and envelope as docs/architecture.md has them."""
     topic = payload.topic
     times = (record[name] for name in ("occurred_at", "received_at", "entered_at"))
-    if not all(t is None or 0 <= t <= LAST_MS for t in times):
+    others = (record[name] for name in OTHER_TIMES.get(topic.name, ()))
+    if not all(t is None or 0 <= t <= LAST_MS for t in times) or not all(
+        t is None or FIRST_MS <= t < 253_402_300_800_000 for t in others
+    ):
         yield "bad_event_time"
     names = [name for name, _ in payload.headers]
     said = dict(reversed(payload.headers))

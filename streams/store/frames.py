@@ -318,8 +318,8 @@ def _agrees(topic: Topic) -> pl.Expr:
         & (pl.col(topic.key).cast(pl.String).cast(pl.Binary) == key)
         & pl.col("event_type").is_in(list(steps.event_types(topic)))
         & pl.all_horizontal(
-            pl.col(t).is_null() | pl.col(t).is_between(0, steps.MAX_MS)
-            for t in ("occurred_at", "received_at", "entered_at")
+            pl.col(name).is_null() | pl.col(name).is_between(low, high)
+            for name, (low, high) in steps.time_bounds(topic).items()
         )
         & pl.all_horizontal(  # more bytes may be few characters: the rows count those
             pl.col(name).str.len_bytes() <= bounds.MOST for name in bounds.bounded(topic)

@@ -60,7 +60,7 @@ def _refuse_condemned(carried: Carried) -> None:
 def decode_row(carried: Carried) -> Event:
     """One record as an event; raises ``Rejected`` with the reason for which it cannot be one."""
     record = codec.decode(carried.value, carried.topic)
-    _check_times(record)
+    _check_times(carried.topic, record)
     if faults := bounds.faults(carried.topic, record):
         raise Rejected(*faults)
     event_id = envelope.event_id(carried.topic, record)
@@ -69,11 +69,20 @@ def decode_row(carried: Carried) -> Event:
     return Event(carried, event_id, envelope.digest(carried.value), record)
 
 
-def _check_times(record: Mapping[str, Any]) -> None:
-    for name in ("occurred_at", "received_at", "entered_at"):
+def _check_times(topic: Topic, record: Mapping[str, Any]) -> None:
+    for name, (low, high) in time_bounds(topic).items():
         value = record.get(name)
-        if value is not None and not 0 <= value <= MAX_MS:
-            raise Rejected(Fault("bad_event_time", name, "outside the years 1970 to 9999"))
+        if value is not None and not low <= value <= high:
+            years = "1970 to 9999" if low == 0 else "1900 to 9999"
+            raise Rejected(Fault("bad_event_time", name, f"outside the years {years}"))
+
+
+@cache
+def time_bounds(topic: Topic) -> Mapping[str, tuple[int, int]]:
+    """By field, the first and the last instant (epoch ms) that is taken; the envelope's have a day in Shanghai."""
+    stamps = ("occurred_at", "received_at", "entered_at")
+    others = (name for name in bounds.moments(topic) if name not in stamps)
+    return dict.fromkeys(stamps, (0, MAX_MS)) | dict.fromkeys(others, (bounds.FIRST_MS, bounds.LAST_MS))
 
 
 def _check_id(carried: Carried, record: Mapping[str, Any], event_id: uuid.UUID) -> None:

@@ -251,9 +251,9 @@ RUNS = (
 
 
 def cost(run: str, size: int) -> float:
-    """Seconds of the processor, the better of two."""
+    """Seconds of the processor, the best of three."""
     text, times = (run * size)[:size], []
-    for _ in range(2):
+    for _ in range(3):
         began = time.process_time()
         mask.free_text(text)
         times.append(time.process_time() - began)
@@ -261,14 +261,14 @@ def cost(run: str, size: int) -> float:
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_eight_times_the_text_takes_no_twenty_times_as_long_to_mask(run: str) -> None:
+def test_eight_times_the_text_takes_no_square_of_the_time_to_mask(run: str) -> None:
     mask.free_text("1")  # reads the patterns
-    assert cost(run, 8_000) < 20 * cost(run, 1_000)
+    assert cost(run, 8_000) < 40 * cost(run, 1_000)  # 64 times if it were
 
 
 @pytest.mark.parametrize("run", ["a", "1", "一", "(", " "])
 def test_of_the_longest_text_no_more_is_read_than_is_published(run: str) -> None:
-    assert cost(run, 250_000) < 20 * cost(run, 31_250)
+    assert cost(run, 250_000) < 40 * cost(run, 31_250)
 
 
 def test_the_rules_say_their_version() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from govbus.chaos import corpus
 from schemas import codec, columns, envelope
-from schemas.topics import INBOUND, RATING, Topic
+from schemas.topics import CASE, INBOUND, RATING, Topic
 from streams.rules import tally
 from streams.store import frames, steps
 from streams.store.lot import Lot
@@ -152,3 +152,29 @@ def test_only_what_would_have_to_be_escaped_is_quoted(text: str, kind: bytes) ->
     frame = pl.DataFrame({"a": ["one", text, None]})
     assert kind in frames.rows("t", frame).statement
     assert b"csv" in frames.rows("t", frame, quoted=True).statement
+
+
+@pytest.mark.parametrize("name", ["special_started_at", "special_ended_at", "corrected_at", "verify_by"])
+def test_an_instant_beyond_what_the_intake_takes_is_refused_by_row_and_by_column(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = -2_208_988_800_000, 253_402_300_799_999  # 1900 to 9999, UTC
+    moments = [None, first, last, first - 1, last + 1, 2**63 - 1, -(2**63)]
+    carried = []
+    for number, moment in enumerate(moments):
+        record = {
+            "event_type": "case.accepted", "region": "430903", "department": "HS-ZRZYJ",
+            "occurred_at": 1_600_000_000_000, "received_at": 1_600_000_001_000, "case_no": f"C{number}", "event_no": 1,
+            "item_code": "ITEM", name: moment,
+        }  # fmt: skip
+        record["event_id"] = str(envelope.event_id(CASE, record))
+        headers = tuple(envelope.headers(CASE, record))
+        carried.append(Carried(CASE, 0, number, f"C{number}".encode(), codec.encode(CASE, record), headers))
+    events, by_row = steps.decode_rows(carried)
+    monkeypatch.setattr(frames, "FEW", 0)
+    read = frames.read(CASE, carried)
+    assert [e.record["case_no"] for e in events] == read.frame["case_no"].to_list() == ["C0", "C1", "C2"]
+    for refused in (by_row, read.refused):
+        assert [(r.carried.offset, r.fault.reason, r.fault.field) for r in refused] == [
+            (offset, "bad_event_time", name) for offset in (3, 4, 5, 6)
+        ]
