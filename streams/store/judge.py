@@ -23,6 +23,7 @@ from streams.store.failure import place
 from streams.store.projection import Carried, Event, Said
 from streams.store.steps import bury, keep_new, say
 from streams.store.tables import case_event, case_history, case_state
+from streams.store.unfit import together
 
 log = structlog.get_logger(__name__)
 BLOCK = 500
@@ -63,8 +64,13 @@ class JudgeProjection:
         epochs = references.held(tx)
         asked = {"partition": partition, "horizon": horizon, "topic": CASE.name, "block": BLOCK}
         if due := sorted(tx.execute(_DUE, asked).all(), key=_case_no):  # two runs write in the same order
-            unfit = self._judge(tx, epochs, {row.case_no: (partition, []) for row in due}, due, horizon)
-            _let_be(tx, unfit)
+            unfit: dict[str, Exception] = {}
+
+            def judge(some: Sequence[sa.Row[Any]]) -> None:
+                unfit.update(self._judge(tx, epochs, {row.case_no: (partition, []) for row in some}, some, horizon))
+
+            unwritten = together(tx, judge, due)
+            _let_be(tx, unfit | {row.case_no: error for row, error in unwritten})
         more = groups.tick(tx, self.name, self._references, epochs, partition, horizon)
         return more or len(due) == BLOCK
 

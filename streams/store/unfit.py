@@ -10,7 +10,8 @@ What is no single record's fault still ends the process: a missing table, a miss
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -35,6 +36,7 @@ _BURIED = sa.text("SELECT count(*) FROM dead_letter WHERE origin = 'STREAM' AND 
 HALVED = "a chunk failed; applying its halves"
 """Said each time: where no single record fails, this is the only trace of a program that has become very slow."""
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
 
 def is_nobodys(error: BaseException) -> bool:
@@ -43,6 +45,22 @@ def is_nobodys(error: BaseException) -> bool:
     if isinstance(cause, psycopg.Error):
         return not isinstance(cause, A_RECORDS)
     return isinstance(error, NOBODYS)
+
+
+def together(tx: sa.Connection, act: Callable[[Sequence[T]], None], ones: Sequence[T]) -> list[tuple[T, Exception]]:
+    """Let ``act`` take ``ones`` at once; where that fails, one by one. Those at which it fails then, each with its
+    exception, left as they were.
+    """
+    try:
+        with tx.begin_nested():
+            act(ones)
+    except Exception as error:
+        if is_nobodys(error):
+            raise
+        if len(ones) == 1:
+            return [(ones[0], error)]
+        return [failed for one in ones for failed in together(tx, act, [one])]
+    return []
 
 
 def apply(

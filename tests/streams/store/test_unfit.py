@@ -10,6 +10,7 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 import structlog
+from msgspec import structs
 
 from schemas.errors import Fault
 from schemas.topics import CASE, DEADLETTER
@@ -153,6 +154,26 @@ def test_a_case_at_which_the_rule_fails_when_it_is_due_holds_up_no_other(
     projection, later = JudgeProjection(), carrying.START + 2 * 86_400_000
     unfit.apply(engine, projection, log(carrying, ["C1", "BAD-1", "BAD-2", "C2", "C3", "C4"]), {})
     request.getfixturevalue("failing")
+    for partition in range(PARTITIONS):
+        assert not tick(engine, projection, partition, later)
+    with engine.connect() as tx:
+        assert projection.due(tx, later) == set()
+        told = tx.execute(sa.select(card.c.case_no).order_by(card.c.case_no)).scalars().all()
+    assert told == ["C1", "C2", "C3", "C4"]
+
+
+def test_a_case_that_cannot_be_written_when_it_is_due_holds_up_no_other(
+    engine: sa.Engine, carrying: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fold(state: Any, *rest: Any) -> Any:
+        after, decisions = rule.fold(state, *rest)
+        if state.case_no.startswith("BAD"):
+            after = structs.replace(after, department="\x00")
+        return after, decisions
+
+    projection, later = JudgeProjection(), carrying.START + 2 * 86_400_000
+    unfit.apply(engine, projection, log(carrying, ["C1", "BAD-1", "BAD-2", "C2", "C3", "C4"]), {})
+    monkeypatch.setattr(judge, "fold", fold)
     for partition in range(PARTITIONS):
         assert not tick(engine, projection, partition, later)
     with engine.connect() as tx:
