@@ -335,7 +335,7 @@ def _disagreements(payload: Payload, record: Mapping[str, Any]) -> Iterator[str]
     times = (record[name] for name in ("occurred_at", "received_at", "entered_at"))
     others = (record[name] for name in OTHER_TIMES.get(topic.name, ()))
     if not all(t is None or 0 <= t <= LAST_MS for t in times) or not all(
-        t is None or FIRST_MS <= t < 253_402_300_800_000 for t in others
+        t is None or FIRST_MS <= t <= LAST_MS for t in others
     ):
         yield "bad_event_time"
     names = [name for name, _ in payload.headers]

@@ -24,7 +24,6 @@ from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import dead_letter
 from streams.store.tables import outbox as outbox_table
 
-MAX_MS = 253_402_271_999_999  # 9999-12-31T23:59:59.999+08:00: the last instant whose day (Asia/Shanghai) has a name
 DEAD_ORIGINAL_LIMIT = 192 * 1024  # bytes of the original that still fit, with the rest, into a record of 256 KiB
 _WATERMARKS = "govbus.watermarks"
 _SOURCE = re.compile(r"^/(\d{2,12})/([A-Za-z0-9-]{1,40})$")
@@ -82,7 +81,7 @@ def time_bounds(topic: Topic) -> Mapping[str, tuple[int, int]]:
     """By field, the first and the last instant (epoch ms) that is taken; the envelope's have a day in Shanghai."""
     stamps = ("occurred_at", "received_at", "entered_at")
     others = (name for name in bounds.moments(topic) if name not in stamps)
-    return dict.fromkeys(stamps, (0, MAX_MS)) | dict.fromkeys(others, (bounds.FIRST_MS, bounds.LAST_MS))
+    return dict.fromkeys(stamps, (0, bounds.LAST_MS)) | dict.fromkeys(others, (bounds.FIRST_MS, bounds.LAST_MS))
 
 
 def _check_id(carried: Carried, record: Mapping[str, Any], event_id: uuid.UUID) -> None:
@@ -352,7 +351,7 @@ def envelope_time(value: bytes) -> int:
         stamp = int(moment.timestamp() * 1000) if moment.tzinfo else 0
     except (ValueError, OverflowError):
         return 0
-    return stamp if 0 <= stamp <= MAX_MS else 0
+    return stamp if 0 <= stamp <= bounds.LAST_MS else 0
 
 
 def _plain(value: bytes) -> str:
