@@ -25,7 +25,7 @@ KEYS: Mapping[str, int] = {CASE.name: 50, RATING.name: 50, BEHAVIOUR.name: 50}
 INVISIBLE = frozenset({"Cc", "Cf"})
 """Unicode's categories of control and format characters, such as a line break or a blank without width."""
 FIRST_MS, LAST_MS = -2_208_988_800_000, 253_402_271_999_999
-"""Epoch ms, from 1900-01-01 UTC to 9999-12-31T23:59:59.999+08:00, the last instant whose day (Asia/Shanghai) has a name:
+"""Epoch ms: 1900-01-01 UTC to 9999-12-31T23:59:59.999+08:00, the last instant whose day (Asia/Shanghai) has a name:
 what a clock reckons on from beyond them fits no column.
 """
 DEEPEST = 32

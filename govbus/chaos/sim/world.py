@@ -40,6 +40,8 @@ STEPS = (1, 1, 1, 2)
 """A trap springs as its kind of process comes to such a moment for this time."""
 AGAIN_TURNS = 25
 """A fault that finds nothing to harm is tried again after so many turns,"""
+AHEAD_MS = (0, 0, 3 * 86_400_000)
+"""How far a wall clock is ahead of what the bus has not heard of yet, one of these."""
 RAN_BEFORE = 0.7
 """Share of worlds in which every cursor is there already."""
 TRIES = 8
@@ -95,6 +97,7 @@ class World:
         self._gap = self.rng.choice(TURNS_BETWEEN_FAULTS)
         self._rain = Rain(self.rng, self.rng.choice((0.0, 0.002, 0.01)))
         self._clock: Literal["wall", "watermark"] = self.rng.choice(("wall", "watermark"))
+        self._ahead = self.rng.choice(AHEAD_MS)
         self.province = Province(self.rng, self._fails)
         self._departments = self._made_departments()
         self._workers: list[Worker] = []
@@ -175,9 +178,11 @@ class World:
         self._killable[process] = partial(self._hire, name)
 
     def _wall_ms(self) -> int:
-        """The districts' time: the next thing the bus hears of is about to be received."""
+        """The districts' time: the next thing the bus hears of is about to be received, or, where clocks run ahead of a
+        sender, should have been.
+        """
         unheard = [d.rows[0].received_at for d in self._departments if d.rows]
-        return SETTLE_MS + (min(unheard) - 1 if unheard else END)
+        return SETTLE_MS + (min(min(unheard) - 1 + self._ahead, END) if unheard else END)
 
     # --- what goes wrong in it ---
 
