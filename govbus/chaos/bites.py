@@ -32,6 +32,8 @@ SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
 TIMES_HALTED = 10
+HALTED_FLOW = 40.0
+"""Rows a second while a worker halts again and again: the year must last, or nothing is due and it halts no more."""
 WORKERS = ("worker-1", "worker-2")
 TRIPLE_SQL = (
     "ALTER TABLE ticket_event DROP CONSTRAINT ticket_event_pkey",
@@ -109,6 +111,7 @@ def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
 
 def _wake_late(made: Stage) -> None:
     """Let the worker that halts by itself lie for longer than its session lasts, while another has its partitions."""
+    made.rate = HALTED_FLOW
     for _ in range(TIMES_HALTED):
         made.look_until(lambda: _halted(made), "a worker's way to its halt")
         flow(made, STOPPED_S)

@@ -19,7 +19,7 @@ from connectors.province import push
 from consumers.loop import Chunk, Loop, Place
 from govbus.chaos.sim.schedule import Schedule, Strand
 from streams import transport
-from streams.store import applier, judge, steps, unfit
+from streams.store import applier, desk, judge, steps, unfit
 from streams.store.applier import Applied
 from streams.store.lot import Lot, gathered
 from streams.store.tables import push_queue
@@ -105,6 +105,7 @@ BUGS: Mapping[str, Plant] = {
     ),
     "dead letters have random ids": lambda: patch.object(steps, "_dead_row", _random_dead_id),
     "the push forgets a batch when it is formed": lambda: patch.object(push, "_form_batch", _form_and_forget),
+    "the desk is not told that something changed": lambda: patch.object(desk, "mark", lambda *_: None),
 }
 """By name; each must be caught."""
 UNSEEDED = "turns by dice that nobody seeded"
