@@ -96,6 +96,8 @@ def batch(batch_id: uuid.UUID, region: str, rows: Sequence[Mapping[str, Any]]) -
     return {"protocol": PROTOCOL, "batch_id": str(batch_id), "sender": region, "records": records}
 
 
-def batch_id(region: str, event_ids: Sequence[uuid.UUID]) -> uuid.UUID:
-    """The id of the batch of these events, in this order, from the sender ``region``; also its idempotency key."""
-    return envelope.derived_id("province-batch", region, *event_ids)
+def batch_id(region: str, event_ids: Sequence[uuid.UUID], tried: int = 0) -> uuid.UUID:
+    """The id of the batch of these events, in this order, from the sender ``region``; also its idempotency key.
+    ``tried``: how often they were sent in other batches; whoever knows an id answers as before.
+    """
+    return envelope.derived_id("province-batch", region, *([tried] if tried else []), *event_ids)

@@ -2,7 +2,7 @@
 
 Decides when to try again and what counts as a receipt. A batch keeps its id and content over retries and
 restarts: both are stored before the first byte is sent. Records that the province refuses stay in the queue
-with its reason.
+with its reason, until somebody has them sent again.
 """
 
 from __future__ import annotations
@@ -269,7 +269,7 @@ def _form_batch(tx: sa.Connection, region: str, most: int = BATCH) -> list[Mappi
     if not rows:
         return []
     ids = [r["event_id"] for r in rows]
-    batch_id = format.batch_id(region, ids)
+    batch_id = format.batch_id(region, ids, sum(r["attempts"] for r in rows))
     tx.execute(sa.update(push_queue).where(push_queue.c.event_id.in_(ids)).values(batch_id=batch_id))
     return [{**r, "batch_id": batch_id} for r in rows]
 
@@ -292,6 +292,23 @@ def _keep(
         tx.execute(mine.values(refused_reason=str(r.get("reason") or "no reason given")[:500]))
     tx.execute(sa.delete(push_queue).where(push_queue.c.batch_id == batch_id, _UNDONE))
     return Acknowledged(batch_id, len(body["records"]), len(refused))
+
+
+def refused(tx: sa.Connection) -> dict[str, int]:
+    """How many records the province refused, by its reason."""
+    why = push_queue.c.refused_reason
+    rows = tx.execute(sa.select(why, sa.func.count()).where(why.is_not(None)).group_by(why).order_by(why))
+    return {str(reason): n for reason, n in rows}
+
+
+def again(tx: sa.Connection, reason: str = "") -> int:
+    """Have what the province refused (for ``reason``; "": for any) sent once more, as if it had never been; how many.
+
+    It counts as an attempt: a batch of the same records, with the same id, would get the same receipt.
+    """
+    mine = sa.update(push_queue).where(push_queue.c.refused_reason == reason if reason else ~_UNDONE)
+    fresh = {"refused_reason": None, "batch_id": None, "attempts": push_queue.c.attempts + 1}
+    return tx.execute(mine.values(fresh)).rowcount
 
 
 def waiting(tx: sa.Connection) -> int:

@@ -1,9 +1,11 @@
-"""``govbus push``: the process that sends ratings and rollups to the province and keeps its receipts."""
+"""``govbus push``: the process that sends ratings and rollups to the province and keeps its receipts; with ``--again``
+what the province refused goes back to it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,8 +18,50 @@ def register(app: typer.Typer) -> None:
     app.command("push")(push)
 
 
-def push() -> None:
+def push(
+    again: Annotated[
+        bool, typer.Option("--again", help="Only put back in the queue what the province refused, and end.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="With --again: only what it refused for this reason.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="With --again: do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --again: print the result as JSON.")] = False,
+) -> None:
     """Push ratings and rollups to the province, every batch until its signed receipt is here."""
+    if not again and (reason or yes or as_json):
+        raise typer.BadParameter("--reason, --yes and --json belong to --again")
+    if again:
+        _again(reason, yes, as_json)
+    else:
+        _run()
+
+
+def _again(reason: str, yes: bool, as_json: bool) -> None:
+    """Queue what was refused anew; a running ``govbus push`` sends it."""
+    import json
+
+    from connectors.province import push as queue
+    from govbus.runtime import database_url
+    from govbus.settings import load
+    from schemas.errors import Misconfigured
+    from streams.store.engine import connect
+
+    engine = connect(database_url(load()))
+    try:
+        with engine.connect() as tx:
+            found = queue.refused(tx)
+        if reason and reason not in found:
+            raise Misconfigured(f"--reason: nothing was refused for that, but for: {', '.join(found) or 'nothing'}")
+        told = ", ".join(f"{n:,} {why}" for why, n in found.items() if reason in ("", why))
+        if found and not yes:
+            typer.confirm(f"Send again what the province refused ({told})?", abort=True, err=True)
+        with engine.begin() as tx:
+            count = queue.again(tx, reason)
+    finally:
+        engine.dispose()
+    typer.echo(json.dumps({"again": count}) if as_json else f"{count:,} records go to the province again")
+
+
+def _run() -> None:
     from connectors.province.push import Queue, Sender
     from consumers.process import run_all
     from govbus.logs import configure

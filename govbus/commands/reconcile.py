@@ -123,3 +123,5 @@ def _show_differences(screen: Console, report: Report) -> None:
     more = len(report.differences) + report.unnamed - SHOWN
     if more > 0:
         screen.print(f"and {more:,} more; --json names them")
+    if any(d.reason.startswith("refused: ") for d in report.differences):
+        screen.print("what the province refused goes to it again with govbus push --again, once the cause is mended")

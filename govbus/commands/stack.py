@@ -20,7 +20,7 @@ WAITING = {
     "unsent": "events wait for Kafka (govbus relay)",
     "undecided": "cases and departments wait for the desk (govbus consume)",
     "unacknowledged": "records wait for the province (govbus push)",
-    "refused": "records were refused by the province (govbus reconcile)",
+    "refused": "records were refused by the province (govbus reconcile; once the cause is mended, govbus push --again)",
     "undelivered": "alerts wait for their subscribers (govbus alerts deliveries)",
     "given_up": "alerts could not be delivered (govbus alerts deliveries --dead)",
     "dead_letters": "dead letters are open (govbus dlq list)",

@@ -20,7 +20,7 @@ from connectors.province import format, line, push
 from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Sender
 from consumers.province.app import LARGEST
 from consumers.province.keys import Signer
-from consumers.province.store import OtherContent, Store
+from consumers.province.store import OtherContent, Store, record
 from schemas import receipts
 from schemas.topics import UPLOAD
 
@@ -403,6 +403,32 @@ def test_a_record_that_the_province_refuses_stays_with_its_reason_and_does_not_h
         assert tx.execute(sa.text("SELECT refused_reason FROM push_queue")).scalar_one() == "bad_body"
 
 
+def test_what_was_refused_goes_again_when_asked_under_an_id_the_province_has_not_answered_yet(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 1)
+    with engine.connect() as tx:
+        taken = {"event_id": tx.execute(sa.text("SELECT event_id FROM push_queue")).scalar_one()}
+    other = {name: uuid.uuid4() for name in ("digest", "batch_id")}
+    with province.store.engine.begin() as tx:
+        body = {"kind": "rating", "region": "x", "department": "y", "body": {}}
+        tx.execute(sa.insert(record), {**taken, **other, **body})
+    for _ in range(2):
+        outcome = sender.step()
+        assert isinstance(outcome, Acknowledged)
+        assert outcome.refused == 1
+        assert isinstance(sender.step(), Idle)
+        with engine.begin() as tx:
+            assert (push.refused(tx), push.waiting(tx)) == ({"conflict": 1}, 0)
+            assert (push.again(tx, "bad_body"), push.again(tx, "conflict"), push.waiting(tx)) == (0, 1, 1)
+    with province.store.engine.begin() as tx:
+        tx.execute(sa.delete(record))
+    outcome = sender.step()
+    assert isinstance(outcome, Acknowledged)
+    assert (outcome.records, outcome.refused) == (1, 0)
+    assert (count(engine, "push_queue"), count(engine, "receipt")) == (0, 3)
+
+
 def test_a_province_that_is_not_there_is_waited_for(engine: sa.Engine) -> None:
     queue(engine, 1)
     sender = Sender(engine, lambda: ("http://127.0.0.1:9", HONEST.public_key), "430903")
@@ -415,3 +441,4 @@ def test_a_batch_id_is_a_function_of_its_events_in_order() -> None:
     a, b = uuid.UUID(int=1), uuid.UUID(int=2)
     assert format.batch_id("1", [a, b]) == format.batch_id("1", [a, b])
     assert len({format.batch_id(*of) for of in (("1", [a, b]), ("1", [b, a]), ("2", [a, b]))}) == 3
+    assert len({format.batch_id("1", [a, b], tried) for tried in range(3)} | {format.batch_id("1", [a, b])}) == 3
