@@ -520,27 +520,43 @@ def _told_before(
 def _excused(
     tx: sa.Connection, found: list[Difference], starts: Mapping[TopicPartition, int]
 ) -> tuple[list[Difference], int, int]:
-    """Without what Kafka may forget: compacted behind a newer record of its key, or past retention."""
+    """Without what Kafka may forget: compacted behind a newer record of its key, or past retention. What was compacted
+    before it was queued for the province, the province cannot have.
+    """
     lost = [
         d for d in found if (d.kind, d.place) == ("missing_at", "carried") and _may_forget(BY_NAME[d.topic])
     ]
-    superseded = {d for d in lost if BY_NAME[d.topic].cleanup == "compact" and _newer_is_carried(tx, d)}
+    compacted = _compacted(tx) if lost else {}
+    superseded = {d for d in lost if (d.topic, d.event_id) in compacted}
+    unread = {
+        d for d in found if (d.kind, d.place, d.reason) == ("missing_at", "acknowledged", "")
+        and not compacted.get((d.topic, d.event_id), True)
+    }  # fmt: skip
     expired = {d for d in lost if d not in superseded and _before_start(tx, d, starts)}
-    return [d for d in found if d not in superseded | expired], len(superseded), len(expired)
+    excused = superseded | unread | expired
+    return [d for d in found if d not in excused], len(superseded), len(expired)
 
 
 def _may_forget(topic: Topic) -> bool:
     return topic.cleanup == "compact" or topic.retention_ms > 0
 
 
-def _newer_is_carried(tx: sa.Connection, lost: Difference) -> bool:
+def _compacted(tx: sa.Connection) -> dict[tuple[str, str], bool]:
+    """What is not carried because a newer record of its key is, by topic and event id, and whether it waits for the
+    province.
+    """
     query = sa.text("""
-      SELECT EXISTS (SELECT FROM outbox a JOIN outbox b
-        ON (b.topic, b.key, b.sent_partition) = (a.topic, a.key, a.sent_partition)
-          AND b.sent_offset > a.sent_offset
-        JOIN rc_once c ON (c.topic, c.event_id, c.digest) = (b.topic, b.event_id, b.digest)
-        WHERE a.topic = :topic AND a.event_id = :event_id)""")
-    return bool(tx.execute(query, {"topic": lost.topic, "event_id": lost.event_id}).scalar_one())
+      WITH sent AS (
+        SELECT o.topic, o.key, o.sent_partition, o.sent_offset, o.event_id, c.event_id IS NOT NULL AS carried
+        FROM outbox o LEFT JOIN rc_once c USING (topic, event_id, digest)
+        WHERE o.topic = ANY(:compacted) AND o.sent_offset IS NOT NULL),
+      newest AS (
+        SELECT topic, key, sent_partition, max(sent_offset) AS sent_offset FROM sent WHERE carried GROUP BY 1, 2, 3)
+      SELECT topic, s.event_id, EXISTS (SELECT FROM push_queue q WHERE q.event_id = s.event_id) AS queued
+      FROM sent s JOIN newest n USING (topic, key, sent_partition)
+      WHERE NOT carried AND s.sent_offset < n.sent_offset""")
+    rows = tx.execute(query, {"compacted": [t.name for t in TOPICS if t.cleanup == "compact"]})
+    return {(topic, str(event_id)): queued for topic, event_id, queued in rows}
 
 
 def _before_start(tx: sa.Connection, lost: Difference, starts: Mapping[TopicPartition, int]) -> bool:

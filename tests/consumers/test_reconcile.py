@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import date
 from typing import Any
 
 import pytest
@@ -30,10 +31,21 @@ SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
 
 
 @pytest.fixture
-def settled(line: Any, make_rating: Callable[..., dict[str, Any]], postgres: Any) -> Any:
-    """Twelve ratings from publication to receipt, one of them of a void case; one torn record dead-lettered."""
+def province(postgres: Any) -> Iterator[Store]:
+    """An empty province."""
     from streams.store.engine import connect
 
+    name = f"province_{uuid.uuid4().hex[:8]}"
+    store = Store(connect(postgres.create(name)), SIGNER)
+    store.create()
+    yield store
+    store.engine.dispose()
+    postgres.drop(name)
+
+
+@pytest.fixture
+def settled(line: Any, make_rating: Callable[..., dict[str, Any]], province: Store) -> Any:
+    """Twelve ratings from publication to receipt, one of them of a void case; one torn record dead-lettered."""
     line.publish(RATING, [make_rating(f"case-{i}", str(1 + i % 5)) for i in range(12)])
     line.relay()
     line.send_raw(RATING, b"case-0", b"torn")
@@ -42,13 +54,8 @@ def settled(line: Any, make_rating: Callable[..., dict[str, Any]], postgres: Any
         standing.judged(tx, {"case-1": Standing(True)})
         assert settling.settle(tx, upload=True)
     line.relay()
-    name = f"province_{uuid.uuid4().hex[:8]}"
-    store = Store(connect(postgres.create(name)), SIGNER)
-    store.create()
-    acknowledge(line, store)
-    yield line
-    store.engine.dispose()
-    postgres.drop(name)
+    acknowledge(line, province)
+    return line
 
 
 def acknowledge(line: Any, store: Store) -> None:
@@ -213,6 +220,67 @@ def test_a_redriven_letter_whose_first_place_is_lost_is_no_difference_after_a_re
     line.relay()
     line.apply()
     assert reconcile(line.engine, line.kafka, None).differences == []
+
+
+def rolled(revision: int) -> dict[str, Any]:
+    """A revision of one rollup; without event id."""
+    counts = dict.fromkeys(("n2", "n3", "n4", "good", "bad", "defaults"), 0)
+    return {
+        "event_type": "rollup.revised", "region": "430903", "department": "HS-ZRZYJ", "occurred_at": 1_602_228_000_000,
+        "occurred_text": "", "entered_at": None, "received_at": 1_602_228_000_350, "scope": "430903////2020-10-09",
+        "scope_kind_code": "DISTRICT", "item_code": "", "channel_set": "", "channel_code": "",
+        "rated_on": date(2020, 10, 9), "revision": revision, **counts, "n1": revision, "n5": 0, "total": revision,
+        "bad": revision,
+    }  # fmt: skip
+
+
+def compacted(line: Any, revisions: range) -> list[str]:
+    """Older revisions as they are once Kafka has compacted them away behind what it holds of their scope; their ids."""
+    old = line.publish(ROLLUP, [rolled(revision) for revision in revisions])
+    ids = [stored.event_id for stored in old]
+    away = """
+      UPDATE outbox o SET sent_at = 1, sent_partition = n.sent_partition, sent_offset = n.sent_offset - 1
+      FROM outbox n WHERE n.key = o.key AND n.sent_offset >= 0 AND o.event_id = ANY(:ids)"""
+    assert line.run(away, ids=ids) == len(ids)
+    return [str(i) for i in ids]
+
+
+def test_revisions_that_kafka_compacted_away_before_the_province_was_sent_them_are_no_difference(
+    settled: Any, province: Store
+) -> None:
+    settled.publish(ROLLUP, [rolled(9)])
+    settled.relay()
+    acknowledge(settled, province)
+    asked = [statements(settled)]
+    for revisions in (range(1, 2), range(2, 5)):
+        gone = compacted(settled, revisions)
+        asked.append(statements(settled))
+    assert asked[2] == asked[1]  # not one for each of them
+    report = look(settled)
+    assert report.equal, report.differences
+    assert report.superseded == 4
+
+    waits = "INSERT INTO push_queue (event_id, topic, record_key, region, department, occurred_at, digest, body) " \
+            "SELECT event_id, topic, key, region, department, occurred_at, digest, '{}' FROM outbox WHERE event_id = :i"
+    settled.run(waits, i=gone[0])  # read before it was compacted: the province will have it
+    assert {(d.event_id, d.kind, d.place) for d in look(settled).differences} == {
+        (gone[0], "missing_at", "acknowledged")
+    }
+    settled.run("UPDATE outbox SET sent_offset = sent_offset + 5 WHERE event_id = :i", i=gone[1])  # nothing is newer
+    assert named(look(settled), "missing_at", "carried") == {gone[1]}
+
+
+def statements(line: Any) -> int:
+    """How many statements a reconciliation sends."""
+    sent: list[str] = []
+
+    def note(*args: Any) -> None:
+        sent.append(args[2])
+
+    sa.event.listen(line.engine, "before_cursor_execute", note)
+    look(line)
+    sa.event.remove(line.engine, "before_cursor_execute", note)
+    return len(sent)
 
 
 def test_a_forged_receipt_is_told_and_acknowledges_nothing(settled: Any) -> None:
