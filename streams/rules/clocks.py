@@ -30,6 +30,8 @@ from streams.rules.limits import (
     versions_of,
 )
 
+ACCEPTANCE = "acceptance"
+
 
 class Line(Struct, frozen=True):
     """One clock, laid on the calendar. ``stopped_at`` (epoch ms) and ``stopped_by`` (event id): what ended it;
@@ -70,6 +72,13 @@ def lines(
         more += _steps(seen, item.steps, calendar)
     more += _delivery(seen, item, calendar)
     return seen, (handling, *more)
+
+
+def answer(seen: Course, calendar: Calendar) -> Line:
+    """The clock that runs until silence makes a case accepted: that of the answer to the applicant (行政许可法 32)."""
+    limit = counting().acceptance
+    line = clock.deadline(calendar, minute_of(seen.accepted_at or 0), limit, counting())
+    return Line(ACCEPTANCE, line, limit, (seen.accepted_by,))
 
 
 def promise(item: ItemVersion, calendar: Calendar, accepted: int, pauses: Pauses = ()) -> Deadline:

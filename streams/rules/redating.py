@@ -33,11 +33,15 @@ class Redated:
     provisional_after: bool
 
 
-def redated(case_no: str, events: Sequence[CaseEvent], references: References, at: int) -> Iterator[Redated]:
-    """The clocks of a case (all its events) that the calendars received at ``at`` (epoch ms) moved or made certain."""
+def redated(
+    case_no: str, events: Sequence[CaseEvent], accepted: bool, references: References, at: int
+) -> Iterator[Redated]:
+    """The clocks of a case (all its events; ``accepted``: as it is by now) that the calendars received at ``at`` (epoch
+    ms) moved or made certain.
+    """
     region = events[0].region
-    before = _lines(events, references.calendars.known_at(at - 1, region), references)
-    after = _lines(events, references.calendars.known_at(at, region), references)
+    before = _lines(events, accepted, references.calendars.known_at(at - 1, region), references)
+    after = _lines(events, accepted, references.calendars.known_at(at, region), references)
     for key, (department, line) in after.items():
         change = _change(case_no, department, before[key][1], line) if key in before else None
         if change is not None:
@@ -63,17 +67,21 @@ def _change(case_no: str, department: str, before: Line, after: Line) -> Redated
 
 
 def _lines(
-    events: Sequence[CaseEvent], calendar: Calendar, references: References
+    events: Sequence[CaseEvent], accepted: bool, calendar: Calendar, references: References
 ) -> Mapping[tuple[str, str], tuple[str, Line]]:
-    seen, lines = explained(events, calendar, references)
+    seen, lines = explained(events, accepted, calendar, references)
     return {(line.clock, line.subject): (seen.department, line) for line in lines}
 
 
 def explained(
-    events: Sequence[CaseEvent], calendar: Calendar, references: References
+    events: Sequence[CaseEvent], accepted: bool, calendar: Calendar, references: References
 ) -> tuple[Course, tuple[Line, ...]]:
-    """The course of a case with these events, and its clocks; none for a void case."""
+    """The course of a case with these events, and its clocks; none for a void case, and only that of the answer for one
+    that silence will make accepted and has not yet (``accepted``).
+    """
     seen = course(events, calendar, counting(), cards.practice())
     if seen.status == VOID:
         return seen, ()
+    if seen.deemed_at is not None and not accepted:
+        return seen, (clocks.answer(seen, calendar),)
     return clocks.lines(seen, events[0].item_code, calendar, references.items)

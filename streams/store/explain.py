@@ -48,7 +48,7 @@ def case(tx: sa.Connection, case_no: str) -> Explained:
     events = CaseState.load(case_no, row["text"], None, {}).events
     known = _references(tx, {e.item_code for e in events})
     calendar = known.calendars.known_at(FAR, events[0].region)
-    lines = redating.explained(events, calendar, known)[1]
+    lines = redating.explained(events, row["accepted_at"] is not None, calendar, known)[1]
     return Explained(dict(row), lines, calendar, _cards(tx, case_no))
 
 

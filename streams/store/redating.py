@@ -45,9 +45,11 @@ def moved(tx: sa.Connection, calendar: Publication, whom: Concern) -> Iterator[t
     epochs = references.held(tx)
     while rows := tx.execute(_CASES, {**references.asked(whom), "after": last, "block": BLOCK}).all():
         last = rows[-1].case_no
-        states = [CaseState.load(row.case_no, row.folded, None, {}) for row in rows]
-        known = reader.read(tx, epochs, {e.item_code for state in states for e in state.events})
-        found = [r for s in states for r in redated(s.case_no, s.events, known, calendar.received_at)]
+        events = [CaseState.load(row.case_no, row.folded, None, {}).events for row in rows]
+        known = reader.read(tx, epochs, {e.item_code for told in events for e in told})
+        at = calendar.received_at
+        found = [r for row, told in zip(rows, events, strict=True)
+                 for r in redated(row.case_no, told, row.accepted_at is not None, known, at)]  # fmt: skip
         yield len(rows), found
 
 
@@ -75,7 +77,7 @@ _CONCERNED = sa.text(
     f"(SELECT count(*) FROM group_state WHERE {references.REGION})"
 )
 _CASES = sa.text(
-    "SELECT case_no, folded::text FROM case_state JOIN case_history USING (case_no) "
+    "SELECT case_no, accepted_at, folded::text FROM case_state JOIN case_history USING (case_no) "
     f"WHERE {references.WHOM} AND case_no > :after ORDER BY case_no LIMIT :block"
 )
 _GROUPS = sa.text(

@@ -140,6 +140,25 @@ def test_clock_explains_every_clock_of_a_case_and_the_cards_it_led_to() -> None:
 
 @pytest.mark.stack
 @pytest.mark.usefixtures("applied")
+def test_a_case_that_nobody_accepted_has_the_clock_of_the_answer_until_silence_accepts_it(engine: sa.Engine) -> None:
+    judge, below = JudgeProjection(), [case("submitted", 1, 9, case_no=f"C-{n}") for n in range(4)]
+    put(engine, judge, *below, case("submitted", 12, 9, case_no="C-9"))
+    for day, status, clock, due, limit in (
+        (13, "SUBMITTED", "acceptance", "2020-10-19T17:00:00+08:00", 5.0),
+        (20, "ACCEPTED", "handling", "2020-10-19T17:00:00+08:00", 5.0),
+    ):
+        while applier.tick(engine, judge, 0, epoch_ms(day_of(date(2020, 10, day)) * DAY_MINUTES)):
+            pass
+        report = json.loads(run("--case", "C-9", "--json")[1])
+        line = report["clocks"][0]
+        assert (report["status"], line["clock"], line["due"], line["limit"]) == (status, clock, due, limit)
+        assert (line["accepted"], line["stopped"]) == ("2020-10-12T09:00:00+08:00", None)
+        assert len(report["clocks"]) == (1 if clock == "acceptance" else 2)
+    assert "受理答复" not in run("--case", "C-9")[1]
+
+
+@pytest.mark.stack
+@pytest.mark.usefixtures("applied")
 def test_clock_explains_the_clock_of_a_project_with_its_parts() -> None:
     report = json.loads(run("--group", "project/430903/P-1", "--json")[1])
     assert (report["status"], report["limit_rule"], [p["case_no"] for p in report["parts"]]) == (
