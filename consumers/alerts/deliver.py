@@ -128,6 +128,11 @@ def waiting(tx: sa.Connection, dead: bool = False) -> list[sa.Row[tuple[object, 
     return list(tx.execute(_WAITING, {"dead": dead}))
 
 
+def heard(tx: sa.Connection, channel: str) -> bool:
+    """Whether anything was ever for ``channel``."""
+    return bool(tx.execute(_HEARD, {"channel": channel}).scalar_one())
+
+
 def redrive(tx: sa.Connection, channel: str) -> int:
     """Have what was given up on ``channel`` ("": on any) tried anew; how many."""
     return tx.execute(_REDRIVE, {"channel": channel}).rowcount
@@ -156,6 +161,7 @@ _WAITING = sa.text(
     "SELECT channel, event_id, case_no, queued_at, not_before, attempts, last_error, dead_at FROM delivery "
     "WHERE done_at IS NULL AND (NOT :dead OR dead_at IS NOT NULL) ORDER BY seq"
 )
+_HEARD = sa.text("SELECT EXISTS (SELECT FROM delivery WHERE channel = :channel)")
 _REDRIVE = sa.text(
     "UPDATE delivery SET dead_at = NULL, attempts = 0, not_before = 0 "
     "WHERE dead_at IS NOT NULL AND (:channel = '' OR channel = :channel)"

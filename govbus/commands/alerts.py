@@ -203,12 +203,18 @@ def deliveries(
 def redeliver(
     channel: Annotated[str, typer.Argument(help="The subscriber's name; all of them if empty.")] = "",
 ) -> None:
-    """Have what was given up tried anew. 重新推送已放弃的。"""
-    from consumers.alerts.deliver import redrive
+    """Have what was given up tried anew; exit code 0 too if nothing was. 重新推送已放弃的。"""
+    from consumers.alerts.deliver import heard, redrive
+    from consumers.alerts.queue import DIGEST
+    from govbus.settings import load
+    from schemas.errors import Misconfigured
 
+    subscribed = {DIGEST, *(hook.name for hook in load().webhooks)}
     with _engine().begin() as tx:
+        if channel and channel not in subscribed and not heard(tx, channel):
+            raise Misconfigured(f"no subscriber is called {channel}; see `govbus alerts deliveries --dead`")
         count = redrive(tx, channel)
-    typer.echo(f"重新推送 {count} 条")
+    typer.echo(f"重新推送 {count} 条" if count else "没有已放弃的推送")
 
 
 def _engine() -> Any:

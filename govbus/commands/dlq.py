@@ -116,6 +116,7 @@ def _wanted(
     from govbus import asked
 
     reason = asked.code(reason, "--reason", "govbus.reason")
+    origin = asked.code(origin, "--origin", "govbus.dead-origin")
     return Wanted(ids, reason, asked.topic(topic, "--topic"), asked.department(dept, "--dept"), origin, redriven)
 
 

@@ -107,6 +107,7 @@ def test_a_number_of_dead_letters_is_none_below_nothing(told: Told) -> None:
     "command",
     [
         "dlq list --dept 区没有局", "dlq list --topic service.ratings.v1", "dlq list --reason bad",
+        "dlq list --origin stream", "dlq redrive --origin any",
         "rollup show --department 区没有局", "indicators show --department 区没有局",
         "indicators late --department 区没有局",
         "directory search --department 区没有局",

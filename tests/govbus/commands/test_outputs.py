@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from govbus.cli import build
 from govbus.commands.alerts import show
 from govbus.commands.licence import plain
+from schemas.errors import Misconfigured
 from streams.store.tables import alert_inbox, alert_life, delivery, licence
 
 LICENCE: dict[str, Any] = {
@@ -118,6 +119,26 @@ def test_what_waits_for_a_subscriber_is_listed_with_its_case_as_it_is_written(
     assert listed.stdout == (
         "desk 案件编号 案[/旧]的[draft] :dog: 已试 2 次 2021-03-01 10:15:00 再试 原因 no answer\n"
     )
+
+
+@pytest.mark.stack
+def test_what_was_given_up_goes_again_to_a_subscriber_that_there_is(
+    govbus: CliRunner, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"event_id": uuid.uuid4(), "case_no": "case-1", "body": {}, "queued_at": 1, "not_before": 1, "dead_at": 2}
+    with engine.begin() as tx:
+        tx.execute(sa.insert(delivery), {**row, "channel": "desk"})
+    refused = govbus.invoke(build(), ["alerts", "redeliver", "desks"]).exception
+    assert isinstance(refused, Misconfigured)
+    assert "desks" in str(refused)
+    assert govbus.invoke(build(), ["alerts", "redeliver", "desk"]).stdout == "重新推送 1 条\n"
+    monkeypatch.setenv("GOVBUS_WEBHOOK_HOSTS", '["town.gov.cn"]')
+    hook = {"name": "town", "url": "https://town.gov.cn/alerts", "secret": "s" * 32}
+    monkeypatch.setenv("GOVBUS_WEBHOOKS", json.dumps([hook]))
+    for channel in ("desk", "digest", "town"):
+        done = govbus.invoke(build(), ["alerts", "redeliver", channel])
+        assert (done.exit_code, done.stdout) == (0, "没有已放弃的推送\n")
+    assert govbus.invoke(build(), ["alerts", "redeliver"]).stdout == "没有已放弃的推送\n"
 
 
 @pytest.mark.stack
