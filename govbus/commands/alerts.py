@@ -32,8 +32,8 @@ def watch(
     ] = "now",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     colour: Annotated[str, typer.Option(help="Only this colour: YELLOW, RED, RED_STATUTORY, NONE.")] = "",
-    count: Annotated[int, typer.Option(help="End after so many alerts; 0: never.")] = 0,
-    timeout: Annotated[float, typer.Option(help="End after so many seconds; 0: never.")] = 0.0,
+    count: Annotated[int, typer.Option(min=0, help="End after so many alerts; 0: never.")] = 0,
+    timeout: Annotated[float, typer.Option(min=0, help="End after so many seconds; 0: never.")] = 0.0,
 ) -> None:
     """Watch alerts live; exit code 1 if fewer than --count came. 实时查看红黄牌与差评预警."""
     import itertools
@@ -273,7 +273,10 @@ def since_ms(text: str) -> int | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise Misconfigured(f"--since knows now, beginning and ISO 8601 times, not {text!r}") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=SHANGHAI)).timestamp() * 1000)
+    since = int((moment if moment.tzinfo else moment.replace(tzinfo=SHANGHAI)).timestamp() * 1000)
+    if since < 0:
+        raise Misconfigured(f"--since {text} is before 1970, when no record arrived; beginning is all there are")
+    return since
 
 
 def show(console: Console, alert: Mapping[str, Any]) -> None:

@@ -99,8 +99,15 @@ def test_a_database_url_that_libpq_does_not_take_is_told_and_not_repeated(told: 
     assert (code, "GOVBUS_DATABASE_URL" in said, "geheim" in said) == (78, True, False)
 
 
-def test_a_number_of_dead_letters_is_none_below_nothing(told: Told) -> None:
-    assert told("dlq list --limit -1", NOBODY)[0] == 2
+@pytest.mark.parametrize("command", ["dlq list --limit -1", "alerts watch --count -1", "alerts watch --timeout -0.5"])
+def test_a_number_is_none_below_nothing(command: str, told: Told) -> None:
+    assert told(command, NOBODY)[0] == 2
+
+
+@pytest.mark.parametrize("since", ["1969-12-31T00:00", "1970-01-01T07:59:59", "0001-01-01T00:00"])
+def test_a_time_at_which_no_record_arrived_is_refused(since: str, told: Told) -> None:
+    code, said = told(f"alerts watch --since {since}", NOBODY)
+    assert (code, "--since" in said, "Kafka" in said) == (78, True, False)
 
 
 @pytest.mark.parametrize(
