@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, partial
 from itertools import filterfalse, groupby
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -75,10 +75,16 @@ class Recount:
             self.differences.append(Difference(what, key, str(derived), str(recounted)))
 
 
-def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> Recount:
-    """Recount everything in the snapshot ``tx`` (REPEATABLE READ); ``said`` hears how many raw events were read."""
-    found = Recount()
-    _cases(tx, found, said)
+def recount(
+    tx: sa.Connection, said: Callable[[int], None] = lambda _: None, timers: Literal["wall", "watermark"] = "wall"
+) -> Recount:
+    """Recount everything in the snapshot ``tx`` (REPEATABLE READ); ``said`` hears how many raw events were read;
+    ``timers``: the clock that they go by.
+    """
+    from streams.store.horizon import now
+
+    found, top = Recount(), now(tx, timers)
+    _cases(tx, found, said, top)
     _cards(tx, found)
     _bad_ratings(tx, found)
     _ratings(tx, found)
@@ -89,7 +95,7 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None) -> 
 # --- cases ----------------------------------------------------------------------------------------
 
 
-def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> None:
+def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None], top: int) -> None:
     versions = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
     calendars = {(region, year): body for region, year, body in tx.execute(sa.text(_CALENDARS))}  # the last one stays
     open_in = cache(partial(offices, calendars, counting()))
@@ -98,7 +104,7 @@ def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None]) -> No
         raw[record["case_no"]].append(record)
         if number % FETCH == 0:
             said(number)
-    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED))):
+    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED), {"top": top})):
         records = raw.get(row["case_no"], [])
         standing = _corrected(records)
         told = tuple(_told(r) for r in _clocked(standing))
@@ -345,9 +351,12 @@ _CASE_EVENTS = (
 )
 _CALENDARS = "SELECT region, year, body FROM calendar_event ORDER BY region, year, revision"
 _DERIVED = """SELECT c.case_no, c.region, c.department, c.item_code, c.status, c.on_time, c.due_at, c.accepted_at,
-    n.events,
-    coalesce((SELECT max(watermark) FROM cursor WHERE processor = 'judge'), 0) AS horizon
-FROM case_state c JOIN (SELECT case_no, count(*) AS events FROM case_event GROUP BY 1) n USING (case_no) ORDER BY 1"""
+    n.events, least(greatest(:top, n.known), nullif(abs(c.next_check_at), 0) - 1) AS horizon
+FROM case_state c JOIN (SELECT case_no, count(*) AS events, max(received_at) AS known FROM case_event GROUP BY 1) n
+    USING (case_no) ORDER BY 1"""
+"""``horizon``: how far a case was judged: up to the moment for which its timer still waits, and never beyond now or, if
+that is later, its own last word.
+"""
 _ITEM_EVENTS = (
     "SELECT item_code, item_version, region, department, event_type, occurred_at, body FROM item_event "
     "ORDER BY 1, 2, received_at, event_id"

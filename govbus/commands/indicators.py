@@ -93,10 +93,11 @@ def recount(as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.
 
     from govbus.recount import recount as count_again
     from govbus.screen import console
+    from govbus.settings import load
 
     words = console(stderr=True)
     with _snapshot() as tx, words.status("复核 recounting") as status:
-        found = count_again(tx, lambda n: status.update(f"复核 recounting: {n:,} events read"))
+        found = count_again(tx, lambda n: status.update(f"复核 recounting: {n:,} events read"), load().clock)
     if as_json:
         told = {"equal": not found.differences, "checked": found.checked, "left_out": found.left_out,
                 "differences": [asdict(d) for d in found.differences]}  # fmt: skip

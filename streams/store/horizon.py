@@ -75,6 +75,11 @@ def ceiling(tx: sa.Connection, clock: Literal["wall", "watermark"], settle_ms: i
     return newest
 
 
+def now(tx: sa.Connection, clock: Literal["wall", "watermark"]) -> int:
+    """What timers take for now (epoch ms), by the database's clock where they go by the wall's."""
+    return ceiling(tx, clock, 0, tx.execute(_NOW).scalar_one())
+
+
 def horizons(
     at: Mapping[int, Place], ends: Mapping[int, int], partitions: list[int], top: int, unsent: int | None
 ) -> dict[int, int]:
@@ -93,6 +98,7 @@ _OLDEST = sa.text(  # a look into the index for every topic: what is said and un
     "ON c.processor = 'schedule' AND c.topic = o.topic AND c.partition = o.sent_partition "
     "WHERE o.topic = :calendar AND o.sent_offset >= coalesce(c.next_offset, 0)))"
 )
+_NOW = sa.text("SELECT (extract(epoch FROM now()) * 1000)::bigint")
 _NEWEST = sa.text(
     "SELECT greatest((SELECT coalesce(max(watermark), 0) FROM cursor WHERE topic = ANY(:topics)),"
     " (SELECT coalesce(max(received_at), 0) FROM"

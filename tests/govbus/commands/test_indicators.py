@@ -562,6 +562,29 @@ def test_the_recount_reads_units_policy_and_results_of_all_kinds(govbus: CliRunn
         assert list(told) == [True, False] * 3 + [False, True, None, False, None, True]
 
 
+SILENT = case("S1", "submitted", "2020-09-28 10:00")  # nobody answers by Monday 2020-10-12 17:00, nor hears of more
+
+
+@pytest.mark.parametrize(("until", "silence"), [("2020-10-12 17:01", True), ("2020-10-12 17:00", False)])
+def test_the_recount_goes_as_far_as_the_timers_whatever_came_last(
+    govbus: CliRunner, engine: sa.Engine, until: str, silence: bool
+) -> None:
+    hear(engine, [SILENT], {CASE: 11}, until)
+    found = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert (found["differences"], found["checked"]["办结与按时"]) == ([], 7)
+    with engine.connect() as tx:
+        accepted = tx.execute(sa.text("SELECT accepted_at FROM case_state WHERE case_no = 'S1'")).scalar_one()
+    assert (accepted is not None) == silence
+
+
+@pytest.mark.usefixtures("govbus")
+def test_the_recount_finds_a_case_that_silence_accepted_before_its_time(engine: sa.Engine) -> None:
+    hear(engine, [SILENT], {CASE: 11}, "2020-10-12 17:01")
+    with engine.connect() as tx:
+        found = recount.recount(tx, timers="watermark")  # by the events' own time it is 2020-10-09
+    assert [(d.what, d.key) for d in found.differences] == [("办结与按时", "S1")]
+
+
 @pytest.mark.parametrize("hours", [{"days": []}, {"days": [{"day": date(2020, 9, 15), "working": False, "name": ""}]}])
 def test_the_recount_goes_by_the_districts_own_calendar(
     govbus: CliRunner, engine: sa.Engine, hours: dict[str, Any]
