@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, partial
 from itertools import filterfalse, groupby
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -26,6 +26,9 @@ from schemas.topics import ALERT, CASE
 from streams.rules.calendar import NATION, date_of
 from streams.rules.indicators import exempt, points
 from streams.rules.limits import Counting, counting, policy
+
+if TYPE_CHECKING:
+    from streams.store.horizon import Clock
 
 FETCH = 5_000
 FOREVER = 2**62
@@ -75,9 +78,7 @@ class Recount:
             self.differences.append(Difference(what, key, str(derived), str(recounted)))
 
 
-def recount(
-    tx: sa.Connection, said: Callable[[int], None] = lambda _: None, timers: Literal["wall", "watermark"] = "wall"
-) -> Recount:
+def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None, timers: Clock = "wall") -> Recount:
     """Recount everything in the snapshot ``tx`` (REPEATABLE READ); ``said`` hears how many raw events were read;
     ``timers``: the clock that they go by.
     """
@@ -88,7 +89,7 @@ def recount(
     _cards(tx, found)
     _bad_ratings(tx, found)
     _ratings(tx, found)
-    _items(tx, found)
+    _items(tx, found, timers, top)
     return found
 
 
@@ -469,12 +470,12 @@ def _by_whom(active: bool | None) -> str:
     return "未评价" if active is None else "主动评价" if active else "默认评价"
 
 
-def _items(tx: sa.Connection, found: Recount) -> None:
+def _items(tx: sa.Connection, found: Recount, timers: Clock, top: int) -> None:
     """The items in force, and those that are handled though no version was in force when a case was accepted."""
     from streams.store.indicators import strangers
 
-    counted = {str(k): str(v) for k, v in tx.execute(sa.text(_ITEMS_RAW))}
-    expected = _by_rule(tx)
+    counted = {str(k): str(v) for k, v in tx.execute(sa.text(_ITEMS_RAW), {"top": top})}
+    expected = _by_rule(tx, timers)
     for key in sorted(counted.keys() | expected.keys()):
         found.compare("在用事项", key, expected.get(key), counted.get(key))
     derived = {(s.item_code, s.department, s.region) for s in strangers(tx, expected.keys())}
@@ -483,10 +484,11 @@ def _items(tx: sa.Connection, found: Recount) -> None:
         found.compare("平台外事项", " ".join(one), one in derived, one[0] not in known and one in found.strangers)
 
 
-def _by_rule(tx: sa.Connection) -> dict[str, str]:
+def _by_rule(tx: sa.Connection, timers: Clock) -> dict[str, str]:
     from streams.store.indicators import items_in_force
 
-    return {c.item_code: f"{c.deep} {c.statutory:.2f} {c.statutory - c.promise:.2f}" for c in items_in_force(tx)}
+    counts = items_in_force(tx, timers)
+    return {c.item_code: f"{c.deep} {c.statutory:.2f} {c.statutory - c.promise:.2f}" for c in counts}
 
 
 # what a department tells of one assessment
@@ -535,7 +537,8 @@ ORDER BY case_no, region, service_no, is_default DESC, revision, occurred_at, ev
 _WAITING = "SELECT case_no FROM rating_out_news"
 _ITEMS_RAW = """
 WITH today AS (
-    SELECT (timestamp 'epoch' + (coalesce(max(watermark), 0) + 28800000) * interval '1 millisecond')::date AS d
+    SELECT (timestamp 'epoch' + (least(coalesce(max(watermark), 0), :top) + 28800000)
+        * interval '1 millisecond')::date AS d
     FROM cursor WHERE topic IN ('service.case.v1', 'service.rating.v1', 'oversight.handling.v1', 'service.item.v1',
         'reference.calendar.v1')),
 standing AS (

@@ -44,6 +44,7 @@ def show(
     import json
 
     from govbus import asked
+    from govbus.settings import load
     from schemas.errors import Misconfigured
     from streams.store.indicators import Chosen, report
 
@@ -53,7 +54,7 @@ def show(
     office = asked.department(department, "--department")
     chosen = Chosen(keys, since.date() if since else None, until.date() if until else None, office, region)
     with _snapshot() as tx:
-        found = report(tx, chosen)
+        found = report(tx, chosen, load().clock)
     if as_json:
         typer.echo(json.dumps(as_dict(found, public), ensure_ascii=False, default=str))
     else:
@@ -69,12 +70,13 @@ def late(
     import json
 
     from govbus import asked
+    from govbus.settings import load
     from schemas import codesets
     from streams.store.indicators import late_cases
 
     office = asked.department(department, "--department")
     with _snapshot() as tx:
-        rows = late_cases(tx, office)
+        rows = late_cases(tx, office, load().clock)
     for row in rows:
         if as_json:
             typer.echo(json.dumps(row, ensure_ascii=False))

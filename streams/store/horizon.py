@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from schemas.topics import CALENDAR, INBOUND, Topic
 
+Clock = Literal["wall", "watermark"]
 RECENT = 500  # rows of the outbox's tail that are looked at for the newest sent event
 
 
@@ -63,7 +64,7 @@ _PLACES = sa.text(
 )
 
 
-def ceiling(tx: sa.Connection, clock: Literal["wall", "watermark"], settle_ms: int, wall_ms: int) -> int:
+def ceiling(tx: sa.Connection, clock: Clock, settle_ms: int, wall_ms: int) -> int:
     """The latest instant (epoch ms) any horizon may reach.
 
     Wall: the wall clock less the time to settle. Watermark: the newest event that any processor applied or
@@ -75,7 +76,7 @@ def ceiling(tx: sa.Connection, clock: Literal["wall", "watermark"], settle_ms: i
     return newest
 
 
-def now(tx: sa.Connection, clock: Literal["wall", "watermark"]) -> int:
+def now(tx: sa.Connection, clock: Clock) -> int:
     """What timers take for now (epoch ms), by the database's clock where they go by the wall's."""
     return ceiling(tx, clock, 0, tx.execute(_NOW).scalar_one())
 

@@ -20,6 +20,8 @@ from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
 from streams.rules import indicators, lateness
 from streams.rules.indicators import Excluded, Figure, ItemCount
 from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING
+from streams.store import horizon
+from streams.store.horizon import Clock
 
 SOURCES = (CASE, RATING, HANDLING, ITEM, CALENDAR)
 DIMENSIONS = ("department", "level", "item", "region")
@@ -42,8 +44,8 @@ class Chosen:
 class Report:
     """Figures by group (values of ``chosen.by``), and what they rest on.
 
-    ``as_of``: highest ``received_at`` applied, epoch ms UTC. ``cursors``: topic -> partition -> first offset that is
-    not in it. The same question about the same state has the same ``query_id``.
+    ``as_of``: highest ``received_at`` applied, but not later than now, epoch ms UTC. ``cursors``: topic -> partition ->
+    first offset that is not in it. The same question about the same state has the same ``query_id``.
     """
 
     query_id: str
@@ -54,9 +56,9 @@ class Report:
     excluded: Sequence[Excluded] = field(default=())
 
 
-def report(tx: sa.Connection, chosen: Chosen) -> Report:
-    """All indicators; ``tx`` must read one snapshot (REPEATABLE READ)."""
-    as_of, cursors = _stand(tx)
+def report(tx: sa.Connection, chosen: Chosen, clock: Clock = "wall") -> Report:
+    """All indicators; ``tx`` must read one snapshot (REPEATABLE READ), ``clock``: what timers take for now."""
+    as_of, cursors = _stand(tx, clock)
     counts: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for query, moment in ((_CASES, _local("coalesce(stopped_at, due_at)")), (_CARDS, _ISSUED), (_SCORES, "rated_on"),
                           (_BAD, _ISSUED), (_BAD_DUE, _local("rectify_due_at"))):  # fmt: skip
@@ -73,9 +75,9 @@ def report(tx: sa.Connection, chosen: Chosen) -> Report:
     return Report(str(query_id), as_of, chosen, cursors, groups, excluded)
 
 
-def late_cases(tx: sa.Connection, department: str = "") -> list[dict[str, Any]]:
+def late_cases(tx: sa.Connection, department: str = "", clock: Clock = "wall") -> list[dict[str, Any]]:
     """Every case that is or looked overdue, with its label (govbus.lateness) and its times, oldest due first."""
-    values = {**_values(Chosen(department=department), _stand(tx)[0]), "department": department}
+    values = {**_values(Chosen(department=department), _stand(tx, clock)[0]), "department": department}
     return [row._asdict() for row in tx.execute(sa.text(_LATE_CASES), values)]
 
 
@@ -98,8 +100,8 @@ def satisfaction(tx: sa.Connection) -> dict[str, tuple[int, int]]:
     return {row.k_department: (int(row.points), int(row.scored)) for row in rows}
 
 
-def _stand(tx: sa.Connection) -> tuple[int, dict[str, dict[int, int]]]:
-    """How far the log is in this snapshot."""
+def _stand(tx: sa.Connection, clock: Clock) -> tuple[int, dict[str, dict[int, int]]]:
+    """How far the log is in this snapshot; a publishing host whose clock is ahead makes nothing late before now."""
     cursors: dict[str, dict[int, int]] = {t.name: {} for t in SOURCES}
     names = list(cursors)
     query = sa.text(
@@ -110,7 +112,7 @@ def _stand(tx: sa.Connection) -> tuple[int, dict[str, dict[int, int]]]:
     for topic, partition, next_offset, watermark in tx.execute(query, {"names": names}):
         cursors[topic][partition] = next_offset
         as_of = max(as_of, watermark)
-    return as_of, cursors
+    return min(as_of, horizon.now(tx, clock)), cursors
 
 
 def _figures(n: Mapping[str, float]) -> dict[str, Figure]:
@@ -337,9 +339,9 @@ def strangers(tx: sa.Connection, known: Set[str]) -> list[ItemCount]:
     return [ItemCount(r.item_code, r.department, r.region, "", False, False) for r in rows]
 
 
-def items_in_force(tx: sa.Connection) -> list[ItemCount]:
+def items_in_force(tx: sa.Connection, clock: Clock = "wall") -> list[ItemCount]:
     """What every item in force adds to the figures, at the moment of the snapshot."""
-    records = indicators.in_force(_item_records(tx), _today(_stand(tx)[0]))
+    records = indicators.in_force(_item_records(tx), _today(_stand(tx, clock)[0]))
     return [indicators.count_item(r)[0] for r in records]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -188,6 +188,27 @@ def test_bad_ratings_count_when_rectified_in_time_and_excluded_ones_do_not(
     assert (found["rectified_rate"], found["called_back_rate"]) == ((2, 4), (1, 4))
     assert found["named_called_back_rate"] == (1, 2)
     assert found["rectified_in_time_rate"] == (1, 3)  # the fifth is not due yet
+
+
+def test_a_host_whose_clock_is_ahead_makes_nothing_late_and_no_item_in_force_before_its_day(
+    govbus: CliRunner, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = datetime.now(UTC).date() + timedelta(days=365)
+    hear(engine, [item(A, 7.0, 20.0, "3", effective_on=day, **LATER)], {ITEM: 2})
+    speed, due = figures(govbus)["HS-ZJJ"]["speed_up_rate"], ms(f"{day} 17:00")
+    with engine.begin() as tx:
+        tx.execute(sa.insert(alert_life), [life("B1", "1", "BAD_RATING", dues={"rectify": due})])
+        tx.execute(sa.text("UPDATE case_state SET due_at = :due WHERE case_no = 'K6'"), {"due": due})
+        tx.execute(sa.text("UPDATE cursor SET watermark = :at WHERE processor = 'judge'"), {"at": due + 24 * HOUR})
+    found = figures(govbus)["HS-ZJJ"]
+    assert (found["rectified_in_time_rate"], found["late_service"]) == ((0, 0), (1, None))
+    assert found["speed_up_rate"] == speed
+    assert "K6" not in govbus.invoke(build(), ["indicators", "late"]).stdout
+    again = json.loads(govbus.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    assert [d["key"] for d in again["differences"] if d["what"] == "在用事项"] == []
+    monkeypatch.setenv("GOVBUS_CLOCK", "watermark")  # the events' own time
+    found = figures(govbus)["HS-ZJJ"]
+    assert (found["rectified_in_time_rate"], found["late_service"]) == ((0, 1), (2, None))
 
 
 def test_a_card_taken_back_on_appeal_leaves_the_figures_and_one_corrected_at_once_counts(
