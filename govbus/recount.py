@@ -405,7 +405,11 @@ _TAKEN_BACK = "SELECT alert_id FROM alert_life WHERE kind = 'CARD' AND out_at IS
 
 
 def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
-    """Every bad rating has an alert at the desk, unless that is still on its way; and whether it was rectified."""
+    """Every bad rating has an alert at the desk, unless that is still on its way; whether it was rectified, and the day
+    on which it was given.
+    """
+    from streams.store.indicators import bad_days
+
     bad = tx.execute(sa.text(_BAD_RAW), {"void": found.void}).all()
     alerts = [str(derived_id("BAD_RATING", *_matter(r))) for r in bad]
     asked = {"alerts": alerts, "departments": [r.department for r in bad], "given": [r.given_at for r in bad]}
@@ -420,6 +424,9 @@ def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
     derived = {i: str(rectified) for i, rectified in tx.execute(sa.text(_BAD_DERIVED))}
     for alert_id in sorted(counted.keys() | derived.keys()):
         found.compare("差评", alert_id, derived.get(alert_id), counted.get(alert_id))
+    days, given = bad_days(tx), {i: clock.day_of(r.given_at) for i, r in zip(alerts, bad, strict=True)}
+    for alert_id in sorted(days.keys() & counted.keys()):
+        found.compare("差评日期", alert_id, days[alert_id], given[alert_id])
 
 
 def _matter(rating: Any) -> Matter:

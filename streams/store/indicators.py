@@ -61,7 +61,7 @@ def report(tx: sa.Connection, chosen: Chosen, clock: Clock = "wall") -> Report:
     as_of, cursors = _stand(tx, clock)
     counts: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for query, moment in ((_CASES, _local("coalesce(stopped_at, due_at)")), (_CARDS, _ISSUED), (_SCORES, "rated_on"),
-                          (_BAD, _ISSUED), (_BAD_DUE, _local("rectify_due_at"))):  # fmt: skip
+                          (_BAD, _GIVEN), (_BAD_DUE, _local("rectify_due_at"))):  # fmt: skip
         for row in tx.execute(sa.text(_grouped(query, moment, chosen)), _values(chosen, as_of)).mappings():
             for name, value in row.items():
                 if not name.startswith("k_"):
@@ -86,6 +86,12 @@ def standing_cards(tx: sa.Connection) -> dict[str, tuple[int, int]]:
     everything = Chosen()
     rows = tx.execute(sa.text(_grouped(_CARDS, _ISSUED, everything)), _values(everything, 0))
     return {row.k_department: (row.red_cards, row.yellow_cards) for row in rows}
+
+
+def bad_days(tx: sa.Connection) -> dict[str, date]:
+    """The day (Asia/Shanghai) of each bad rating in the figures, by its alert."""
+    query = f"{_RATED.split('-- sums')[0]} SELECT alert_id, {_GIVEN}::date AS day FROM facts WHERE {_GIVEN} IS NOT NULL"
+    return {row.alert_id: row.day for row in tx.execute(sa.text(query))}
 
 
 def rated_cases(tx: sa.Connection) -> dict[str, bool]:
@@ -147,7 +153,7 @@ def _local(moment: str) -> str:
     return f"(timestamp 'epoch' + ({moment} + 28800000) * interval '1 millisecond')"
 
 
-_ISSUED = _local("issued_at")
+_ISSUED, _GIVEN = _local("issued_at"), _local("given_at")
 
 
 def _grouped(query: str, moment: str, chosen: Chosen) -> str:
@@ -297,8 +303,9 @@ _SCORES = f"""WITH {LEVELS}, facts AS (
 -- sums
  sum(n * score) * :points AS points, sum(n) AS scored"""
 _RATED = f"""WITH {LEVELS}, facts AS (
-    SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level
-    FROM alert_life l LEFT JOIN case_state c USING (case_no)
+    SELECT l.*, (l.dues->>'rectify')::bigint AS rectify_due_at, coalesce(v.body_level, '') AS body_level,
+        coalesce(i.given_at, l.issued_at) AS given_at
+    FROM alert_life l LEFT JOIN case_state c USING (case_no) LEFT JOIN alert_inbox i ON i.alert_id::text = l.alert_id
     LEFT JOIN levels v ON {_of_item("l.item_code")} AND {_by_version("coalesce(c.accepted_at, l.issued_at)")}
     WHERE l.kind = 'BAD_RATING' AND l.out_at IS NULL AND c.status IS DISTINCT FROM 'VOID')
 -- sums

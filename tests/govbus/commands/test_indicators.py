@@ -697,6 +697,40 @@ def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunne
     ]
 
 
+def test_a_bad_rating_counts_in_the_month_in_which_it_was_given_and_the_recount_says_so(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    """One heard of a fortnight later, and one of which it is not known when it was given."""
+    given, ids = ms("2020-08-31 23:30"), [bad_alert(f"R{n}") for n in range(2)]
+    with engine.begin() as tx:
+        tx.execute(sa.insert(rating_event), [
+            {**BAD, "case_no": f"R{n}", "event_id": i, "occurred_at": at}
+            for n, (i, at) in enumerate(zip(ids, (given, BAD["occurred_at"]), strict=True))
+        ])  # fmt: skip
+        tx.execute(sa.insert(alert_inbox), [
+            {"alert_id": i, "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-ZJJ",
+             "case_no": f"R{n}", "kind": "BAD_RATING", "colour": "NONE", "summary": "",
+             "issued_at": BAD["received_at"], "seen_at": 0, "given_at": (given, None)[n]}
+            for n, i in enumerate(ids)
+        ])  # fmt: skip
+        tx.execute(sa.insert(alert_life), [life(f"R{n}", str(i), "BAD_RATING") for n, i in enumerate(ids)])
+    months = figures(govbus, "--by", "month")
+    assert [months[m]["rectified_rate"] for m in ("2020-08", "2020-09")] == [(0, 1), (0, 1)]
+    due = [months[m].get("rectified_in_time_rate") for m in ("2020-08", "2020-09")]
+    assert due == [None, (0, 2)]  # by its deadline, which runs from the receipt
+    told = bad_differences(govbus)
+    with engine.begin() as tx:
+        tx.execute(sa.text("UPDATE alert_inbox SET given_at = issued_at"))
+    late = {"what": "差评日期", "key": str(ids[0]), "derived": "2020-09-15", "recounted": "2020-08-31"}
+    assert (told, bad_differences(govbus)) == ([], [late])
+
+
+def bad_differences(runner: CliRunner) -> list[dict[str, str]]:
+    """What the recount says of bad ratings; those that a test writes are in no cell."""
+    found = json.loads(runner.invoke(build(), ["indicators", "recount", "--json"]).stdout)
+    return [d for d in found["differences"] if d["what"].startswith("差评")]
+
+
 def test_the_recount_names_a_bad_rating_of_which_the_desk_never_heard(govbus: CliRunner, engine: sa.Engine) -> None:
     """One of which no alert was published, one whose alert was lost behind the desk's cursor, one on its way to it."""
     unsaid, lost, coming = events = [uuid.UUID(int=n) for n in range(1, 4)]
