@@ -23,6 +23,7 @@ from govbus.district.model import Item, Story, Told
 from schemas import codec
 from schemas.envelope import derived_id
 from schemas.topics import ALERT, CASE
+from streams.rules import life
 from streams.rules.calendar import NATION, date_of
 from streams.rules.indicators import exempt, points
 from streams.rules.limits import Counting, counting, policy
@@ -84,10 +85,10 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None, tim
     """
     from streams.store.horizon import now
 
-    found, top = Recount(), now(tx, timers)
-    _cases(tx, found, said, top)
+    found, top, open_in = Recount(), now(tx, timers), _offices(tx)
+    _cases(tx, found, said, top, open_in)
     _cards(tx, found)
-    _bad_ratings(tx, found)
+    _bad_ratings(tx, found, open_in)
     _ratings(tx, found)
     _items(tx, found, timers, top)
     return found
@@ -96,10 +97,16 @@ def recount(tx: sa.Connection, said: Callable[[int], None] = lambda _: None, tim
 # --- cases ----------------------------------------------------------------------------------------
 
 
-def _cases(tx: sa.Connection, found: Recount, said: Callable[[int], None], top: int) -> None:
-    versions = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
+def _offices(tx: sa.Connection) -> Callable[[str], Offices]:
+    """The offices of every region by the calendars that were published."""
     calendars = {(region, year): body for region, year, body in tx.execute(sa.text(_CALENDARS))}  # the last one stays
-    open_in = cache(partial(offices, calendars, counting()))
+    return cache(partial(offices, calendars, counting()))
+
+
+def _cases(
+    tx: sa.Connection, found: Recount, said: Callable[[int], None], top: int, open_in: Callable[[str], Offices]
+) -> None:
+    versions = items(tx.execute(sa.text(_ITEM_EVENTS)).all())
     raw: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for number, record in enumerate(_raw(tx, _CASE_EVENTS, CASE), 1):
         raw[record["case_no"]].append(record)
@@ -404,7 +411,7 @@ _TAKEN_BACK = "SELECT alert_id FROM alert_life WHERE kind = 'CARD' AND out_at IS
 # --- ratings, and items in SQL -------------------------------------------------------------------------
 
 
-def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
+def _bad_ratings(tx: sa.Connection, found: Recount, open_in: Callable[[str], Offices]) -> None:
     """Every bad rating has an alert at the desk, unless that is still on its way; whether it was rectified, and the day
     on which it was given.
     """
@@ -412,13 +419,15 @@ def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
 
     bad = tx.execute(sa.text(_BAD_RAW), {"void": found.void}).all()
     alerts = [str(derived_id("BAD_RATING", *_matter(r))) for r in bad]
-    asked = {"alerts": alerts, "departments": [r.department for r in bad], "given": [r.given_at for r in bad]}
-    loops = tx.execute(sa.text(_LOOPS), asked).all()
-    standing = {r.alert_id for r in loops}
-    found.excluded = {_matter(r) for i, r in zip(alerts, bad, strict=True) if i not in standing}
-    silent = [r.alert_id for r in loops if not r.heard]
+    acts: dict[str, list[Any]] = defaultdict(list)
+    for act in tx.execute(sa.text(_ACTS), {"alerts": alerts}):
+        acts[act.alert_id].append(act)
+    loops = {i: loop(acts[i], r, open_in(r.region)) for i, r in zip(alerts, bad, strict=True)}
+    found.excluded = {_matter(r) for i, r in zip(alerts, bad, strict=True) if loops[i].out}
+    heard = set(tx.execute(sa.text(_HEARD), {"alerts": alerts}).scalars())
+    silent = [i for i, one in loops.items() if not one.out and i not in heard]
     coming = set(tx.execute(sa.text(_ON_THE_WAY), {"topic": ALERT.name, "alerts": silent}).scalars() if silent else ())
-    counted = {r.alert_id: str(r.rectified) for r in loops if r.alert_id not in coming}
+    counted = {i: str(one.rectified) for i, one in loops.items() if not one.out and i not in coming}
     if coming:
         found.left_out["差评预警尚未到达监察台"] += len(coming)
     derived = {i: str(rectified) for i, rectified in tx.execute(sa.text(_BAD_DERIVED))}
@@ -427,6 +436,36 @@ def _bad_ratings(tx: sa.Connection, found: Recount) -> None:
     days, given = bad_days(tx), {i: clock.day_of(r.given_at) for i, r in zip(alerts, bad, strict=True)}
     for alert_id in sorted(days.keys() & counted.keys()):
         found.compare("差评日期", alert_id, days[alert_id], given[alert_id])
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What became of a bad rating: whether it was found mistaken or malicious, and whether it was rectified."""
+
+    out: bool
+    rectified: bool
+
+
+def loop(acts: Iterable[Any], rating: Any, open_in: Offices) -> Loop:
+    """Walk the acts about ``rating`` from stage to stage (DOMAIN §5.7): each counts from the rating's minute on, if who
+    did it may and the stage lets it follow, an appeal only until its days are over.
+    """
+    process = life.process("BAD_RATING")
+    within = {t.name: t.days for t in process.timers}
+    stage, rectified, order = process.begin, False, list(process.acts)
+    told = [a for a in acts if a.act in order and a.occurred_at // clock.MINUTE >= rating.given_at // clock.MINUTE]
+    for one in sorted(told, key=lambda a: (a.occurred_at, order.index(a.act), str(a.event_id))):
+        before, after, timer = process.acts.get(f"{one.act}.{one.verified}", process.acts[one.act])
+        mine = one.department in life.deciders() or (one.department == rating.department and not life.decides(one.act))
+        late = timer and _over(rating.issued_at, within[timer], one.occurred_at, open_in)
+        if mine and stage in before and not late:
+            stage, rectified = after, rectified or one.act == "rectified"
+    return Loop(stage in process.out, rectified)
+
+
+def _over(since: int, days: float, moment: int, open_in: Offices) -> bool:
+    line = open_in.deadlines(since, days)
+    return line.due is not None and not line.provisional and moment >= line.due + clock.MINUTE
 
 
 def _matter(rating: Any) -> Matter:
@@ -501,35 +540,21 @@ def _by_rule(tx: sa.Connection, timers: Clock) -> dict[str, str]:
 # what a department tells of one assessment
 _SAME = "(%s.region, %s.case_no, %s.service_no, %s.department, %s.assess_no) = " \
     "(b.region, b.case_no, b.service_no, b.department, b.assess_no) AND NOT %s.is_default"
-# a bad rating stands unless its publisher amended it; its loop is told by the acts about it, from its minute on, of its
-# department or of who decides
+# a bad rating stands unless its publisher amended it
 _BAD_RAW = f"""
-SELECT b.region, b.case_no, b.service_no, b.department, b.assess_no, (
-    SELECT f.occurred_at FROM rating_event f WHERE {_SAME.replace("%s", "f")} AND f.revision > coalesce((
+SELECT b.region, b.case_no, b.service_no, b.department, b.assess_no, first.given_at, first.issued_at
+FROM rating_event b CROSS JOIN LATERAL (
+    SELECT f.occurred_at AS given_at, f.received_at AS issued_at FROM rating_event f
+    WHERE {_SAME.replace("%s", "f")} AND f.revision > coalesce((
         SELECT max(g.revision) FROM rating_event g WHERE {_SAME.replace("%s", "g")} AND g.revision < b.revision
-        AND (g.score > 2 OR g.operation = 'D')), -1) ORDER BY f.revision LIMIT 1) AS given_at
-FROM rating_event b
+        AND (g.score > 2 OR g.operation = 'D')), -1) ORDER BY f.revision LIMIT 1) AS first
 WHERE b.score <= 2 AND NOT b.is_default AND b.operation <> 'D' AND b.case_no <> ALL(CAST(:void AS text[]))
 AND NOT EXISTS (SELECT FROM rating_event l WHERE {_SAME.replace("%s", "l")} AND l.revision > b.revision)"""
-_LOOPS = """
-WITH bad AS (
-    SELECT * FROM unnest(CAST(:alerts AS text[]), CAST(:departments AS text[]), CAST(:given AS bigint[]))
-        AS b(alert_id, department, given_at)),
-acts AS (
-    SELECT b.alert_id, h.event_type, h.occurred_at, h.department IN ('HS-XZSPJ', 'HS-LDXZ') AS decides
-    FROM bad b JOIN handling_event h USING (alert_id) WHERE h.occurred_at / 60000 >= b.given_at / 60000
-        AND h.department IN (b.department, 'HS-XZSPJ', 'HS-LDXZ')),
-first AS (
-    SELECT alert_id, min(occurred_at) FILTER (WHERE event_type = 'handling.appealed') AS appealed,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.revoked' AND decides) AS out,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.contacted') AS contacted,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.verified') AS verified,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.upheld' AND decides) AS upheld,
-        min(occurred_at) FILTER (WHERE event_type = 'handling.rectified') AS rectified
-    FROM acts GROUP BY 1)
-SELECT b.alert_id, EXISTS (SELECT FROM alert_inbox i WHERE i.alert_id = CAST(b.alert_id AS uuid)) AS heard,
-    coalesce((a.contacted <= a.verified AND a.verified <= a.rectified) OR a.upheld <= a.rectified, false) AS rectified
-FROM bad b LEFT JOIN first a USING (alert_id) WHERE NOT coalesce(a.appealed <= a.out, false)"""
+_ACTS = """
+SELECT alert_id, event_id, substr(event_type, 10) AS act, department, occurred_at,
+    coalesce(body->>'verify_result_code', '') AS verified
+FROM handling_event WHERE alert_id = ANY(CAST(:alerts AS text[]))"""
+_HEARD = "SELECT alert_id::text FROM alert_inbox WHERE alert_id = ANY(CAST(:alerts AS uuid[]))"
 _ON_THE_WAY = """
 SELECT o.key FROM outbox o LEFT JOIN cursor c ON c.processor = 'alerts' AND c.topic = o.topic
     AND c.partition = o.sent_partition

@@ -9,6 +9,7 @@ import random
 import sys
 from dataclasses import dataclass
 from datetime import date, timedelta
+from itertools import accumulate
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from msgspec import structs
 from connectors.intake.calendar import calendar_rows
 from govbus import recount
 from govbus.district.clock import MINUTE, day_of
+from streams.rules import life
 from streams.rules.clock import counting_in
 from streams.rules.judge import fold
 from streams.rules.lifecycle import CaseEvent
@@ -84,6 +86,50 @@ DAYS = st.integers(-1, 3).map(lambda n: day_of(judging.FIRST) + timedelta(days=n
 CALENDARS = {("000000", row["year"]): row for row in calendar_rows(occurred_at=0, department="HS-XZSPJ")}
 OFFICES = recount.offices(CALENDARS, counting(), "430903")
 HOUR_MS = 3_600_000
+
+
+DONE = st.tuples(
+    st.sampled_from(("signed", "contacted", "verified", "rectified", "appealed", "revoked", "upheld", "fed_back",
+                     "called_back", "closed", "assigned", "supervised")),
+    st.sampled_from(("HS-XZSPJ", "HS-ZJJ", "HS-GAFJ")), st.sampled_from((0, 1, 30, 90)), st.sampled_from(("", "VALID")),
+)  # fmt: skip
+"""An act about a bad rating: what, by whom, how many hours after the one before, what was verified."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """Of an act, what the recount reads."""
+
+    event_id: str
+    act: str
+    department: str
+    occurred_at: int
+    verified: str
+
+
+@dataclass(frozen=True)
+class Rating:
+    """Of a bad rating, what the recount reads."""
+
+    given_at: int
+    issued_at: int
+    department: str = "HS-ZJJ"
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(DONE, max_size=9), st.integers(0, 30))
+def test_the_recount_walks_a_bad_ratings_loop_as_the_rules_do(
+    told: list[tuple[str, str, int, str]], hours: int
+) -> None:
+    rating = Rating(judging.ms("2020-01-15 09:00"), judging.ms("2020-01-15 09:00") + hours * HOUR_MS)
+    moments = accumulate((after * HOUR_MS for _, _, after, _ in told), initial=rating.given_at - HOUR_MS)
+    acts = [life.Act(str(n), "A", act, by, at, 0, verified)
+            for n, ((act, by, _, verified), at) in enumerate(zip(told, [*moments][1:], strict=True))]  # fmt: skip
+    word = life.Word("A", "BAD_RATING", "NONE", "C", "HS-ZJJ", rating.issued_at, given_at=rating.given_at)
+    wanted = life.life(word, acts, judging.references().calendars.known_at(rating.issued_at, "430903"))
+    raw = [Act(a.event_id, a.type, a.department, a.occurred_at, a.verified) for a in acts]
+    found = recount.loop(raw, rating, OFFICES)
+    assert found == recount.Loop(wanted.out_at is not None, wanted.first("rectified") is not None)
 
 
 def record(event: CaseEvent) -> dict[str, Any]:

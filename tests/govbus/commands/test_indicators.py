@@ -262,7 +262,8 @@ def rated(govbus: CliRunner, engine: sa.Engine) -> CliRunner:
     acts = [
         {**STORED, "event_id": uuid.uuid4(), "event_type": f"handling.{act}", "department": department, "case_no": "K4",
          "alert_id": alert_id, "body": {}, "occurred_at": ms(at)}
-        for act, department, at in (("appealed", "HS-ZJJ", "2020-10-05 09:00"),
+        for act, department, at in (("signed", "HS-ZJJ", "2020-10-02 10:00"),
+                                    ("appealed", "HS-ZJJ", "2020-10-05 09:00"),
                                     ("revoked", "HS-XZSPJ", "2020-10-06 09:00"))
     ]  # fmt: skip
     with engine.begin() as tx:
@@ -695,6 +696,45 @@ def test_the_recount_reads_a_bad_ratings_loop_from_its_own_acts(govbus: CliRunne
     assert [d for d in found["differences"] if d["what"] == "差评"] == [  # these ratings are in no cell
         {"what": "差评", "key": str(ids[2]), "derived": "False", "recounted": "True"}
     ]
+
+
+CONTACTED, VERIFIED = ("contacted", "2020-09-15 12:00"), ("verified", "2020-09-15 13:00")
+LOOPS = {
+    "rectified under appeal": [
+        CONTACTED, VERIFIED, ("appealed", "2020-09-16 09:00"), ("rectified", "2020-09-16 10:00"),
+        ("upheld", "2020-09-17 09:00"),
+    ],
+    "appealed too late": [CONTACTED, ("appealed", "2020-09-18 17:01"), ("revoked", "2020-09-21 09:00")],
+    "verified too early": [
+        ("verified", "2020-09-15 11:30"), CONTACTED, VERIFIED, ("rectified", "2020-09-16 10:00"),
+    ],
+    "appealed": [CONTACTED, ("appealed", "2020-09-18 17:00"), ("revoked", "2020-09-21 09:00")],
+}  # fmt: skip
+"""Of a rating that was given on 2020-09-15 at 11:00."""
+
+
+def test_the_recount_walks_a_bad_ratings_loop_from_stage_to_stage(govbus: CliRunner, engine: sa.Engine) -> None:
+    ids = {case_no: bad_alert(case_no) for case_no in LOOPS}
+    acts = [
+        {**STORED, "event_id": uuid.uuid4(), "event_type": f"handling.{act}", "case_no": case_no, "body": {},
+         "department": "HS-XZSPJ" if act in ("upheld", "revoked") else "HS-ZJJ", "alert_id": str(ids[case_no]),
+         "occurred_at": ms(at)}
+        for case_no, told in LOOPS.items() for act, at in told
+    ]  # fmt: skip
+    words = [
+        {"alert_id": i, "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-ZJJ",
+         "case_no": case_no, "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": BAD["received_at"],
+         "seen_at": 0}
+        for case_no, i in ids.items()
+    ]  # fmt: skip
+    known = {"verified too early": {"rectified_at": ms("2020-09-16 10:00")}, "appealed": {"out_at": 1}}
+    with engine.begin() as tx:
+        tx.execute(sa.insert(rating_event), [{**BAD, "case_no": c, "event_id": i} for c, i in ids.items()])
+        tx.execute(sa.insert(alert_inbox), words)
+        tx.execute(sa.insert(handling_event), acts)
+        for case_no, i in ids.items():
+            tx.execute(sa.insert(alert_life), life(case_no, str(i), "BAD_RATING", **known.get(case_no, {})))
+    assert bad_differences(govbus) == []
 
 
 def test_a_bad_rating_counts_in_the_month_in_which_it_was_given_and_the_recount_says_so(
