@@ -164,7 +164,8 @@ def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[
     """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
     if row["accepted_at"] is not None and _published_as(row["item_code"], versions) not in versions:
         return "事项未发布"
-    if _ambiguous([r for r in records if r["event_type"].startswith("case.special") and _pauses(r)]):
+    specials = [r for r in records if r["event_type"].startswith("case.special")]
+    if _ambiguous([r for r in specials if _pauses(r)]) or _nameless(specials):
         return "特别程序的开始与结束不能一一对应"
     return ""
 
@@ -193,6 +194,14 @@ def _pauses(record: Record) -> bool:
     return record["special_kind_code"] not in RUNNING_SPECIALS
 
 
+def _nameless(specials: Sequence[Record]) -> bool:
+    """Whether an end that tells no kind may be that of a procedure that stops the clock or of one that does not."""
+    running = {r["event_no"] for r in specials if not _pauses(r)}
+    starts = {r["event_no"] for r in specials if r["event_type"] == "case.special_started" and _pauses(r)}
+    return any(r["event_no"] in running & starts for r in specials
+               if r["event_type"] == "case.special_ended" and not r["special_kind_code"])  # fmt: skip
+
+
 def _ambiguous(specials: Sequence[Record]) -> bool:
     """Whether it is not plain which start an end belongs to: a number told twice, two starts of one procedure or one
     start of two, an end that could be another's, or an end told with its start and apart.
@@ -200,7 +209,7 @@ def _ambiguous(specials: Sequence[Record]) -> bool:
     starts = _open_starts(specials)
     ends = [r for r in specials if r["event_type"] == "case.special_ended"]
     told = Counter((r["event_type"], r["event_no"]) for r in specials)
-    named = {(r["event_no"], _began(r)) for r in specials if r["special_started_at"] is not None} | set(starts.items())
+    named = {(r["event_no"], _began(r)) for r in specials if r not in ends or r["special_started_at"] is not None}
     strays = [_ended(r) for r in ends if r["special_started_at"] is None and _orphan(r, starts)]
     closed = {r["event_no"] for r in ends if not _orphan(r, starts)}
     waiting = [start for number, start in starts.items() if number not in closed]

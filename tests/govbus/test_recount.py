@@ -229,3 +229,21 @@ def test_two_starts_of_one_procedure_and_one_start_of_two_are_left_out(number: i
            judging.event("special_started", "2020-01-15 10:00", event_no=1),
            judging.event(f"special_{kind}", "2020-01-15 11:00", **told)]  # fmt: skip
     assert read(log, [judging.item(5)])[0] == "特别程序的开始与结束不能一一对应"
+
+
+@pytest.mark.parametrize(
+    ("other", "end"),
+    [
+        ({"special": "SITE"}, {}),  # of one number a procedure that stops the clock and one that does not: whose end?
+        ({"event_no": 2, "ended_at": judging.FIRST}, {"special": "SITE"}),  # two of one moment, one of which ended
+    ],
+)
+def test_procedures_of_one_moment_that_an_end_does_not_tell_apart_are_left_out(
+    other: dict[str, Any], end: dict[str, Any]
+) -> None:
+    at = "2020-01-15 09:00"
+    log = [judging.event("submitted", at), judging.event("accepted", at), judging.event("special_started", at),
+           structs.replace(judging.event("special_started", at, **other), event_id="other"),
+           judging.event("special_ended", at, **end)]  # fmt: skip
+    why, found = read(log, [judging.item(0.5)])
+    assert (why, found.differences) == ("特别程序的开始与结束不能一一对应", [])
