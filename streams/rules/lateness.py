@@ -17,7 +17,7 @@ MINUTE_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """From when on an entry is a backfill: its age in ms, or so many together within a span of ms."""
+    """From when on an entry is a backfill: its age in ms, or so many together within a slot of ms."""
 
     backfill_ms: int
     bulk_events: int
@@ -50,7 +50,7 @@ def label(
     """Why a case is, or looked, overdue at ``as_of``; "" if it neither is nor did. Times epoch ms UTC.
 
     ``stopped_at``: when it was decided, returned or transferred (None: open); ``entered_at`` and ``received_at`` of
-    that event; ``together``: how many such stops of the department were keyed in within the same span, with this one;
+    that event; ``together``: how many such stops of the department were keyed in within the same slot, with this one;
     ``provisional``: the calendar of a year up to the due time is not published, so nothing is late yet (§3.6).
     """
     if due_at is None or provisional:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import date
+
 import pytest
 
-from streams.rules import indicators
+from streams.rules import cards, indicators
+from streams.rules.calendar import day_of
 from streams.rules.indicators import Figure
 
 
@@ -40,3 +43,13 @@ def test_a_figure_is_published_unless_it_tells_of_one_to_four(
 ) -> None:
     figure = Figure(numerator, denominator)
     assert indicators.published({key: figure}) == {key: figure if told else Figure(0, None, suppressed=True)}
+
+
+CLOCKS = {"handling": "承诺", "statutory": "法定", "step": "环节", "delivery": "送达", "group": "项目和联办全程"}
+
+
+@pytest.mark.parametrize(("key", "yellow"), [("red_cards", False), ("yellow_cards", True)])
+def test_the_formula_of_the_cards_names_every_clock_whose_cards_are_counted(key: str, yellow: bool) -> None:
+    day = day_of(date(2020, 9, 14))
+    named = "、".join(CLOCKS[c] for c in CLOCKS if any((r.colour == "YELLOW") == yellow for r in cards.rules(c, day)))
+    assert indicators.indicators()[key].formula == f"发出的{'黄' if yellow else '红'}牌（{named}）减去已撤销的"
