@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from consumers.loop import Effect, Loop
+from schemas.errors import Misconfigured
 from streams.store.engine import connect
 from streams.store.signals import Told, on_signals
 
 log = structlog.get_logger(__name__)
-FAILED = 70
-"""Exit code for what waiting cannot mend (``EX_SOFTWARE`` of sysexits.h)."""
+FAILED, MISCONFIGURED = 70, 78
+"""Exit codes for what waiting cannot mend, and what a restart cannot either (``EX_SOFTWARE``, ``EX_CONFIG``)."""
 Work = Callable[[threading.Event], None]
 
 
@@ -28,15 +29,16 @@ def run_all(database_url: str, kafka: str, effects: Sequence[Effect], extra: Seq
 
 
 def together(work: Sequence[Work]) -> int:
-    """Run ``work`` in threads; when one fails all stop and the code is 70, 0 when told to stop."""
-    stop, failed, told = threading.Event(), threading.Event(), Told()
+    """Run ``work`` in threads; when one fails all stop and the code is 70 (78: misconfigured), 0 when told to stop."""
+    stop, told = threading.Event(), Told()
+    codes: list[int] = []
 
     def guarded(act: Work) -> None:
         try:
             act(stop)
         except BaseException as error:
             log.error("process.fails", error=type(error).__name__, exc_info=True)
-            failed.set()
+            codes.append(MISCONFIGURED if isinstance(error, Misconfigured) else FAILED)
         finally:
             told.tell()
 
@@ -48,4 +50,4 @@ def together(work: Sequence[Work]) -> int:
         stop.set()
         for thread in threads:
             thread.join(timeout=10)
-    return FAILED if failed.is_set() else 0
+    return codes[0] if codes else 0

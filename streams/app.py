@@ -25,8 +25,9 @@ from schemas.clock import wall_clock
 from schemas.errors import Retryable
 from streams.agents.line import Line
 from streams.fault import die
-from streams.store import heap, inflight, quarantine
+from streams.store import heap, inflight, quarantine, revision
 from streams.store.applier import cursors
+from streams.store.bulk import driver
 from streams.store.engine import is_transient, reading, why
 from streams.store.projection import Projection
 from streams.transport import Transport
@@ -42,6 +43,8 @@ METADATA_MS = 3_000
 """How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes
 the group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
 GIVE_BACK_S = 60.0
+SCHEMA_EVERY_S = 5.0
+"""How long a worker may write on under a schema that was changed beneath it."""
 WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
 log = structlog.get_logger(__name__)
 
@@ -109,6 +112,7 @@ def create_app(
         _add(app, line)
     _add_task(app, "watchdog", lambda: _watch(app, lines))
     _add_task(app, "heap", _give_back)
+    _add_task(app, "schema", lambda: _same_schema(engine))
     return app
 
 
@@ -201,6 +205,22 @@ async def _give_back() -> None:
     while True:
         await asyncio.sleep(GIVE_BACK_S)
         await asyncio.to_thread(heap.give_back)
+
+
+async def _same_schema(engine: sa.Engine) -> None:
+    """Raise ``Misconfigured`` once the database was migrated beneath this worker; its connections live on."""
+    while True:
+        await asyncio.sleep(SCHEMA_EVERY_S)
+        await asyncio.to_thread(_check_schema, engine)
+
+
+def _check_schema(engine: sa.Engine) -> None:
+    try:
+        with reading(engine).connect() as tx:
+            revision.check(driver(tx))
+    except Exception as error:
+        if not is_transient(error):
+            raise
 
 
 async def _watch(app: faust.App, lines: Lines) -> None:

@@ -8,25 +8,31 @@ import traceback
 
 import structlog
 
-EXIT_FAULT = 70  # EX_SOFTWARE of sysexits.h
+from schemas.errors import Misconfigured
+
+EXIT_FAULT, EXIT_MISCONFIGURED = 70, 78  # EX_SOFTWARE and EX_CONFIG of sysexits.h
 log = structlog.get_logger(__name__)
 
 
 def die(name: str, error: BaseException) -> None:
-    """End the process with exit code 70. Says where; not the message, which may hold personal data."""
+    """End the process with exit code 70, 78 if ``Misconfigured``. Says where; not the message, which may hold personal
+    data, unless it is one of ours for the operator.
+    """
     while isinstance(error, SystemExit) and error.__context__ is not None:
         error = error.__context__
+    wrong = isinstance(error, Misconfigured)
     frames = traceback.extract_tb(error.__traceback__)[-12:]
     log.critical(
         "fault: ending the process",
         where=name,
         error=type(error).__name__,
         code=_code(error),
+        **({"why": str(error)} if wrong else {}),
         frames=[f"{f.filename.rsplit('/', 1)[-1]}:{f.lineno} {f.name}" for f in frames],
     )
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_FAULT)
+    os._exit(EXIT_MISCONFIGURED if wrong else EXIT_FAULT)
 
 
 def _code(error: BaseException) -> str:

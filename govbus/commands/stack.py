@@ -76,13 +76,15 @@ def status(
 
 
 def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
-    """``govbus.behind``; or None and why: tables or topics are not there yet, or an address has just gone."""
+    """``govbus.behind``; or None and why: tables or topics are not there yet, or not this release's, or an address has
+    just gone.
+    """
     import sqlalchemy as sa
     from kafka.errors import KafkaError
 
     from govbus import outages, runtime
     from govbus.behind import behind
-    from schemas.errors import Retryable
+    from schemas.errors import GovbusError
     from streams.store.engine import connect
 
     found = runtime.resolve(settings, prepare=False)
@@ -90,8 +92,8 @@ def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
     try:
         with engine.connect() as tx:
             return behind(tx, found.kafka, bool(settings.webhooks or settings.digest_to)), ""
-    except (Retryable, KafkaError, sa.exc.DBAPIError) as error:
-        known = error if isinstance(error, Retryable) else outages.explained(error)
+    except (GovbusError, KafkaError, sa.exc.DBAPIError) as error:
+        known = error if isinstance(error, GovbusError) else outages.explained(error)
         return None, f"what waits is not known: {str(known or type(error).__name__).removeprefix('- ')}"
     finally:
         engine.dispose()

@@ -5,9 +5,12 @@ events.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+
+from streams.store import revision
 
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
@@ -27,14 +30,16 @@ NOT_LET_IN = re.compile(
 """What PostgreSQL answers to a wrong address (28P01, 28000, 3D000). While connecting psycopg gives no SQLSTATE."""
 
 
-def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
+def connect(url: str, pool_size: int = 8, ping: bool = True, checked: bool = True) -> sa.Engine:
     """An engine on PostgreSQL, read committed, UTC, with bounded waits for locks and connections.
 
     ``ping`` asks before every transaction whether the connection lives; who tries again anyway need not ask.
+    ``checked``: every new connection raises ``Misconfigured`` where the schema is not this release's; not for whoever
+    migrates, nor for a database that is not the district's.
     ``url`` is a SQLAlchemy URL with the psycopg driver. Nothing is connected until the first use.
     """
     options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8 {FRESH_PLANS}"
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         pool_pre_ping=ping,
         hide_parameters=True,  # errors reach logs, and parameters may be personal
@@ -52,6 +57,18 @@ def connect(url: str, pool_size: int = 8, ping: bool = True) -> sa.Engine:
             "keepalives_count": 3,
         },
     )
+    if checked:
+        sa.event.listen(engine, "connect", _check)
+    return engine
+
+
+def _check(connection: Any, _record: object) -> None:
+    try:
+        revision.check(connection)
+        connection.rollback()
+    except BaseException:
+        connection.close()  # the pool does not know it yet
+        raise
 
 
 def reading(engine: sa.Engine) -> sa.Engine:

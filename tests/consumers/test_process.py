@@ -7,11 +7,12 @@ import sys
 
 import pytest
 
-from consumers.process import FAILED
+from consumers.process import FAILED, MISCONFIGURED
 
 ENDING = """
 import sys
 from consumers.process import together
+from schemas.errors import Misconfigured
 
 def waits(stop):
     assert stop.wait(60)
@@ -33,6 +34,8 @@ def test_a_signal_that_comes_while_a_lock_is_held_ends_them_too(untimely: str) -
     assert ended(untimely + ENDING.format("stop.wait()")) == (0, "told")
 
 
-@pytest.mark.parametrize(("last", "code"), [("raise ValueError", FAILED), ("return", 0)])
+@pytest.mark.parametrize(
+    ("last", "code"), [("raise ValueError", FAILED), ("raise Misconfigured('x')", MISCONFIGURED), ("return", 0)]
+)
 def test_when_one_ends_all_do_and_the_code_says_whether_it_failed(last: str, code: int) -> None:
     assert ended(ENDING.format(last)) == (code, "told")

@@ -36,7 +36,7 @@ def province(postgres: Any) -> Iterator[Store]:
     from streams.store.engine import connect
 
     name = f"province_{uuid.uuid4().hex[:8]}"
-    store = Store(connect(postgres.create(name)), SIGNER)
+    store = Store(connect(postgres.create(name), checked=False), SIGNER)
     store.create()
     yield store
     store.engine.dispose()

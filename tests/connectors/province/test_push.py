@@ -154,7 +154,7 @@ def province(postgres: Any) -> Iterator[Province]:
     from streams.store.engine import connect
 
     name = f"province_{uuid.uuid4().hex[:8]}"
-    store = Store(connect(postgres.create(name)), HONEST)
+    store = Store(connect(postgres.create(name), checked=False), HONEST)
     store.create()
     server = Province(store)
     yield server
