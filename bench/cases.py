@@ -41,7 +41,7 @@ def run(given: Given) -> dict[str, Any]:
             place,
             given,
             Task(CASE, FIELDS, count),
-            table.chosen(given, (table.EXACTLY_ONCE,)),
+            table.named(table.EXACTLY_ONCE),
             lambda number: (*_ours(place, given, count, template, number), None),
             lambda: limits.measure(place.kafka, CASE, min(count, LIMIT_EVENTS)),
         )

@@ -21,6 +21,7 @@ from bench.stand import Stand
 Ours = Callable[[int], tuple[Figures, Figures, pl.DataFrame | None]]
 """Takes the round's number; gives our figures, limits measured on the way, and our cells (None: the log's)."""
 Limits = Callable[[], Figures]
+NOT_CHOSEN = "not chosen (--peers)"
 
 
 @dataclass
@@ -36,7 +37,9 @@ class _Turn:
 
 @dataclass
 class Contest:
-    """Measures ``given.rounds`` rounds over ``task``. A peer that failed is not tried again."""
+    """Measures ``given.rounds`` rounds over ``task``. A peer that failed is not tried again, one not chosen is not
+    tried at all; both are reported as not run.
+    """
 
     stand: Stand
     given: Given
@@ -45,6 +48,10 @@ class Contest:
     ours: Ours
     limits: Limits
     failed: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        wanted = self.given.peers
+        self.failed |= {p.name: NOT_CHOSEN for p in self.peers if wanted is not None and p.name not in wanted}
 
     def rounds(self) -> list[Round]:
         """All rounds."""

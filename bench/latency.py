@@ -60,7 +60,7 @@ def run(given: Given) -> dict[str, Any]:
     """
     with stand() as place:
         rounds = [_round(place, given, number) for number in range(given.rounds)]
-        return report("latency", rounds, TARGETS, events=given.events, seconds=LOAD_S)
+        return report("latency", rounds, TARGETS, events=given.events, seconds=LOAD_S, linger_ms=LINGER_MS)
 
 
 def _round(place: Stand, given: Given, number: int) -> Round:

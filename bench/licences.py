@@ -36,7 +36,7 @@ def run(given: Given) -> dict[str, Any]:
             place,
             given,
             Task(LICENCE, FIELDS, count),
-            table.chosen(given, (table.EXACTLY_ONCE,)),
+            table.named(table.EXACTLY_ONCE),
             lambda number: (*_ours(place, given, count, number), None),
             lambda: limits.measure(place.kafka, LICENCE, min(count, LIMIT_EVENTS)),
         )

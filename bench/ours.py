@@ -29,7 +29,8 @@ MB = 1024 * 1024
 @dataclass(frozen=True, slots=True)
 class Work:
     """``count`` records of ``topics`` to be applied. ``unsettled``: SQL that is true while something that follows from
-    them is still to be done (empty: nothing is). ``check`` raises if the database does not hold what it must.
+    them is still to be done (empty: nothing is). ``check`` raises if the database does not hold what it must;
+    ``sizes`` are taken once all is committed, and again when nothing is left to do.
     """
 
     topics: Sequence[Topic]
@@ -37,6 +38,7 @@ class Work:
     check: Callable[[sa.Engine], None]
     unsettled: str = ""
     arguments: Sequence[str] = ()
+    sizes: Callable[[sa.Engine], Mapping[str, float]] = lambda _: {}
 
 
 @dataclass
@@ -106,7 +108,8 @@ def measure(
 
     ``rate`` (events a second) is taken from the first commit that is seen to the last (the same as ``rate_from_start``
     if one commit took all), ``rate_from_start`` from the start of the processes, ``rate_settled`` until nothing that
-    follows is left to do. CPU (microseconds) and write-ahead log (bytes) are those of one event between these moments.
+    follows is left to do. CPU (microseconds) and write-ahead log (bytes) are those of one event between these moments;
+    memory and sizes are those of the last commit, ``_settled`` those of the end.
     Raises ``GovbusError`` if SQL does not hold what it must.
     """
     engine = connect(url)
@@ -122,9 +125,11 @@ def measure(
         started = mark(time.monotonic(), before)
         first = mark(*wait(engine, work, before + 1, workers, tell, before))
         last = mark(*wait(engine, work, before + work.count, workers, tell, before))
-        settled = mark(_settle(engine, work, workers), before + work.count) if work.unsettled else None
+        sizes, settled = _sizes(engine, work, workers), None
+        if work.unsettled:
+            settled = mark(_settle(engine, work, workers), before + work.count)
+            sizes |= _sizes(engine, work, workers, "_settled")
         work.check(engine)
-        sizes = {"worker_mb": workers.peak / MB, "database_mb": _size(engine) / MB}
     return {**_rates(work, started, first, last, settled), **sizes}
 
 
@@ -198,8 +203,11 @@ def _written(engine: sa.Engine) -> float:
     return float(ask(engine, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')"))
 
 
-def _size(engine: sa.Engine) -> int:
-    return int(ask(engine, "SELECT pg_database_size(current_database())"))
+def _sizes(engine: sa.Engine, work: Work, workers: Workers, suffix: str = "") -> dict[str, float]:
+    """The workers' greatest memory and the database's size so far, and what ``work`` asks."""
+    size = int(ask(engine, "SELECT pg_database_size(current_database())"))
+    found = {"worker_mb": workers.peak / MB, "database_mb": size / MB, **work.sizes(engine)}
+    return {f"{name}{suffix}": value for name, value in found.items()}
 
 
 def _memory(pid: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from bench import plots
+from bench.peers.table import NAMES
 from bench.plots import short
 from bench.registry import BY_NAME
 
@@ -82,8 +83,25 @@ def _section(report: Mapping[str, Any]) -> Iterator[str]:
     yield "| Figure | Median | Least | Greatest | Ours compared |\n|---|---|---|---|---|"
     yield from _rows(report)
     yield from (f"\nNot run: {peer}: {why.splitlines()[-1]}" for peer, why in report["not_run"].items())
+    yield from (f"\n{note}" for note in _notes(report))
     if "paper" in report:
         yield from _paper(report["paper"])
+
+
+def _notes(report: Mapping[str, Any]) -> Iterator[str]:
+    """Under what it was measured, and what an older report says otherwise than its figures' names do."""
+    ours = report["ours"]
+    if report["name"] == "latency":
+        gathers = f"{report['linger_ms']} ms" if "linger_ms" in report else "not kept, measured before it was"
+        yield f"Each load lasts {report.get('seconds', '?')} s; how long the sender gathers: {gathers}."
+    if report["name"] == "ratings" and (silent := set(NAMES) - {*report["peers"], *report["not_run"]}):
+        yield f"Not run: {', '.join(sorted(silent))}: measured before it was kept why."
+    if "rate_settled" in ours and "database_mb_settled" not in ours:
+        yield ("Measured before settled rounds were kept apart: in the rounds that have a `rate_settled`, `worker_mb`, "
+               "`database_mb` and `outbox` are those after settling.")  # fmt: skip
+    if "paper" in report and "kafka_fill_cpu_us" not in ours:
+        yield ("Measured before the brokers' writing was: the plan counts what reading costs them three times, and no "
+               "writing, so four brokers may carry less than it says.")  # fmt: skip
 
 
 def _paper(paper: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
@@ -96,7 +114,9 @@ def _paper(paper: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
 def _rows(report: Mapping[str, Any]) -> Iterator[str]:
     spread = report["spread"]
     for figure, value in report["ours"].items():
-        yield _row(f"govbus: {figure}", value, spread["ours"].get(figure), "")
+        times = sum(figure in r["ours"] for r in report["measured"])
+        few = f" (in {times} of {report['rounds']} rounds)" if times < report["rounds"] else ""
+        yield _row(f"govbus: {figure}{few}", value, spread["ours"].get(figure), "")
     for peer, figures in report["peers"].items():
         low, high = spread["ratios"][peer]
         ratio = f"{report['ratios'][peer]:.2f} × ({low:.2f} to {high:.2f})"

@@ -1,4 +1,4 @@
-"""``govbus bench ratings``: Avro ratings in Kafka to deduplicated, rolled-up SQL, beside five peers and the limits.
+"""``govbus bench ratings``: Avro ratings in Kafka to deduplicated, rolled-up SQL, beside the peers and the limits.
 
 Decides what is measured and what is demanded; every round measures all of it one after another on the same records.
 """
@@ -47,7 +47,7 @@ def run(given: Given) -> dict[str, Any]:
             place,
             given,
             task,
-            table.chosen(given),
+            table.PEERS,
             lambda number: _ours(place, given, number),
             lambda: limits.measure(place.kafka, RATING, min(given.events, LIMIT_EVENTS)),
         )
@@ -62,7 +62,7 @@ def fill(place: Stand, given: Given) -> None:
 
 def work(count: int, *arguments: str, settle: bool = False) -> Work:
     """All ratings once each in SQL; ``settle``: wait until all rollups are merged and said."""
-    return Work((RATING,), count, lambda engine: verify(engine, count), UNMERGED if settle else "", arguments)
+    return Work((RATING,), count, lambda engine: verify(engine, count), UNMERGED if settle else "", arguments, _said)
 
 
 def verify(engine: sa.Engine, count: int) -> None:
@@ -78,7 +78,7 @@ def _ours(place: Stand, given: Given, number: int) -> tuple[Figures, Figures, pl
         task = work(given.events, "--without-uploads", settle=number == 0)
         found = ours.measure(place, url, task, home, _teller(given, "ours"))
         engine = connect(url)
-        found |= _sizes(engine)
+        found["cells"] = float(ours.ask(engine, "SELECT count(*) FROM rating_cell"))
         copied = limits.copy(engine, rating_event, min(given.events, LIMIT_EVENTS))
         cells = counts.of_sql(engine)
         engine.dispose()
@@ -89,9 +89,6 @@ def _with_uploads(place: Stand, given: Given) -> dict[str, float]:
     """Once, for it is long: every rating is also said to the province."""
     with place.database() as url, place.directory("uploads") as home:
         found = ours.measure(place, url, work(given.events), home, _teller(given, "ours, with uploads"))
-        engine = connect(url)
-        found |= _sizes(engine)
-        engine.dispose()
     return {f"{name}_with_uploads": value for name, value in found.items()}
 
 
@@ -99,12 +96,8 @@ def _teller(given: Given, step: str) -> Callable[[int], None]:
     return lambda done: given.tell(step, done, given.events)
 
 
-def _sizes(engine: sa.Engine) -> dict[str, float]:
-    """How many distinct cells (keys of the count) there are, and how much was said: all, and bad ratings."""
+def _said(engine: sa.Engine) -> dict[str, float]:
+    """How much was said so far: all, and bad ratings."""
     with engine.connect() as tx:
         said = tx.execute(sa.select(sa.func.count(), sa.func.count().filter(outbox.c.topic == ALERT.name))).one()
-    return {
-        "cells": float(ours.ask(engine, "SELECT count(*) FROM rating_cell")),
-        "outbox": float(said[0]),
-        "alerts": float(said[1]),
-    }
+    return {"outbox": float(said[0]), "alerts": float(said[1])}

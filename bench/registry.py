@@ -27,7 +27,7 @@ class Bench:
 
 
 BENCHES = (
-    Bench("ratings", "Ratings to counted SQL, against five peers and the limits"),
+    Bench("ratings", "Ratings to counted SQL, against peers and the limits"),
     Bench("cases", "Cases through the state machine and the clocks"),
     Bench("licences", "Backfill of a stock of licences"),
     Bench("publishing", "Rows validated and stored with a receipt, then carried to Kafka", 0.1),

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.given import Given
 from bench.peers import tools
 from bench.process import python
 
@@ -56,6 +55,6 @@ PEERS = (
 NAMES = tuple([peer.name for peer in PEERS])
 
 
-def chosen(given: Given, names: Sequence[str] = NAMES) -> list[Peer]:
-    """The peers among ``names`` that shall run."""
-    return [p for p in PEERS if p.name in names and (given.peers is None or p.name in given.peers)]
+def named(*names: str) -> list[Peer]:
+    """The peers of these names."""
+    return [p for p in PEERS if p.name in names]
