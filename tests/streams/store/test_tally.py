@@ -10,6 +10,7 @@ import json
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -340,6 +341,27 @@ def test_rollups_say_cells_departments_and_the_district_at_their_last_revision(t
     }
     settle(tally)
     assert len(said(tally, "rating.rollup.v1")) == 5
+
+
+def test_rollups_that_shrank_in_a_rebuild_are_not_said_and_named_by_the_query_that_operators_have(
+    tally: sa.Engine,
+) -> None:
+    shrinks, vanishes, stays = rating(case_no="A"), rating(case_no="B", channel_code="2"), rating(case_no="C")
+    fold(tally, [shrinks, vanishes, stays])
+    settle(tally)
+    before = said(tally, "rating.rollup.v1")
+    with tally.begin() as tx:
+        tx.execute(sa.text("TRUNCATE rating_event, rating_cell_merged, rating_cell_change, cursor"))
+    fold(tally, [stays])
+    settle(tally)
+    assert said(tally, "rating.rollup.v1") == before
+    guide = (Path(__file__).parents[3] / "docs" / "operate.md").read_text()
+    query = guide.split("```sql\n")[1].split("```")[0].replace("%", "%%")
+    with tally.connect() as tx:
+        found = {tuple(row) for row in tx.exec_driver_sql(query)}
+    cell = f"430903/HS-ZRZYJ/{ITEM}"
+    (gone,) = {r["channel_code"] for r in before if r["channel_code"] not in ("", "PC")}
+    assert found == {(f"{cell}/PC/2020-09-21", 2, 1), (f"{cell}/{gone}/2020-09-21", 1, 0)}
 
 
 def test_what_a_township_was_rated_is_its_districts_too(tally: sa.Engine) -> None:
