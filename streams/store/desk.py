@@ -25,6 +25,7 @@ from streams.store.failure import place
 from streams.store.projection import Said
 from streams.store.steps import say
 from streams.store.tables import alert_inbox, alert_life, desk_check
+from streams.store.unfit import together
 
 log = structlog.get_logger(__name__)
 CASE, DEPARTMENT = "CASE", "DEPARTMENT"
@@ -36,6 +37,8 @@ ABOUT = ("region", "department", "case_no", "item_code", "kind", "colour")
 Place = Mapping[str, int]
 Remembered = Mapping[str, Mapping[str, Any]]
 """Alert id -> what was last said of it, as ``desk_check.said`` holds it."""
+Unfit = dict[tuple[str, str], Exception]
+"""Scope and key of what the desk cannot look at, or not store, and why."""
 
 
 def mark(tx: sa.Connection, scope: str, keys: Place) -> None:
@@ -75,24 +78,44 @@ class DeskReader:
         asked = {"partition": partition, "horizon": horizon, "topic": HANDLING.name, "block": BLOCK}
         taken = tx.execute(_DUE, asked).all()
         calendars = self._references.read(tx, epochs, ()).calendars
-        cases = {r.key: r.said for r in taken if r.scope == CASE}
-        written = _Written()
-        if cases:
-            _look_at_cases(tx, cases, calendars, horizon, partition, written)
-        for row in taken:
-            if row.scope == DEPARTMENT:
-                _look_at_department(tx, row.key, row.said, horizon, partition, written)
-        written.write(tx)
+        unfit: Unfit = {}
+
+        def look(some: Sequence[sa.Row[Any]]) -> None:
+            unfit.update(_look(tx, some, calendars, horizon, partition))
+
+        unwritten = together(tx, look, taken)
+        _let_be(tx, unfit | {(row.scope, row.key): error for row, error in unwritten})
         return len(taken) == BLOCK
 
 
+def _look(
+    tx: sa.Connection, taken: Sequence[sa.Row[Any]], calendars: CalendarHistory, horizon: int, partition: int
+) -> Unfit:
+    """Look at these keys, and write what came of it; those at which the rule fails are left as they are, and named."""
+    written = _Written()
+    if cases := {r.key: r.said for r in taken if r.scope == CASE}:
+        _look_at_cases(tx, cases, calendars, horizon, partition, written)
+    for row in taken:
+        if row.scope == DEPARTMENT:
+            _look_at_department(tx, row.key, row.said, horizon, partition, written)
+    written.write(tx)
+    return written.unfit
+
+
+def _let_be(tx: sa.Connection, unfit: Unfit) -> None:
+    """Nothing of these keys changes, and they hold up no other (docs/decisions/0015)."""
+    for (scope, key), error in unfit.items():
+        log.error("a rule failed at the desk; the key waits for news", scope=scope, key=key, where=place(error))
+        tx.execute(_LET_BE, {"scope": scope, "key": key})
+
+
 class _Written:
-    """What one tick has to write, gathered key by key."""
+    """What is to be written of the keys looked at, gathered key by key; ``unfit``: those at which the rule fails."""
 
     def __init__(self) -> None:
+        self.unfit: Unfit = {}
         self._checks: list[dict[str, Any]] = []
         self._saids: list[Said] = []
-        self._unfit: list[dict[str, str]] = []
 
     def add(
         self, scope: str, key: str, partition: int, nearest: int | None, before: Remembered,
@@ -112,16 +135,9 @@ class _Written:
             {"scope": scope, "key": key, "partition": partition, "next_check_at": nearest, "said": said}
         )
 
-    def let_be(self, scope: str, key: str, error: Exception) -> None:
-        """The rule fails at this key: nothing of it changes, and it holds up no other (docs/decisions/0015)."""
-        log.error("a rule failed at the desk; the key waits for news", scope=scope, key=key, where=place(error))
-        self._unfit.append({"scope": scope, "key": key})
-
     def write(self, tx: sa.Connection) -> None:
         bulk.upsert(tx, desk_check, self._checks)
         say(tx, self._saids)
-        if self._unfit:
-            tx.execute(_LET_BE, self._unfit)
 
 
 def _look_at_cases(
@@ -147,7 +163,7 @@ def _look_at_cases(
             statements = words.differences(_spoken(before), found.alerts, horizon, _astray(before, own))
             written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
         except Exception as error:
-            written.let_be(CASE, case_no, error)
+            written.unfit[CASE, case_no] = error
         else:
             if max((stood.get(case_no, 0), *(since for since, _ in excluded.get(case_no, ())))) <= horizon:
                 lived[case_no] = lives  # else this horizon has not come to what is stored
@@ -173,7 +189,7 @@ def _look_at_department(
         nearest, statements = _escalated(key, before, rows, horizon)
         written.add(DEPARTMENT, key, partition, nearest, before, statements, rows)
     except Exception as error:
-        written.let_be(DEPARTMENT, key, error)
+        written.unfit[DEPARTMENT, key] = error
 
 
 def _escalated(

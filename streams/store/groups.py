@@ -9,6 +9,7 @@ which order the members came, it is the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,7 @@ from streams.store.failure import place
 from streams.store.projection import Said
 from streams.store.steps import say
 from streams.store.tables import case_group, group_state
+from streams.store.unfit import together
 
 log = structlog.get_logger(__name__)
 BLOCK = 500
@@ -109,20 +111,25 @@ def _derive(
     known = reader.read(tx, epochs, {e.item_code for case in cases.values() for e in case.events})
     spoken, latest = cards.spoken(tx, list(members)), cards.latest(tx, list(members))
     derived: list[tuple[GroupState, tuple[Decision, ...]]] = []
-    unfit: list[str] = []
+    unfit: dict[str, Exception] = {}
     for key, group in members.items():
         events = {no: cases[no].events for no in group.cases if no in cases}
         horizon = max(group.horizon, latest.get(key, 0))
         try:
             derived.append(groups.derive(key, events, known, horizon, spoken.get(key, {})))
         except Exception as error:  # one group holds up no other (docs/decisions/0015)
-            log.error("a rule failed at a due time; the group waits for news", group=key, where=place(error))
-            unfit.append(key)
-    _write(tx, derived)
-    if unfit:
-        tx.execute(_LET_BE, {"keys": unfit})
+            unfit[key] = error
+    unwritten = together(tx, partial(_write, tx), derived)
+    _let_be(tx, unfit | {state.key: error for (state, _), error in unwritten})
     pairs = [(key, case_no) for key, group in members.items() for case_no in group.cases]
     tx.execute(_FRESH, {"keys": [key for key, _ in pairs], "cases": [case_no for _, case_no in pairs]})
+
+
+def _let_be(tx: sa.Connection, unfit: Mapping[str, Exception]) -> None:
+    for key, error in unfit.items():
+        log.error("a rule failed at a due time; the group waits for news", group=key, where=place(error))
+    if unfit:
+        tx.execute(_LET_BE, {"keys": list(unfit)})
 
 
 def _cases(tx: sa.Connection, numbers: list[str]) -> dict[str, CaseState]:

@@ -193,6 +193,33 @@ def test_a_key_at_which_the_rule_fails_holds_up_no_other(
     assert sum(w[2] == "HS-LIFE-SIGN" for w in office.words()) == 2
 
 
+@pytest.mark.parametrize("what", ["_life_rows", "add case", "add department"])
+def test_a_key_of_which_something_cannot_be_stored_holds_up_no_other(
+    office: Bus, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    first = alert(RED, "RED", "2020-09-21 11:00")
+    office.hear(first, other(first))
+    lives, add, bad = desk._life_rows, desk._Written.add, {CASE, "HS-ZJJ/2020-09"}
+
+    def life_rows(case_no: str, *rest: Any) -> Any:
+        return [{**row, "stage": "\x00"} if case_no in bad else row for row in lives(case_no, *rest)]
+
+    def added(self: Any, scope: str, key: str, partition: int, nearest: int | None, *rest: Any) -> None:
+        add(self, scope, key, partition, 1 << 70 if what == f"add {scope.lower()}" and key in bad else nearest, *rest)
+
+    monkeypatch.setattr(desk, "_life_rows", life_rows if what == "_life_rows" else lives)
+    monkeypatch.setattr(desk._Written, "add", added)
+    office.tick("2020-09-30 09:00")
+    assert {case_no for _, case_no, *_ in office.lives()} == ({OTHER, CASE} if what == "add department" else {OTHER})
+    assert any(w[2] == "HS-LIFE-SIGN" for w in office.words())
+    monkeypatch.undo()
+    with office.engine.begin() as tx:
+        desk.mark(tx, desk.CASE, {CASE: 0})
+    office.tick("2020-09-30 09:00")
+    assert office.stage(RED) == office.stage(AGAIN) == "ISSUED"
+    assert sum(w[2] == "HS-LIFE-SIGN" for w in office.words()) == 2
+
+
 def test_a_history_of_three_cards_ends_as_typed(office: Bus) -> None:
     office.hear(*HISTORY)
     office.tick(END)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -159,6 +160,22 @@ def test_a_group_at_which_the_rule_fails_holds_up_no_other(engine: sa.Engine, mo
         if key.endswith("BAD-1"):
             raise KeyError(key)
         return rightly(key, *rest)
+
+    monkeypatch.setattr(groups.groups, "derive", derive)
+    settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
+    assert [c[0] for c in group_cards(engine)] == ["HS-CARD-GROUP-Y", "HS-CARD-GROUP-R"]
+    with engine.connect() as tx:
+        assert groups.due(tx, ms(7, 15, 9)) == set()
+
+
+def test_a_group_that_cannot_be_written_holds_up_no_other(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, judge = prepared(engine)
+    put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, project_code="BAD-1"))
+    rightly = groups.groups.derive
+
+    def derive(key: str, *rest: Any) -> Any:
+        state, decisions = rightly(key, *rest)
+        return replace(state, department="\x00") if key.endswith("BAD-1") else state, decisions
 
     monkeypatch.setattr(groups.groups, "derive", derive)
     settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
