@@ -10,6 +10,7 @@ Format: Apache Kafka, "Message Format" (v2 record batch); Avro 1.11 specificatio
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
@@ -44,8 +45,8 @@ CODEC, APPENDED, CONTROL = 0x07, 0x08, 0x20
 UNPACKED = 4
 """How many times larger what is compressed is reckoned to be."""
 MOST_UNPACKED = 32 * 1024 * 1024
-"""Bytes of a batch without its compression at most: a broker looks at the compressed ones, producers gather a million
-or two, and of 2,070 zstd makes sixty-seven million."""
+"""Bytes of a batch without its compression at most, and of all that are read at once: a broker looks at the compressed
+ones, producers gather a million or two, and of 2,070 zstd makes sixty-seven million."""
 GZIP, SNAPPY = 1, 2
 BLOCKWISE, BLOCKS_FROM = b"\x82SNAPPY\x00\x00\x00\x00\x01\x00\x00\x00\x01", 16
 """How snappy of the Java client begins, and where its blocks do, each behind its length."""
@@ -73,7 +74,9 @@ def intact(raw: bytes) -> bool:
 
 
 class Batch(NamedTuple):
-    """A batch and what its head says: ``last`` is its highest offset less ``base``, ``holds`` how many records."""
+    """A batch and what its head says: ``last`` is its highest offset less ``base``, ``holds`` how many records.
+    ``plain``: its records without compression, once it is ``opened``.
+    """
 
     raw: bytes
     base: int
@@ -82,6 +85,7 @@ class Batch(NamedTuple):
     first_ms: int
     last_ms: int
     holds: int
+    plain: bytes | None = None
 
     @classmethod
     def of(cls, raw: bytes) -> Batch:
@@ -98,10 +102,22 @@ class Batch(NamedTuple):
         """Whether it holds records: a marker of a transaction and what compaction left empty do not."""
         return self.holds > 0 and not self.attributes & CONTROL
 
+    @property
+    def packed(self) -> bool:
+        """Whether it must be unpacked to be read."""
+        return self.plain is None and bool(self.attributes & CODEC)
+
     def body(self) -> bytes | memoryview:
         """The records behind the head, uncompressed."""
-        plain, how = memoryview(self.raw)[HEAD.size :], self.attributes & CODEC
-        return _unpacked(bytes(plain), how) if how else plain
+        if self.packed:
+            return _unpacked(self.raw[HEAD.size :], self.attributes & CODEC)
+        return memoryview(self.raw)[HEAD.size :] if self.plain is None else self.plain
+
+    def opened(self) -> Batch:
+        """Itself with its records unpacked; as it is where they cannot be: whoever reads it says so."""
+        with contextlib.suppress(Exception):  # each decompressor has its own
+            return self._replace(plain=bytes(self.body())) if self.packed else self
+        return self
 
     def unpacked(self) -> bytes:
         """The batch without its compression; its checksum is the old one."""
@@ -176,6 +192,11 @@ class Fetched:
         """Bytes that it takes when it is read; of what is compressed nobody knows before."""
         return sum(len(batch.raw) * (UNPACKED if batch.attributes & CODEC else 1) for batch in self.batches)
 
+    @cached_property
+    def packed(self) -> bool:
+        """Whether any of it must be unpacked to be read."""
+        return any(batch.packed for batch in self.batches)
+
     @property
     def range(self) -> tuple[int, int]:
         """The first and the last offset there can be."""
@@ -185,6 +206,22 @@ class Fetched:
         """The records as aiokafka reads them. Raises ``CorruptRecordException`` where there is no record."""
         found = (record for batch in self.batches for record in _numbered(batch, _records(batch)))
         return [record for record in found if record.offset >= self.since]
+
+
+def opened(topic: Topic, runs: Sequence[tuple[int, Fetched]]) -> list[Batch]:
+    """The first batches of ``runs`` (each of one partition), unpacked, as many as are ``MOST_UNPACKED`` bytes together
+    at most; one at least.
+    """
+    found: list[Batch] = []
+    size = 0
+    with inflight.decoding(topic.name, _ranges(runs)):
+        for batch in (batch for _, run in runs for batch in run.batches):
+            one = batch.opened()
+            size += len(one.raw if one.plain is None else one.plain)
+            if found and size > MOST_UNPACKED:
+                break
+            found.append(one)
+    return found
 
 
 def lot(topic: Topic, runs: Iterable[tuple[int, Sequence[Any] | Fetched]]) -> Lot:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import structlog
@@ -73,6 +73,12 @@ class Chunk:
         """Bytes that wait here."""
         records = self.records
         return records.size if isinstance(records, Fetched) else sum(len(r.value or b"") for r in records)
+
+    def cut(self, fetched: Fetched, opened: Sequence[Batch]) -> tuple[Chunk, Chunk]:
+        """This chunk up to the end of ``opened``, the first batches of what was ``fetched``, and from there on."""
+        end, behind = opened[-1].next_offset, fetched.batches[len(opened) :]
+        first = replace(self, records=replace(fetched, batches=opened), passed=end)
+        return first, replace(self, records=replace(fetched, batches=behind), since=end)
 
 
 @dataclass(frozen=True, slots=True)

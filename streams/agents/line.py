@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, TypeVar
 
@@ -23,7 +23,8 @@ import structlog
 
 from schemas.clock import wall_clock
 from schemas.errors import Retryable
-from streams.batches import lot
+from schemas.topics import Topic
+from streams.batches import Fetched, lot, opened
 from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, aside, prepare, sweep
 from streams.store.engine import is_transient, reading, why
@@ -68,6 +69,26 @@ def contiguous(chunks: Sequence[Chunk]) -> list[list[Chunk]]:
         batches[-1].append(chunk)
         ends[chunk.partition] = chunk.end
     return batches
+
+
+def fitting(topic: Topic, chunks: Sequence[Chunk]) -> tuple[list[Chunk], list[Chunk]]:
+    """What of ``chunks`` may be held at once without its compression, unpacked, and what is left of them."""
+    plain = deque(opened(topic, [(c.partition, c.records) for c in chunks if isinstance(c.records, Fetched)]))
+    fit: list[Chunk] = []
+    for n, chunk in enumerate(chunks):
+        fetched = chunk.records
+        if not isinstance(fetched, Fetched):
+            fit.append(chunk)
+            continue
+        found = [plain.popleft() for _ in fetched.batches[: len(plain)]]
+        if len(found) == len(fetched.batches):
+            fit.append(replace(chunk, records=replace(fetched, batches=found)))
+        elif found:
+            first, behind = chunk.cut(fetched, found)
+            return [*fit, first], [behind, *chunks[n + 1 :]]
+        else:
+            return fit, list(chunks[n:])
+    return fit, []
 
 
 @dataclass(slots=True)
@@ -186,11 +207,20 @@ class Line:
             self._batches.extend(contiguous(self._take()))
         if not self._batches:
             return None
-        batch = Batch(self._batches.popleft())
+        batch = Batch(await self._unpacked(self._batches.popleft()))
         if inflight.suspects():
             with contextlib.suppress(Retryable):  # applying meets the same, and holds
                 batch.lot = await asyncio.to_thread(self._proven, batch.chunks)
         return batch
+
+    async def _unpacked(self, chunks: list[Chunk]) -> list[Chunk]:
+        """Those of ``chunks`` that may be held at once, unpacked; what is left comes next."""
+        if not any(isinstance(chunk.records, Fetched) and chunk.records.packed for chunk in chunks):
+            return chunks
+        fit, left = await asyncio.to_thread(fitting, self.projection.topic, chunks)
+        if left:
+            self._batches.appendleft(left)
+        return fit
 
     def _proven(self, chunks: Sequence[Chunk]) -> Lot:
         found = self._lot(chunks)

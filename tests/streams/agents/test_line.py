@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import threading
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -10,11 +11,14 @@ from typing import Any, cast
 
 import polars as pl
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from schemas.errors import Retryable
 from schemas.topics import TICKET
+from streams import batches
 from streams.agents import line as lines
 from streams.agents.line import Line, contiguous
+from streams.batches import Fetched
 from streams.store.applier import Applied, Gap
 from streams.store.lot import Columns
 from streams.transport import Chunk
@@ -317,3 +321,89 @@ def test_what_cannot_be_read_holds_its_line_also_while_something_is_suspected(mo
     assert asyncio.run(held(False))
     assert asyncio.run(held(True))
     assert len(tried) >= 3  # once more to prove it
+
+
+def packed(compression: int, base: int, headers: Any = (("ce_id", b"x"),)) -> batches.Batch:
+    """A batch of few bytes that becomes large when it is unpacked."""
+    builder = DefaultRecordBatchBuilder(2, compression, 0, -1, -1, -1, 10_000_000)
+    for n in range(40):
+        builder.append(n, 10**12, b"key", bytes(10_000), list(headers))
+    raw = bytearray(builder.build())
+    struct.pack_into(">q", raw, 0, base)
+    return batches.Batch.of(bytes(raw))
+
+
+async def read(given: list[Chunk]) -> list[tuple[dict[int, list[int]], dict[int, int], dict[int, int], int]]:
+    """What a line applies of ``given``: offsets by partition, since, until, and how many bytes of values at once."""
+    told: list[Any] = []
+
+    def apply(_: Any, __: Any, lot: Any, since: Any, ___: Any, until: Any) -> Applied:
+        offsets = {p: lot.offsets[lot.partitions == p].tolist() for p in dict.fromkeys(lot.partitions.tolist())}
+        told.append((offsets, dict(since), dict(until), sum(len(one.value) for one in lot)))
+        return Applied(until, len(lot), 0)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lines.unfit, "apply", apply)
+        line = Line(None, Nothing())  # type: ignore[arg-type]
+        for one in given:
+            await line.put(one)
+        task = asyncio.create_task(line.run(cast(Any, None), cast(Any, None)))
+        await soon(lambda: line.idle or task.done())
+        assert line.idle
+        task.cancel()
+    return told
+
+
+@pytest.mark.parametrize("suspects", [False, True], ids=["by column", "under suspicion"])
+@pytest.mark.parametrize("compression", [1, 2, 3, 4], ids=["gzip", "snappy", "lz4", "zstd"])
+def test_of_what_is_compressed_so_much_is_held_at_once_as_of_one_batch_at_most(
+    monkeypatch: pytest.MonkeyPatch, compression: int, suspects: bool
+) -> None:
+    """Eight batches of some hundred bytes would be sixty-four million together, and a fetch has room for thousands."""
+    proven: list[int] = []
+    for name in ("suspects", "careful", "suspected"):
+        monkeypatch.setattr(batches.inflight, name, lambda *_: suspects)
+    monkeypatch.setattr(lines.quarantine, "prove", lambda lot: proven.append(len(lot)))
+    monkeypatch.setattr(batches, "MOST_UNPACKED", 1_300_000)  # three of 400,000 and their heads
+    zero, one = ([packed(compression, base) for base in bases] for bases in ([0, 40, 80, 120, 160], [7, 47, 90]))
+    given = [
+        Chunk(TICKET.name, 0, 3, Fetched(zero, 3), 201),
+        Chunk(TICKET.name, 2, 5, [], 6),
+        Chunk(TICKET.name, 1, 7, Fetched(one, 7), 130),
+    ]
+    assert asyncio.run(read(given)) == [
+        ({0: [*range(3, 120)]}, {0: 3}, {0: 120}, 1_170_000),
+        ({0: [*range(120, 200)], 1: [*range(7, 47)]}, {0: 120, 2: 5, 1: 7}, {0: 201, 2: 6, 1: 47}, 1_200_000),
+        ({1: [*range(47, 87), *range(90, 130)]}, {1: 47}, {1: 130}, 800_000),
+    ]
+    assert proven == ([117, 120, 80] if suspects else [])
+
+
+@pytest.mark.parametrize("headers", [[], [("ce_id", b"x")]], ids=["one by one", "by column"])
+def test_what_is_compressed_and_fits_is_unpacked_once_and_applied_at_once(
+    monkeypatch: pytest.MonkeyPatch, headers: Any
+) -> None:
+    rightly, asked = batches._unpacked, []
+
+    def unpacked(raw: bytes, how: int) -> bytes:
+        asked.append(how)
+        return rightly(raw, how)
+
+    monkeypatch.setattr(batches, "_unpacked", unpacked)
+    fetched = [Fetched([packed(4, 0, headers), packed(3, 40, headers)], 0) for _ in range(2)]
+    ((offsets, *_),) = asyncio.run(read([Chunk(TICKET.name, p, 0, one, 80) for p, one in enumerate(fetched)]))
+    assert (offsets, asked) == ({0: [*range(80)], 1: [*range(80)]}, [4, 3, 4, 3])
+
+
+def test_a_batch_that_cannot_be_unpacked_holds_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def held() -> bool:
+        line = Line(None, Nothing())  # type: ignore[arg-type]
+        await line.put(Chunk(TICKET.name, 0, 0, Fetched([packed(4, 0), packed(4, 40)], 0), 80))
+        task = asyncio.create_task(line.run(cast(Any, None), cast(Any, None)))
+        await soon(lambda: line.holding or task.done())
+        done = task.done()
+        task.cancel()
+        return line.holding and not done
+
+    monkeypatch.setattr(batches, "MOST_UNPACKED", 300_000)
+    assert asyncio.run(held())
