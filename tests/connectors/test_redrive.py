@@ -80,7 +80,7 @@ def test_a_refused_row_of_a_sheet_is_redriven_as_the_sheet_itself_would_be(
         page = book.add_worksheet()
         page.write_row(0, 0, row.keys())
         page.write_row(1, 0, row.values())
-    publisher = Publisher(engine, "HS-ZRZYJ", "430903")
+    publisher = Publisher(engine, "HS-SCJGJ", "430903")
 
     def published() -> list[str]:
         return [r.outcome for r in publisher.publish(LICENCE, [row for _, row in open_rows(path, LICENCE).rows()])]
