@@ -93,6 +93,8 @@ class Report:
     cells: int = 0
     duplicates: int = 0
     superseded: int = 0
+    unread: int = 0
+    """Compacted away before they were queued for the province, which has a newer one."""
     expired: int = 0
     forged: list[str] = field(default_factory=list)
 
@@ -117,6 +119,7 @@ class Report:
             "cells": self.cells,
             "duplicates": self.duplicates,
             "superseded": self.superseded,
+            "unread": self.unread,
             "expired": self.expired,
             "forged_receipts": self.forged,
             "differences": [d.plain() for d in self.differences],
@@ -395,7 +398,7 @@ def _compare(
         progress("comparing", done, len(pairs) + 1)
     found += [*_uploads(tx), *_dead(tx, starts)]
     progress("comparing", len(pairs) + 1, len(pairs) + 1)
-    found, report.superseded, report.expired = _excused(tx, found, starts)
+    found, report.superseded, report.unread, report.expired = _excused(tx, found, starts)
     unique = sorted(set(found), key=lambda d: (d.topic, d.department, d.event_id, d.kind, d.place))
     report.differences, report.unnamed = unique[:MOST_NAMED], max(0, len(unique) - MOST_NAMED)
     report.duplicates = _number(
@@ -519,7 +522,7 @@ def _told_before(
 
 def _excused(
     tx: sa.Connection, found: list[Difference], starts: Mapping[TopicPartition, int]
-) -> tuple[list[Difference], int, int]:
+) -> tuple[list[Difference], int, int, int]:
     """Without what Kafka may forget: compacted behind a newer record of its key, or past retention. What was compacted
     before it was queued for the province, the province cannot have.
     """
@@ -534,7 +537,7 @@ def _excused(
     }  # fmt: skip
     expired = {d for d in lost if d not in superseded and _before_start(tx, d, starts)}
     excused = superseded | unread | expired
-    return [d for d in found if d not in excused], len(superseded), len(expired)
+    return [d for d in found if d not in excused], len(superseded), len(unread), len(expired)
 
 
 def _may_forget(topic: Topic) -> bool:

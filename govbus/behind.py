@@ -42,16 +42,17 @@ def lag(tx: sa.Connection, consumer: Any, more: Iterable[tuple[str, Topic]] = ()
     return behind
 
 
-def behind(tx: sa.Connection, kafka: str, subscribed: bool = False) -> dict[str, Any]:
+def behind(
+    tx: sa.Connection, kafka: str, subscribed: bool = False, clock: horizon.Clock = "wall", settle_ms: int = 0
+) -> dict[str, Any]:
     """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` by processor and topic,
     what the desk has to look at (``undecided``), records for the province (``unacknowledged``, ``refused``), alerts
     for subscribers (``undelivered``, ``given_up``), open ``dead_letters``. ``subscribed``: somebody is to be told of
-    alerts; who was told before is always asked.
+    alerts; who was told before is always asked. ``clock``, ``settle_ms``: what the desk goes by.
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """
-    # by the events' own time, as if the desk had the simulation's clock: what that calls due is due by any
-    until = min(wall_clock(), horizon.ceiling(tx, "watermark", 0, 0))
+    until = min(wall_clock(), horizon.ceiling(tx, clock, settle_ms, wall_clock()))
     found = dict(tx.execute(_WAITING, {"until": until}).mappings().one())
     consumer = reader(kafka)
     try:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 FETCH = 5_000
 FOREVER = 2**62
+PATIENCE_MS = 60_000
+"""A timer that has been due for longer stands still."""
 Record = Mapping[str, Any]
 Matter = tuple[str, str, int, str, int]
 """Region, case, visit, department and assessment: what one department tells of one assessment."""
@@ -112,7 +114,7 @@ def _cases(
         raw[record["case_no"]].append(record)
         if number % FETCH == 0:
             said(number)
-    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED), {"top": top})):
+    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED), {"top": top, "patience": PATIENCE_MS})):
         records = raw.get(row["case_no"], [])
         standing = _corrected(records)
         told = tuple(_told(r) for r in _clocked(standing))
@@ -125,7 +127,7 @@ def _cases(
         why = "原始事件不在发布箱中"
         if len(records) == row["events"]:
             found.answering[row["case_no"]] = _answering(standing)
-            why = _unfit(standing, row, versions)
+            why = "计时尚未走到该件" if row["behind"] else _unfit(standing, row, versions)
         if not why:
             why = _case(row, told, state, going_by, open_in(row["region"]), found)
         if why:
@@ -368,11 +370,12 @@ _CASE_EVENTS = (
 )
 _CALENDARS = "SELECT region, year, body FROM calendar_event ORDER BY region, year, revision"
 _DERIVED = """SELECT c.case_no, c.region, c.department, c.item_code, c.status, c.on_time, c.due_at, c.accepted_at,
-    n.events, least(greatest(:top, n.known), nullif(abs(c.next_check_at), 0) - 1) AS horizon
+    n.events, c.next_check_at > 0 AND c.next_check_at < :top - :patience AS behind,
+    least(greatest(:top, n.known), nullif(abs(c.next_check_at), 0) - 1) AS horizon
 FROM case_state c JOIN (SELECT case_no, count(*) AS events, max(received_at) AS known FROM case_event GROUP BY 1) n
     USING (case_no) ORDER BY 1"""
 """``horizon``: how far a case was judged: up to the moment for which its timer still waits, and never beyond now or, if
-that is later, its own last word.
+that is later, its own last word. ``behind``: the timer is due, and nothing has looked.
 """
 _ITEM_EVENTS = (
     "SELECT item_code, item_version, region, department, event_type, occurred_at, body FROM item_event "

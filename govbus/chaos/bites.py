@@ -60,7 +60,8 @@ def bite(home: Path, name: str, seed: int) -> Bite:
         planted["worker"] = (*planted.get("worker", ()), HALTS)
     part = next((word.removeprefix("part:") for word in bug.provoke if word.startswith("part:")), "")
     if part:
-        faults = [text for text in judged(frailties.found(part, seed, planted)) if bug.stalls or STALLED not in text]
+        found = judged(frailties.found(part, seed, planted))
+        faults = [text for text in found if bug.by in text and (bug.stalls or STALLED not in text)]
         return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
     with ground(home) as bus, stage(bus, seed, bug.cases, planted) as made:
         made.watch.patience = STALL_S
@@ -71,7 +72,7 @@ def bite(home: Path, name: str, seed: int) -> Bite:
                 return _ledger(made, name)
         except Stalled as error:
             return Bite(name, bug.stalls, f"{STALLED}{error}"[:200])
-    faults = judged(told(verdict, seed)["faults"])
+    faults = [text for text in judged(told(verdict, seed)["faults"]) if bug.by in text]
     return Bite(name, bool(faults), (faults or ["nothing was found"])[0][:200])
 
 
@@ -103,7 +104,7 @@ def _provoke(made: Stage, bug: Bug) -> None:
 def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
     made.publish_up_to(SHARE)
     made.wait(AWAY_S)
-    for name in [n for n in made.fleet.names if KINDS[n] in bug.kinds]:
+    for name in [n for n in made.fleet.names if KINDS[n] in (bug.kinds or ("worker",))]:
         made.fleet.kill(name)
     made.publish_up_to(2 * SHARE)
     made.wait(AWAY_S)

@@ -33,6 +33,8 @@ class Bug:
     provoke: tuple[str, ...] = ()
     cases: int = 60
     """Of the year that flows meanwhile."""
+    by: str = ""
+    """What the oracle must say of it, where it says more than one thing."""
     stalls: bool = False
     """Whether to stall for good is how this bug shows: with any other one a rig that stalls has caught nothing."""
 
@@ -402,6 +404,7 @@ WORLD: Mapping[str, Patch] = {
 machine halts; a sender in haste.
 """
 
+LOST = "published but not on its topic"
 BUGS: Mapping[str, Bug] = {
     "cursor-before-effects": Bug(
         "the worker commits its position before the effects (acknowledges before the commit)",
@@ -434,11 +437,11 @@ BUGS: Mapping[str, Bug] = {
     ),
     "flush-not-awaited": Bug(
         "the relay marks as sent what Kafka has not acknowledged",
-        ("relay",), _flush_not_awaited, ("relay.after_mark",),
+        ("relay",), _flush_not_awaited, ("relay.after_mark",), by=LOST,
     ),
     "newest-first": Bug("the relay sends a batch in the wrong order", ("relay",), _newest_first),
     "marked-before-sent": Bug(
-        "the relay marks before it sends", ("relay",), _marked_before_sent, ("relay.after_read",)
+        "the relay marks before it sends", ("relay",), _marked_before_sent, ("relay.after_read",), by=LOST
     ),
     "lost-log-unnoticed": Bug(
         "the relay sends on into a log that has lost records", ("relay",), _lost_log_unnoticed, ("tear",),
@@ -466,7 +469,8 @@ BUGS: Mapping[str, Bug] = {
     ),
     "impatient": Bug("the worker does not wait for the database", ("worker",), frailties.impatient, ("part:database",)),
     "delivery-errors-unread": Bug(
-        "the relay takes a delivery error for success", ("relay",), frailties.delivery_errors_unread, ("part:network",)
+        "the relay takes a delivery error for success",
+        ("relay",), frailties.delivery_errors_unread, ("part:network",), by=LOST,
     ),
     "receipts-not-compared": Bug(
         "a receipt is not compared with what was sent", ("push",), frailties.receipts_not_compared, ("part:province",)
@@ -479,8 +483,8 @@ def _nothing() -> None:
 
 
 SOUND: Mapping[str, Bug] = {
-    f"nothing, {word}": Bug(f"what brings a bug to light ({word}) without a bug", (), _nothing, (word,), cases, True)
-    for word, cases in (("halt", 1_500), ("kill", 60), ("disconnect", 60), ("rebuild", 60), ("poison", 60))
+    f"nothing, {word}": Bug(f"what brings a bug to light ({word}) without one", (), _nothing, (word,), cases, stalls=True)
+    for word, cases in {"halt": 1_500, **dict.fromkeys(("kill", "disconnect", "rebuild", "poison", "tear"), 60)}.items()
 }
 """What is done to bring bugs to light and is done nowhere else: without a bug it must show nothing."""
 

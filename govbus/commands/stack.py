@@ -89,9 +89,10 @@ def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
 
     found = runtime.resolve(settings, prepare=False)
     engine = connect(found.database_url)
+    told = bool(settings.webhooks or settings.digest_to)
     try:
         with engine.connect() as tx:
-            return behind(tx, found.kafka, bool(settings.webhooks or settings.digest_to)), ""
+            return behind(tx, found.kafka, told, settings.clock, settings.timer_settle_ms), ""
     except (GovbusError, KafkaError, sa.exc.DBAPIError) as error:
         known = error if isinstance(error, GovbusError) else outages.explained(error)
         return None, f"what waits is not known: {str(known or type(error).__name__).removeprefix('- ')}"

@@ -88,7 +88,9 @@ def _another_seed(bug: str, server: Postgres) -> int | None:
     """A change of govbus makes every world another one: then the first seed of many that catches the bug."""
     for first in range(0, MANY, BATCH):
         found = seeds.batch(server, f"other_{first}", [(seed, bug) for seed in range(first, first + BATCH)])
-        if caught := [line["seed"] for line in found if line["complaints"]]:
+        caught = [line["seed"] for line in found if line["complaints"] and not MISTAKE.search(str(line["complaints"]))]
+        sound = seeds.batch(server, f"sound_{first}", [(seed, "nothing") for seed in caught[:1]])
+        if caught and not sound[0]["complaints"]:
             warnings.warn(f"{bug!r} is caught by seed {caught[0]} now: write it into CAUGHT", stacklevel=2)
             return int(caught[0])
     return None
