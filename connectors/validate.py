@@ -294,8 +294,8 @@ def _person(name: str) -> Rule:
 
 
 def _code_pair(set_name: str, code_name: str, allowed: frozenset[str] | None) -> Rule:
-    """A code whose set the sender names: both or none, a known set that the field allows, a code of that
-    set. Left out or empty is the same, and never is a code bare (DOMAIN, rule 1).
+    """A code whose set the sender names: a known set that the field allows, a code of that set. Left out or empty is
+    the same, and never is a code bare (DOMAIN, rule 1); a set may be alone, as a constant column of an export is.
     """
 
     def rule(finding: Finding) -> None:
@@ -313,9 +313,7 @@ def _code_pair(set_name: str, code_name: str, allowed: frozenset[str] | None) ->
                 "does not name a code set known for this field",
                 f"name the set{sets}",
             )
-        elif not code:
-            finding.fault("missing_field", code_name, f"is empty beside {set_name}", "send the code, or neither")
-        elif not codesets.known(set_id, code):
+        elif code and not codesets.known(set_id, code):
             finding.fault("unknown_code", code_name, f"is not a code of the set that {set_name} names")
 
     return rule

@@ -450,11 +450,11 @@ class CsvFile:
     def _is_row(self, line: str, first: str) -> bool:
         """Whether a line inside a quoted cell is a row, so that the quote in ``first`` is a stray one.
 
-        The end of a first cell that holds line breaks looks like a row too: but then ``first`` is all text.
+        A line of a text may look like a row too, by its commas: but then ``first`` names no event type yet. A row may
+        hold stray quotes of its own, so its commas alone are asked as well.
         """
-        cells = _cells(line)
-        ends_a_cell = bool(cells) and cells[0].count('"') % 2 == 1
-        return self._table.is_row(cells) and (not ends_a_cell or self._table.names_a_type(first))
+        table, split = self._table, line.rstrip("\r\n").split(",")
+        return (table.is_row(_cells(line)) or table.is_row(split[: len(table.names)])) and table.names_a_type(first)
 
 
 class _Lookahead:

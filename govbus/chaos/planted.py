@@ -483,7 +483,7 @@ def _nothing() -> None:
 
 
 SOUND: Mapping[str, Bug] = {
-    f"nothing, {word}": Bug(f"what brings a bug to light ({word}) without one", (), _nothing, (word,), cases, stalls=True)
+    f"nothing, {word}": Bug(f"what brings a bug to light ({word}), no bug", (), _nothing, (word,), cases, stalls=True)
     for word, cases in {"halt": 1_500, **dict.fromkeys(("kill", "disconnect", "rebuild", "poison", "tear"), 60)}.items()
 }
 """What is done to bring bugs to light and is done nowhere else: without a bug it must show nothing."""

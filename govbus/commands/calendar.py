@@ -93,7 +93,7 @@ def _shipped(year: int | None, dept: str, region: str, dry_run: bool) -> list[di
     reports = []
     with _database() as engine:
         for row in rows:
-            before = _latest(engine, region, row["year"])
+            before = _latest(engine, region, row["year"]) or _on_its_way(engine, row)
             if before is None:
                 reports.append(_published(engine, row, dept, dry_run))
             else:
@@ -178,6 +178,26 @@ def _latest(engine: sa.Engine, region: str, year: int) -> dict[str, Any] | None:
     with engine.connect() as tx:
         found: dict[str, Any] | None = tx.execute(query).scalar_one_or_none()
     return found
+
+
+def _on_its_way(engine: sa.Engine, row: dict[str, Any]) -> dict[str, Any] | None:
+    """The same revision of the year as it was published, if it was: it may not be applied yet, or not again since a
+    rebuild.
+    """
+    import sqlalchemy as sa
+
+    from schemas import codec, envelope
+    from schemas.topics import CALENDAR
+    from streams.store.tables import outbox
+
+    event_id = envelope.event_id(CALENDAR, row)
+    with engine.connect() as tx:
+        query = sa.select(outbox.c.value).where(outbox.c.topic == CALENDAR.name, outbox.c.event_id == event_id)
+        value = tx.execute(query).scalar_one_or_none()
+    if value is None:
+        return None
+    record = codec.decode(bytes(value), CALENDAR)
+    return {**record, "days": [{**d, "day": str(d["day"])} for d in record["days"]]}
 
 
 def _same(before: dict[str, Any], row: dict[str, Any]) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
+import tempfile
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -13,7 +15,10 @@ from typing import Any
 
 import pytest
 import xlsxwriter
+from hypothesis import given
+from hypothesis import strategies as st
 
+from connectors.intake import files
 from connectors.intake.files import Unreadable, open_rows
 from schemas.errors import Rejected
 from schemas.topics import CALENDAR, RATING
@@ -174,6 +179,48 @@ def test_a_stray_quote_before_the_first_cell_hides_no_row(tmp_path: Path) -> Non
 def test_line_breaks_in_the_first_cell_are_text(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", f'comment,{COLUMNS}\n"one\n\ntwo",{CELLS}\n"three, ""x""\n",{CELLS}\n')
     assert [(n, row["comment"]) for n, row in read(path)] == [(2, "one\n\ntwo"), (5, 'three, "x"')]
+
+
+def test_a_line_of_a_text_that_has_a_row_s_commas_stays_text(tmp_path: Path) -> None:
+    names = ["case_no", "comment", *(n for n in COLUMNS.split(",") if n != "case_no")]
+    cells = dict(zip(COLUMNS.split(","), CELLS.split(","), strict=True))
+    row = ",".join(cells[n] for n in names[2:])
+    path = write(tmp_path, "a.csv", f'{",".join(names)}\nC-1,"第一行\n很好,谢谢",{row}\nC-2,"一行",{row}\n')
+    found = [(n, row["case_no"], row["comment"]) for n, row in read(path)]
+    assert found == [(2, "C-1", "第一行\n很好,谢谢"), (4, "C-2", "一行")]
+
+
+TEXTS = st.lists(st.text(st.sampled_from('好,"\n g'), max_size=12).filter(str.strip), min_size=1, max_size=5)
+
+
+@given(TEXTS, st.integers(0, 5))
+def test_whatever_the_csv_module_writes_is_read_as_it_was_written(texts: list[str], at: int) -> None:
+    names = COLUMNS.split(",")
+    names.insert(at, "comment")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "a.csv"
+        with path.open("w", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(names)
+            for text in texts:
+                cells = CELLS.split(",")
+                cells.insert(at, text)
+                writer.writerow(cells)
+        found = [row["comment"] for _, row in read(path)]
+    assert found == [text.replace("\r\n", "\n").strip() for text in texts]
+
+
+def test_a_ditto_mark_in_each_of_two_rows_makes_them_no_one_row(tmp_path: Path) -> None:
+    assert commented(tmp_path, '",x', '",x', "z") == [(2, "bad_row"), (3, "bad_row"), (4, "z")]
+
+
+def test_of_rows_with_stray_quotes_each_looks_no_farther_than_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+    monkeypatch.setattr(files, "_cells", lambda line, real=files._cells: looked.append(line) or real(line))
+    assert {found for _, found in commented(tmp_path, *['屏幕19","好'] * 300)} == {"bad_row"}
+    assert len(looked) < 5 * 300
 
 
 def test_a_quote_inside_a_quoted_cell_costs_only_its_lines(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from typer.testing import CliRunner
 
-from connectors.intake.calendar import calendar_row
+from connectors.intake.calendar import calendar_row, calendar_rows
 from govbus.cli import build
 from schemas import codec, envelope
 from schemas.topics import CALENDAR, Topic
@@ -179,6 +179,18 @@ def test_a_new_installation_loads_the_years_that_are_shipped_once_and_keeps_what
                                                        for n, c in enumerate(told)])  # fmt: skip
     code, (report,) = run(*shipped, "--year", "2026")  # after
     assert (code, report["outcome"], len(published(engine))) == (0, "same", 22)
+
+
+@pytest.mark.usefixtures("engine")
+def test_what_was_published_otherwise_and_is_not_applied_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = ("load", "--shipped", "--dept", "HS-XZSPJ", "--year", "2026")
+    with monkeypatch.context() as earlier:
+        earlier.setattr("connectors.intake.calendar.AS_OF", 1_700_000_000_000)
+        earlier.setattr("connectors.intake.calendar.calendar_rows", lambda *a, real=calendar_rows, **k: [
+            {**row, "days": row["days"][1:]} for row in real(*a, **k)])  # fmt: skip
+        assert run(*shipped)[0] == 0
+    code, (report,) = run(*shipped)
+    assert (code, report["outcome"]) == (0, "kept")
 
 
 def test_a_file_and_the_shipped_years_are_not_mixed_and_no_other_year_is_shipped() -> None:
