@@ -502,7 +502,7 @@ def _issued_by_the_sender(finding: Finding) -> None:
     """DOMAIN §1.3, §7.1: of the licences of a department only it and the data authority tell. Issuers that are none
     (the province, other districts, former bodies) do not publish themselves.
     """
-    issuer = _issuers().get(finding.record.get("issuer_code", ""))
+    issuer = codesets.bodies().get(finding.record.get("issuer_code", ""))
     if issuer and finding.record["department"] not in (issuer, catalogue.authority()):
         finding.fault("not_entitled", "issuer_code", "is another department, and only that one tells of its licences",
                       "correct it, or let the issuer publish the row")  # fmt: skip
@@ -705,12 +705,6 @@ def _departments() -> Mapping[str, str]:
     """Stable code of every department by code, name and alias (DOMAIN §1.3)."""
     known = codesets.departments()
     return {text: code for code, d in known.items() for text in (code, d.name, *d.aliases)}
-
-
-@lru_cache(maxsize=1)
-def _issuers() -> Mapping[str, str]:
-    """Stable code of every department by its credit code (DOMAIN §1.3)."""
-    return {d.uscc: code for code, d in codesets.departments().items()}
 
 
 def department_code(text: str) -> str | None:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 FETCH = 5_000
 FOREVER = 2**62
-PATIENCE_MS = 60_000
-"""A timer that has been due for longer stands still."""
 Record = Mapping[str, Any]
 Matter = tuple[str, str, int, str, int]
 """Region, case, visit, department and assessment: what one department tells of one assessment."""
@@ -114,20 +112,20 @@ def _cases(
         raw[record["case_no"]].append(record)
         if number % FETCH == 0:
             said(number)
-    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED), {"top": top, "patience": PATIENCE_MS})):
+    for row in (r._asdict() for r in tx.execute(sa.text(_DERIVED), {"top": top})):
         records = raw.get(row["case_no"], [])
         standing = _corrected(records)
         told = tuple(_told(r) for r in _clocked(standing))
         state = oracle.course(told, row["horizon"], open_in(row["region"])) if told else oracle.Course()
         if state.status == "VOID":
             found.void.append(row["case_no"])
-        going_by = versions.get(_published_as(row["item_code"], versions), ())
+        going_by = _going_by(row["item_code"], versions, row["accepted_at"])
         if row["status"] != "VOID" and _strange(row["accepted_at"], going_by):
             found.strangers.add((row["item_code"], row["department"], row["region"]))
         why = "原始事件不在发布箱中"
         if len(records) == row["events"]:
             found.answering[row["case_no"]] = _answering(standing)
-            why = "计时尚未走到该件" if row["behind"] else _unfit(standing, row, versions)
+            why = _unfit(standing, row, versions)
         if not why:
             why = _case(row, told, state, going_by, open_in(row["region"]), found)
         if why:
@@ -164,7 +162,7 @@ def _bounded(item: Item, day: date) -> Item:
 
 def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]]) -> str:
     """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
-    if row["accepted_at"] is not None and _published_as(row["item_code"], versions) not in versions:
+    if row["accepted_at"] is not None and not _going_by(row["item_code"], versions, row["accepted_at"]):
         return "事项未发布"
     specials = [r for r in records if r["event_type"].startswith("case.special")]
     if _ambiguous([r for r in specials if _pauses(r)]) or _nameless(specials):
@@ -172,11 +170,12 @@ def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[
     return ""
 
 
-def _published_as(code: str, versions: Mapping[str, tuple[Item, ...]]) -> str:
-    """The code whose versions a case goes by: its own; of a handling item (33 places) of which none is known, that of
+def _going_by(code: str, versions: Mapping[str, tuple[Item, ...]], accepted: int | None) -> tuple[Item, ...]:
+    """The versions that a case goes by: its own; of a handling item (33 places) of which none was in force, those of
     its item (31; DOMAIN §2.2).
     """
-    return code[:31] if len(code) == 33 and not versions.get(code) else code
+    own, whole = versions.get(code, ()), versions.get(code[:31], ()) if len(code) == 33 else ()
+    return own if not _strange(accepted, own) else whole or own
 
 
 def _strange(accepted: int | None, versions: Sequence[Item]) -> bool:
@@ -370,12 +369,11 @@ _CASE_EVENTS = (
 )
 _CALENDARS = "SELECT region, year, body FROM calendar_event ORDER BY region, year, revision"
 _DERIVED = """SELECT c.case_no, c.region, c.department, c.item_code, c.status, c.on_time, c.due_at, c.accepted_at,
-    n.events, c.next_check_at > 0 AND c.next_check_at < :top - :patience AS behind,
-    least(greatest(:top, n.known), nullif(abs(c.next_check_at), 0) - 1) AS horizon
+    n.events, least(greatest(:top, n.known), nullif(abs(c.next_check_at), 0) - 1) AS horizon
 FROM case_state c JOIN (SELECT case_no, count(*) AS events, max(received_at) AS known FROM case_event GROUP BY 1) n
     USING (case_no) ORDER BY 1"""
 """``horizon``: how far a case was judged: up to the moment for which its timer still waits, and never beyond now or, if
-that is later, its own last word. ``behind``: the timer is due, and nothing has looked.
+that is later, its own last word.
 """
 _ITEM_EVENTS = (
     "SELECT item_code, item_version, region, department, event_type, occurred_at, body FROM item_event "
@@ -538,8 +536,9 @@ def _items(tx: sa.Connection, found: Recount, timers: Clock, top: int) -> None:
         found.compare("在用事项", key, expected.get(key), counted.get(key))
     derived = {(s.item_code, s.department, s.region) for s in strangers(tx, expected.keys())}
     known = counted.keys() | exempt()
-    for one in sorted(derived | {s for s in found.strangers if s[0] not in known}):
-        found.compare("平台外事项", " ".join(one), one in derived, one[0] not in known and one in found.strangers)
+    beside = {s for s in found.strangers if known.isdisjoint((s[0], s[0][:31] if len(s[0]) == 33 else s[0]))}
+    for one in sorted(derived | beside):
+        found.compare("平台外事项", " ".join(one), one in derived, one in beside)
 
 
 def _by_rule(tx: sa.Connection, timers: Clock) -> dict[str, str]:

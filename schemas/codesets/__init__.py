@@ -108,6 +108,12 @@ def departments() -> Mapping[str, Department]:
     )
 
 
+@cache
+def bodies() -> Mapping[str, str]:
+    """The code of every department by its credit code (DOMAIN §1.3)."""
+    return MappingProxyType({d.uscc: code for code, d in departments().items()})
+
+
 def _raw(set_id: str) -> dict[str, Any]:
     if set_id not in ids():
         raise KeyError(set_id)

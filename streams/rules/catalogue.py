@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from schemas import codesets
+
 Record = Mapping[str, Any]
 DESCRIBES = frozenset({"resource.registered", "resource.updated"})
 UPDATES = DESCRIBES | {"resource.heartbeat"}
@@ -31,7 +33,7 @@ def fold(events: Iterable[Record]) -> dict[str, Any] | None:
     resource. Times are epoch ms; ``received_at`` is the knowledge time, the latest of the events.
     """
     told = sorted(events, key=_order)
-    owner = next((e["department"] for e in told if e["event_type"] in DESCRIBES), None)
+    owner = next((_owner(e) for e in told if e["event_type"] in DESCRIBES), None)
     if owner is None:
         return None
     own = [e for e in told if e["event_type"] in OWNED and e["department"] in (owner, authority())]
@@ -41,7 +43,7 @@ def fold(events: Iterable[Record]) -> dict[str, Any] | None:
     expected, broken = due(texts["update_cycle_code"], updated_at)
     return {
         "event_type": "entry.revised",
-        "region": next(e["region"] for e in reversed(described) if e["department"] == owner),
+        "region": next((e["region"] for e in reversed(described) if e["department"] == owner), described[-1]["region"]),
         "department": owner,
         "occurred_at": told[-1]["occurred_at"],
         "occurred_text": "",
@@ -58,6 +60,12 @@ def fold(events: Iterable[Record]) -> dict[str, Any] | None:
         "disputed": _disputed(told),
         "withdrawn": _withdrawn(own),
     }
+
+
+def _owner(first: Record) -> str:
+    """Whose resource it is that ``first`` describes: what the data authority registers is the named provider's."""
+    department = str(first["department"])
+    return codesets.bodies().get(first["provider_code"], department) if department == authority() else department
 
 
 def authority() -> str:

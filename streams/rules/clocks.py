@@ -24,10 +24,9 @@ from streams.rules.limits import (
     comparable,
     counting,
     delivery,
-    in_force,
+    judging,
     longest_extension,
     shorter,
-    versions_of,
 )
 
 ACCEPTANCE = "acceptance"
@@ -63,7 +62,7 @@ def lines(
     if seen.accepted_at is None:
         return seen, ()
     accepted = minute_of(seen.accepted_at)
-    item = in_force(versions_of(items, item_code), accepted // DAY_MINUTES)
+    item = judging(items, item_code, accepted // DAY_MINUTES)
     if item is None:
         return seen, ()
     seen, handling, extension = _handling(seen, item, calendar, accepted)

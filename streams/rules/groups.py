@@ -27,6 +27,7 @@ from streams.rules.limits import (
     group_rules,
     in_force,
     item_versions,
+    judging,
     policy,
     versions_of,
 )
@@ -248,7 +249,7 @@ def _rule(key: str, begun: Known, references: References) -> tuple[GroupRule, st
     found: set[str] = set()
     for life, seen in begun:
         day = minute_of(seen.accepted_at or 0) // DAY_MINUTES
-        item = in_force(versions_of(references.items, life.events[0].item_code), day)
+        item = judging(references.items, life.events[0].item_code, day)
         if item is not None and item.rule in policy() and policy()[item.rule].effective <= day:
             found.add(item.rule)
     for rule in group_rules(key.split("/")[0]):

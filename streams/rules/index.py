@@ -63,7 +63,7 @@ def fold(events: Iterable[Record]) -> tuple[Standing, ...]:
     for event in told:
         versions.setdefault(event["licence_version"], []).append(event)
     weighed = {v: _weighed(of) for v, of in sorted(versions.items())}
-    ends = [end for of in weighed.values() for end in _ends(of)]
+    ends = [end for of in versions.values() for end in _ends(_ending(of))]
     newest = max(versions, default=0)
     return tuple(_standing(versions[v], of, _end_of(v, versions[v], ends), v < newest) for v, of in weighed.items())
 
@@ -82,6 +82,14 @@ def _stock(event: Record) -> bool:
 def _weighed(events: Sequence[Record]) -> Sequence[Record]:
     """The events that say where the version stands: increments where there are any, else stock (DOMAIN §6.5)."""
     return [e for e in events if not _stock(e)] or events
+
+
+def _ending(events: Sequence[Record]) -> Sequence[Record]:
+    """The events that may say how the version ended: the stock too, unless there is an increment; what became of a
+    licence of the stock on the way takes away no end that the stock tells (DOMAIN §6.4, §6.5).
+    """
+    increments = any(e["origin_code"] != STOCK for e in events)
+    return [e for e in events if not _stock(e)] if increments else events
 
 
 def _ends(events: Sequence[Record]) -> list[_End]:

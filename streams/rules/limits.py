@@ -217,10 +217,18 @@ def implementing(item_code: str) -> str:
 
 
 def versions_of(items: Mapping[str, tuple[ItemVersion, ...]], item_code: str) -> tuple[ItemVersion, ...]:
-    """The versions that a case of ``item_code`` may be judged by: of its handling item, or where no version of that is
-    known, of the item that it belongs to.
+    """The versions that a case of ``item_code`` may be judged by: of its handling item, and of the item that it belongs
+    to.
     """
-    return items.get(item_code) or items.get(implementing(item_code), ())
+    whole = implementing(item_code)
+    return items.get(item_code, ()) + (() if whole == item_code else items.get(whole, ()))
+
+
+def judging(items: Mapping[str, tuple[ItemVersion, ...]], item_code: str, day: int) -> ItemVersion | None:
+    """The version by which a case of ``item_code`` accepted on ``day`` is judged: of its handling item, or where none
+    of that is in force then, of the item that it belongs to.
+    """
+    return in_force(items.get(item_code, ()), day) or in_force(items.get(implementing(item_code), ()), day)
 
 
 def in_force(versions: tuple[ItemVersion, ...], day: int) -> ItemVersion | None:

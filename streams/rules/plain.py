@@ -29,7 +29,7 @@ from streams.rules.lifecycle import (
     counted_from,
     in_order,
 )
-from streams.rules.limits import ItemVersion, counting, in_force, versions_of
+from streams.rules.limits import ItemVersion, counting, judging
 from streams.rules.state import CaseState
 
 
@@ -68,7 +68,7 @@ def derive(
     if way is None or way.accepted is None:
         return None
     day = minute_of(way.accepted.occurred_at) // DAY_MINUTES
-    item = in_force(versions_of(items, events[0].item_code), day)
+    item = judging(items, events[0].item_code, day)
     if item is None or item.steps:
         return None
     nearest = changes[last] if last < len(changes) else None

@@ -19,7 +19,7 @@ from schemas.envelope import derived_id
 from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
 from streams.rules import indicators, lateness
 from streams.rules.indicators import Excluded, Figure, ItemCount
-from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING
+from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING, implementing
 from streams.store import horizon
 from streams.store.horizon import Clock
 
@@ -194,17 +194,22 @@ versions AS (
         (body->>'effective_on')::date AS from_on, least((body->>'cancelled_on')::date, gone_on) AS to_on
     FROM item_event LEFT JOIN withdrawn USING (item_code, item_version) WHERE event_type = 'item.published'
     ORDER BY item_code, item_version, received_at DESC, event_id DESC),
+judging AS (
+    SELECT *, true AS own FROM versions UNION ALL
+    SELECT h.item_code, w.item_version, w.body, w.from_on, w.to_on, false
+    FROM (SELECT DISTINCT item_code FROM versions WHERE length(item_code) = {HANDLING_ITEM}) h
+    JOIN versions w ON w.item_code = left(h.item_code, {IMPLEMENTING})),
 spans AS (
     SELECT item_code, day AS from_on, lead(day) OVER (PARTITION BY item_code ORDER BY day) AS to_on FROM (
-        SELECT item_code, from_on AS day FROM versions UNION SELECT item_code, to_on FROM versions) AS days
+        SELECT item_code, from_on AS day FROM judging UNION SELECT item_code, to_on FROM judging) AS days
     WHERE day IS NOT NULL),
 levels AS (
     SELECT DISTINCT ON (s.item_code, s.from_on) s.item_code, s.from_on, s.to_on,
         coalesce(v.body->>'body_level_code', '') AS body_level,
         v.body->>'promise_unit_code' IN ('1', '3', '4') AS working
-    FROM spans s JOIN versions v ON v.item_code = s.item_code AND v.from_on <= s.from_on
+    FROM spans s JOIN judging v ON v.item_code = s.item_code AND v.from_on <= s.from_on
         AND (s.from_on < v.to_on) IS NOT FALSE
-    ORDER BY s.item_code, s.from_on, v.from_on DESC, v.item_version DESC)"""
+    ORDER BY s.item_code, s.from_on, v.own DESC, v.from_on DESC, v.item_version DESC)"""
 """From which day to before which day an item has one level (gbt39046.level: 4 区, 5 乡镇, 6 村), and a limit in working
 time or not: what ``streams.rules.indicators.in_force`` says of a day, of all days at once.
 """
@@ -212,7 +217,7 @@ time or not: what ``streams.rules.indicators.in_force`` says of a day, of all da
 
 def _of_item(code: str) -> str:
     """SQL: whether ``v`` of LEVELS is of the item by which cases of ``code`` are judged, be it in force or not
-    (``streams.rules.limits.versions_of``).
+    (``streams.rules.limits.judging``). A handling item of which versions are known has its item's in LEVELS too.
     """
     unknown = f"length({code}) = {HANDLING_ITEM} AND {code} NOT IN (SELECT item_code FROM versions)"
     return f"v.item_code = CASE WHEN {unknown} THEN left({code}, {IMPLEMENTING}) ELSE {code} END"
@@ -298,7 +303,7 @@ _CARDS = f"""WITH {LEVELS}, facts AS (
  count(*) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
 _SCORES = f"""WITH {LEVELS}, facts AS (
     SELECT r.*, coalesce(v.body_level, '') AS body_level
-    FROM rating_cell r LEFT JOIN levels v ON v.item_code = r.item_code AND {_in_force("r.rated_on")}
+    FROM rating_cell r LEFT JOIN levels v ON {_of_item("r.item_code")} AND {_in_force("r.rated_on")}
     WHERE r.n <> 0)
 -- sums
  sum(n * score) * :points AS points, sum(n) AS scored"""
@@ -342,7 +347,8 @@ def strangers(tx: sa.Connection, known: Set[str]) -> list[ItemCount]:
     """Items that are handled beside the platform, once for each department and region: not among those in force
     (``known``), nor exempt, nor in force when each of the cases was accepted.
     """
-    rows = [r for r in tx.execute(_STRANGERS) if r.item_code not in known | indicators.exempt()]
+    fine = known | indicators.exempt()
+    rows = [r for r in tx.execute(_STRANGERS) if fine.isdisjoint((r.item_code, implementing(r.item_code)))]
     return [ItemCount(r.item_code, r.department, r.region, "", False, False) for r in rows]
 
 

@@ -49,7 +49,7 @@ def is_nobodys(error: BaseException) -> bool:
 
 def together(tx: sa.Connection, act: Callable[[Sequence[T]], None], ones: Sequence[T]) -> list[tuple[T, Exception]]:
     """Let ``act`` take ``ones`` at once; where that fails, one by one. Those at which it fails then, each with its
-    exception, left as they were.
+    exception, left as they were; with over ``MOST`` of them the program is at fault, and it raises.
     """
     try:
         with tx.begin_nested():
@@ -59,7 +59,10 @@ def together(tx: sa.Connection, act: Callable[[Sequence[T]], None], ones: Sequen
             raise
         if len(ones) == 1:
             return [(ones[0], error)]
-        return [failed for one in ones for failed in together(tx, act, [one])]
+        failed = [failed for one in ones for failed in together(tx, act, [one])]
+        if len(failed) > MOST:
+            raise
+        return failed
     return []
 
 

@@ -374,6 +374,9 @@ def test_a_case_of_a_handling_item_counts_where_its_item_does(govbus: CliRunner,
     assert figures(govbus)["HS-ZJJ"]["platform_coverage"] == coverage
     assert figures(govbus, "--by", "level")["4"]["on_time_rate"] == (4, 5)
     assert equal(govbus)
+    hear(engine, [item(A + "01", 5.0, 10.0, "3", effective_on=date(2020, 12, 1))], {ITEM: 2, CASE: 11})
+    assert figures(govbus, "--by", "level")["4"]["on_time_rate"] == (4, 5), "it was not in force yet"
+    assert equal(govbus)
 
 
 def test_what_a_calendar_that_is_not_published_yet_may_still_turn_is_in_no_figure(

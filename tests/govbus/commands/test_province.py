@@ -45,7 +45,7 @@ def test_it_does_not_wait_for_what_waiting_does_not_mend(
     served: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def create(_: object) -> None:
-        raise psycopg.OperationalError("password authentication failed for user")
+        raise psycopg.OperationalError('connection failed: FATAL:  password authentication failed for user "govbus"')
 
     monkeypatch.setattr("consumers.province.store.Store.create", create)
     with pytest.raises(psycopg.OperationalError):

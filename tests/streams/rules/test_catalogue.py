@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from schemas import codesets
 from streams.rules import catalogue
 
 DAY = 86_400_000
@@ -149,3 +150,11 @@ def test_anybody_may_ask_for_a_resource_or_object_to_it_but_tells_nothing_of_its
 def test_a_resource_belongs_to_whom_first_described_it_also_if_that_is_heard_later() -> None:
     earlier = event("registered", 5, department="HS-JTJ", title="路况", received_at=99)
     assert shown(*OWN, earlier) == ["路况", "HS-JTJ", "430903", 5, None, False, False]
+
+
+def test_what_the_data_authority_registers_for_a_provider_is_the_providers() -> None:
+    provider = codesets.departments()["HS-SLJ"].uscc
+    by = {"department": "HS-XZSPJ", "title": "水质", "update_cycle_code": "DAILY"}
+    first = event("registered", 10, provider_code=provider, **by)
+    assert shown(first, event("heartbeat", 20, record_count=7)) == ["水质", "HS-SLJ", "430903", 20, 7, False, False]
+    assert shown(event("registered", 10, provider_code="elsewhere", **by))[1] == "HS-XZSPJ"

@@ -185,3 +185,24 @@ def test_of_stock_without_dates_a_later_increment_may_tell_them() -> None:
     restored = event("restored", 60, "01", **BARE)
     told = [bare, event("suspended", 50, "02", valid_to_on="2023-12-31"), restored]
     assert index.fold(told)[0].valid_to_on == "2023-12-31"
+
+
+def of_stock(*told: tuple[str, int, str]) -> list[dict[str, Any]]:
+    return [event(kind, at, status, origin="STOCK") for kind, at, status in told]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        (
+            (("backfilled", 5, "01"), ("suspended", 50, "02"), ("restored", 60, "01"), ("backfilled", 90, "07")),
+            "FORFEITED",
+        ),
+        ((("backfilled", 5, "07"), ("restored", 60, "01")), "FORFEITED"),
+        ((("backfilled", 5, "01"), ("suspended", 50, "02"), ("backfilled", 90, "04")), "CANCELLED"),
+    ],
+)
+def test_what_became_of_a_licence_of_the_stock_takes_away_no_end_that_the_stock_tells(
+    told: tuple[tuple[str, int, str], ...], expected: str
+) -> None:
+    assert statuses(*of_stock(*told)) == [expected]

@@ -719,6 +719,9 @@ def test_a_case_of_a_handling_item_goes_by_it_and_where_it_is_not_known_by_its_i
     assert (due_of(ITEM + "01", known), due_of(ITEM + "02", of_its_own)) == ("2020-10-14 17:00", "2020-10-14 17:00")
     assert due_of(ITEM + "01", of_its_own) == "2020-10-12 17:00"
     assert (due_of(ITEM + "001", known), due_of(ITEM[:-1], known)) == ("", "")  # no code of a handling item
+    for days in ({"effective_on": date(2020, 10, 1)}, {"cancelled_on": date(2020, 9, 30)}):  # not on that day
+        other_days = replace(known, items={**known.items, ITEM + "01": item_versions([item(3, **days)])})
+        assert due_of(ITEM + "01", other_days) == "2020-10-14 17:00"
 
 
 @pytest.mark.parametrize(

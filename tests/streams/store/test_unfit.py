@@ -180,3 +180,14 @@ def test_a_case_that_cannot_be_written_when_it_is_due_holds_up_no_other(
         assert projection.due(tx, later) == set()
         told = tx.execute(sa.select(card.c.case_no).order_by(card.c.case_no)).scalars().all()
     assert told == ["C1", "C2", "C3", "C4"]
+
+
+def test_where_over_twenty_cannot_be_written_the_program_is_at_fault(engine: sa.Engine) -> None:
+    def act(ones: Sequence[int]) -> None:
+        if any(one < 21 for one in ones):
+            raise KeyError("a slip of the program")
+
+    with engine.begin() as tx:
+        assert len(unfit.together(tx, act, range(1, 40))) == unfit.MOST
+        with pytest.raises(KeyError):
+            unfit.together(tx, act, range(40))
