@@ -155,9 +155,11 @@ def sender(bus: Any) -> Iterator[Sender]:
 @pytest.fixture
 def line(bus: Any, postgres: Any, sender: Sender, emptied: Callable[[str], None]) -> Iterator[Line]:
     """An empty line: a fresh database, and Kafka emptied of what earlier tests of this module left."""
+    from connectors import topics_admin
     from streams.store.engine import connect
 
     emptied(bus.kafka)
+    topics_admin.apply(bus.kafka, replication=1)  # a compacted topic that held something is gone
     name = f"line_{time.monotonic_ns()}"
     engine = connect(postgres.create(name, template="govbus_template"))
     relay = Relay(engine, bus.kafka)
