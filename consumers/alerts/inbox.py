@@ -34,6 +34,7 @@ class Inbox:
         rows = [_row(event, seen_at) for event in events]
         if rows:
             tx.execute(_UPSERT, sorted(rows, key=lambda r: (str(r["alert_id"]), r["alert_seq"])))
+            desk.begin(tx, [(r["alert_id"], r["case_no"], *r["evidence"][:1]) for r in rows if _of_a_rating(r)])
             desk.mark(tx, desk.CASE, {row["case_no"]: desk.partition_of(row["case_no"]) for row in rows})
 
 
@@ -92,6 +93,10 @@ def _row(event: Event, seen_at: int) -> dict[str, Any]:
         "named": record["named"],
         "given_at": record["occurred_at"] if issued and record["kind_code"] == "BAD_RATING" else None,
     }
+
+
+def _of_a_rating(row: dict[str, Any]) -> bool:
+    return row["kind"] == "BAD_RATING" and bool(row["evidence"])
 
 
 def _upsert() -> sa.Insert:

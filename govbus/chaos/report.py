@@ -16,8 +16,8 @@ from typing import Any
 JSON, PAGE = "reliability.json", "reliability.md"
 HEAD = """# Reliability: what was broken on purpose, and what became of it
 
-Written by `make chaos` from its own results (`reliability.json` beside this page); nothing here is typed by hand, but where
-`judged_again` says why a result from before counts no more.
+Written by `make chaos` from its own results (`reliability.json` beside this page); nothing here is typed by hand, but
+where `judged_again` says why a result from before counts no more.
 A simulated working year flows over real Kafka and real PostgreSQL while something is broken; afterwards an oracle
 that is a process of its own compares what publishers were answered with SQL, the topics and the province's receipts.
 """

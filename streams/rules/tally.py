@@ -324,11 +324,16 @@ def loudest(ratings: Iterable[Rating]) -> Rating:
 # --- bad ratings ----------------------------------------------------------------------------------
 
 
+def bad_scores() -> tuple[int, ...]:
+    """The scores that make a rating a bad one (§5.2)."""
+    return tuple(data()["bad_rating"]["scores"])
+
+
 def is_bad(rating: Rating) -> bool:
     """A citizen's own rating of score 1 or 2 that is not a withdrawal (§5.2); default ratings are nobody's
     word.
     """
-    return rating.operation != WITHDRAWAL and not rating.is_default and rating.score in data()["bad_rating"]["scores"]
+    return rating.operation != WITHDRAWAL and not rating.is_default and rating.score in bad_scores()
 
 
 def told_of(old: Sequence[Rating], new: Sequence[Rating]) -> Iterator[Rating]:

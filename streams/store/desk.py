@@ -20,6 +20,7 @@ from streams.rules.calendar import CalendarHistory
 from streams.rules.cards import Alert
 from streams.rules.life import Act, Desk, Life, Word
 from streams.rules.state import Spoken, alert_of
+from streams.rules.tally import WITHDRAWAL, bad_scores
 from streams.store import bulk, references, sets, standing
 from streams.store.failure import place
 from streams.store.projection import Said
@@ -49,6 +50,17 @@ def mark(tx: sa.Connection, scope: str, keys: Place) -> None:
         order = sorted(keys)
         values = {"scope": scope, "keys": order, "partitions": [keys[k] for k in order]}
         tx.execute(_MARK, values)
+
+
+def begin(tx: sa.Connection, said: Iterable[tuple[Any, str, Any]]) -> None:
+    """Date bad ratings by the ratings themselves: an alert begins with the first of those that are bad without one
+    between that was not (DOMAIN §5.7), in whatever order its words came. ``said``: alert, case, the word's rating.
+    """
+    columns = list(zip(*said, strict=True))
+    if columns:
+        alerts, cases, ratings = map(list, columns)
+        values = {"alerts": alerts, "cases": cases, "ratings": ratings, "bad": list(bad_scores()), "gone": WITHDRAWAL}
+        tx.execute(_BEGUN, values)
 
 
 def partition_of(case_no: str) -> int:
@@ -322,6 +334,25 @@ def _spoken(said: Remembered) -> dict[str, Spoken]:
 
 
 _ALERTS = sa.select(alert_inbox).where(bulk.any_of(alert_inbox.c.case_no, "cases")).order_by(alert_inbox.c.alert_id)
+_BEGUN = sa.text(
+    """
+WITH told AS (
+    SELECT DISTINCT t.alert_id, r.revision, r.received_at, r.occurred_at,
+        r.score = ANY(:bad) AND r.operation <> :gone AS bad
+    FROM unnest(CAST(:alerts AS uuid[]), CAST(:cases AS text[]), CAST(:ratings AS uuid[]))
+        AS t(alert_id, case_no, event_id)
+    JOIN rating_event e USING (case_no, event_id)
+    JOIN rating_event r USING (case_no, region, service_no, department, assess_no) WHERE NOT r.is_default),
+good AS (
+    SELECT alert_id, max(revision) AS revision FROM told t WHERE NOT bad AND revision < (
+        SELECT max(revision) FROM told b WHERE b.alert_id = t.alert_id AND b.bad) GROUP BY 1),
+begun AS (
+    SELECT DISTINCT ON (t.alert_id) t.alert_id, t.received_at, t.occurred_at
+    FROM told t LEFT JOIN good g USING (alert_id) WHERE t.bad AND t.revision > coalesce(g.revision, -1)
+    ORDER BY t.alert_id, t.revision)
+UPDATE alert_inbox i SET issued_at = b.received_at, given_at = b.occurred_at FROM begun b
+WHERE i.alert_id = b.alert_id AND (i.issued_at, i.given_at) IS DISTINCT FROM (b.received_at, b.occurred_at)"""
+)
 _MARK = sa.text(
     "INSERT INTO desk_check (scope, key, partition, next_check_at) "
     "SELECT :scope, k, p, 0 FROM unnest(CAST(:keys AS text[]), CAST(:partitions AS integer[])) AS n(k, p) ORDER BY k "

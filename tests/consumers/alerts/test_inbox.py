@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from consumers.alerts.inbox import Inbox, open_alerts
 from schemas.topics import ALERT
 from streams.store.projection import Carried, Event
+from streams.store.tables import rating_event
 
 pytestmark = pytest.mark.stack
 ONE = uuid.UUID(int=1)
@@ -42,6 +43,32 @@ def test_the_highest_sequence_number_stands_in_any_order(
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT alert_seq, action FROM alert_inbox")).all() == [(3, "RETRACTED")]
         assert open_alerts(tx) == []
+
+
+RATED = tuple(enumerate((2, 1, 4, 2), 1))
+"""Number of the word and score: bad, bad, good, bad again."""
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(RATED)), ids=lambda o: "".join(str(n) for n, _ in o))
+def test_a_bad_rating_begins_with_the_first_that_was_bad_in_whatever_order_the_words_come(
+    engine: sa.Engine, order: tuple[tuple[int, int], ...]
+) -> None:
+    for number, (seq, score) in enumerate(order):  # a word comes after its rating
+        action = "issued" if score < 3 else "revoked"
+        said = word(seq, f"alert.{action}", kind="BAD_RATING")
+        said.record["evidence"] = [str(uuid.UUID(int=seq))]  # type: ignore[index]
+        with engine.begin() as tx:
+            tx.execute(sa.insert(rating_event), {
+                "event_id": uuid.UUID(int=seq), "event_type": "rating.corrected", "region": "430903",
+                "department": "HS-SCJGJ", "occurred_at": 500 + seq, "entered_at": None, "received_at": 1_000 + seq,
+                "digest": uuid.uuid4(), "partition": 0, "offset": number, "case_no": "c1", "service_no": 1,
+                "assess_no": 1, "revision": seq - 1, "operation": "U", "item_code": "", "channel": "QR", "score": score,
+                "is_default": False,
+            })  # fmt: skip
+            Inbox().apply(tx, [said])
+    with engine.connect() as tx:
+        shown = tx.execute(sa.text("SELECT action, issued_at, given_at FROM alert_inbox")).all()
+    assert shown == [("ISSUED", 1_004, 504)]
 
 
 def test_that_a_bad_rating_was_named_outlives_its_revocation(engine: sa.Engine) -> None:
