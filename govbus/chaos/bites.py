@@ -32,6 +32,7 @@ SHARE = 0.4
 AWAY_S = 6.0
 CUTS = 20
 TIMES_HALTED = 10
+KILLED_FLOW, TIMES_KILLED = 60.0, 3
 HALTED_FLOW = 40.0
 """Rows a second while a worker halts again and again: the year must last, or nothing is due and it halts no more."""
 WORKERS = ("worker-1", "worker-2")
@@ -102,12 +103,13 @@ def _provoke(made: Stage, bug: Bug) -> None:
 
 
 def _kill_while_events_flow(made: Stage, bug: Bug) -> None:
-    made.publish_up_to(SHARE)
-    made.wait(AWAY_S)
-    for name in [n for n in made.fleet.names if KINDS[n] in (bug.kinds or ("worker",))]:
-        made.fleet.kill(name)
-    made.publish_up_to(2 * SHARE)
-    made.wait(AWAY_S)
+    """Events come on all the time: what comes as the next life begins makes a gap that its watchdog cannot heal."""
+    made.rate = KILLED_FLOW
+    for _ in range(TIMES_KILLED):
+        flow(made, 2 * AWAY_S)
+        for name in [n for n in made.fleet.lives if KINDS[n] in (bug.kinds or ("worker",))]:
+            made.fleet.kill(name)
+    flow(made, 2 * AWAY_S)
 
 
 def _wake_late(made: Stage) -> None:

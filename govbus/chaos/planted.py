@@ -429,7 +429,7 @@ BUGS: Mapping[str, Bug] = {
     "ids-trusted": Bug("the id in the header is believed", ("worker",), _ids_trusted),
     "reads-from-the-end": Bug(
         "a worker starts at the end of the log and does not mind gaps",
-        ("worker",), _reads_from_the_end, ("kill",),
+        ("worker",), _reads_from_the_end, ("kill",), cases=400,
     ),
     "no-dedupe": Bug(
         "ratings that were carried twice are counted twice (+= without knowing what was counted)",
@@ -484,7 +484,7 @@ def _nothing() -> None:
 
 SOUND: Mapping[str, Bug] = {
     f"nothing, {word}": Bug(f"what brings a bug to light ({word}), no bug", (), _nothing, (word,), cases, stalls=True)
-    for word, cases in {"halt": 1_500, **dict.fromkeys(("kill", "disconnect", "rebuild", "poison", "tear"), 60)}.items()
+    for word, cases in {"halt": 1_500, "kill": 400, "disconnect": 60, "rebuild": 60, "poison": 60, "tear": 60}.items()
 }
 """What is done to bring bugs to light and is done nowhere else: without a bug it must show nothing."""
 
