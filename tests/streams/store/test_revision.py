@@ -43,11 +43,11 @@ def test_neither_an_older_nor_a_newer_schema_is_written_to(
     at(engine, found)
     with pytest.raises(Misconfigured, match=said):
         Publisher(connect(database), "HS-ZRZYJ", "430903").publish(RATING, [{"case_no": "C1"}])
-    sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'govbus'"
+    ours = "WHERE datname = current_database() AND application_name = 'govbus'"
     end = time.monotonic() + 60
     while True:  # a session ends a moment after its connection
         with engine.begin() as tx:
-            if tx.execute(sa.text(sessions)).scalar_one() == 0:
+            if tx.execute(sa.text(f"SELECT count(*) FROM pg_stat_activity {ours}")).scalar_one() == 0:
                 break
         assert time.monotonic() < end, "a connection was left open"
         time.sleep(0.05)
