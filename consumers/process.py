@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 
@@ -13,8 +14,6 @@ from streams.store.engine import connect
 from streams.store.signals import Told, on_signals
 
 log = structlog.get_logger(__name__)
-FAILED, MISCONFIGURED = 70, 78
-"""Exit codes for what waiting cannot mend, and what a restart cannot either (``EX_SOFTWARE``, ``EX_CONFIG``)."""
 Work = Callable[[threading.Event], None]
 
 
@@ -38,7 +37,7 @@ def together(work: Sequence[Work]) -> int:
             act(stop)
         except BaseException as error:
             log.error("process.fails", error=type(error).__name__, exc_info=True)
-            codes.append(MISCONFIGURED if isinstance(error, Misconfigured) else FAILED)
+            codes.append(os.EX_CONFIG if isinstance(error, Misconfigured) else os.EX_SOFTWARE)
         finally:
             told.tell()
 

@@ -52,7 +52,8 @@ def behind(
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """
-    until = min(wall_clock(), horizon.ceiling(tx, clock, settle_ms, wall_clock()))
+    now = wall_clock()
+    until = min(now, horizon.ceiling(tx, clock, settle_ms, now))
     found = dict(tx.execute(_WAITING, {"until": until}).mappings().one())
     consumer = reader(kafka)
     try:

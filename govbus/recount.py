@@ -125,7 +125,7 @@ def _cases(
         why = "原始事件不在发布箱中"
         if len(records) == row["events"]:
             found.answering[row["case_no"]] = _answering(standing)
-            why = _unfit(standing, row, versions)
+            why = _unfit(standing, row, going_by)
         if not why:
             why = _case(row, told, state, going_by, open_in(row["region"]), found)
         if why:
@@ -160,9 +160,9 @@ def _bounded(item: Item, day: date) -> Item:
     return replace(item, promise=min(item.promise, bound.limit.amount))
 
 
-def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Mapping[str, tuple[Item, ...]]) -> str:
-    """Why the second reading cannot judge a case by its corrected ``records``; "": it can."""
-    if row["accepted_at"] is not None and not _going_by(row["item_code"], versions, row["accepted_at"]):
+def _unfit(records: Sequence[Record], row: Mapping[str, Any], versions: Sequence[Item]) -> str:
+    """Why the second reading cannot judge a case by its corrected ``records`` and ``versions``; "": it can."""
+    if row["accepted_at"] is not None and not versions:
         return "事项未发布"
     specials = [r for r in records if r["event_type"].startswith("case.special")]
     if _ambiguous([r for r in specials if _pauses(r)]) or _nameless(specials):

@@ -10,7 +10,6 @@ import structlog
 
 from schemas.errors import Misconfigured
 
-EXIT_FAULT, EXIT_MISCONFIGURED = 70, 78  # EX_SOFTWARE and EX_CONFIG of sysexits.h
 log = structlog.get_logger(__name__)
 
 
@@ -32,7 +31,7 @@ def die(name: str, error: BaseException) -> None:
     )
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_MISCONFIGURED if wrong else EXIT_FAULT)
+    os._exit(os.EX_CONFIG if wrong else os.EX_SOFTWARE)
 
 
 def _code(error: BaseException) -> str:

@@ -109,7 +109,8 @@ def _upsert() -> sa.Insert:
     changed["former"] = sa.case((answers_another, alert_inbox.c.former.op("||")(moved)), else_=alert_inbox.c.former)
     for name in ("named", "given_at"):  # a revocation does not repeat it
         changed[name] = sa.func.coalesce(new.excluded[name], alert_inbox.c[name])
-    # a correction that leaves a bad rating bad, and a revocation, do not begin its deadlines anew (DOMAIN §5.7)
+    # a correction that leaves a bad rating bad, and a revocation, do not begin its deadlines anew (DOMAIN §5.7);
+    # ``desk.begin`` dates it by its ratings, but where a rebuild has not read them again yet
     goes_on = sa.or_(alert_inbox.c.action == "ISSUED", new.excluded.action != "ISSUED")
     for name in ("issued_at", "given_at"):
         first = sa.func.coalesce(alert_inbox.c[name], new.excluded[name])

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
-
-from consumers.process import FAILED, MISCONFIGURED
 
 ENDING = """
 import sys
@@ -35,7 +34,7 @@ def test_a_signal_that_comes_while_a_lock_is_held_ends_them_too(untimely: str) -
 
 
 @pytest.mark.parametrize(
-    ("last", "code"), [("raise ValueError", FAILED), ("raise Misconfigured('x')", MISCONFIGURED), ("return", 0)]
+    ("last", "code"), [("raise ValueError", os.EX_SOFTWARE), ("raise Misconfigured('x')", os.EX_CONFIG), ("return", 0)]
 )
 def test_when_one_ends_all_do_and_the_code_says_whether_it_failed(last: str, code: int) -> None:
     assert ended(ENDING.format(last)) == (code, "told")

@@ -22,7 +22,6 @@ from kafka import KafkaProducer
 from consumers.loop import partitions, reader
 from schemas import envelope
 from schemas.topics import LICENCE, TICKET, Topic
-from streams.fault import EXIT_FAULT
 from streams.store import outbox
 from streams.store.tables import cursor, dead_letter, licence, ticket_event
 
@@ -263,7 +262,7 @@ def test_a_worker_whose_group_refuses_it_joins_again(bus: Any, store: sa.Engine,
 def test_a_worker_that_can_fetch_no_more_ends_and_says_where(bus: Any, tmp_path: Path) -> None:
     process = launch(bus, tmp_path, ("-c", FAILING.format(UNABLE)))
     try:
-        assert process.wait(180) == EXIT_FAULT
+        assert process.wait(180) == os.EX_SOFTWARE
         assert said(tmp_path, "_keep_member")
     finally:
         process.kill()

@@ -148,18 +148,22 @@ def test_a_letter_that_was_redriven_and_failed_again_counts_again(
         unfit.apply(engine, JudgeProjection(), [second], {})
 
 
+def carded(engine: sa.Engine, projection: JudgeProjection, later: int) -> list[str]:
+    """The cases with a card once all that is due has been looked at; nothing stays due."""
+    for partition in range(PARTITIONS):
+        assert not tick(engine, projection, partition, later)
+    with engine.connect() as tx:
+        assert projection.due(tx, later) == set()
+        return list(tx.execute(sa.select(card.c.case_no).order_by(card.c.case_no)).scalars())
+
+
 def test_a_case_at_which_the_rule_fails_when_it_is_due_holds_up_no_other(
     engine: sa.Engine, carrying: Any, request: pytest.FixtureRequest
 ) -> None:
     projection, later = JudgeProjection(), carrying.START + 2 * 86_400_000
     unfit.apply(engine, projection, log(carrying, ["C1", "BAD-1", "BAD-2", "C2", "C3", "C4"]), {})
     request.getfixturevalue("failing")
-    for partition in range(PARTITIONS):
-        assert not tick(engine, projection, partition, later)
-    with engine.connect() as tx:
-        assert projection.due(tx, later) == set()
-        told = tx.execute(sa.select(card.c.case_no).order_by(card.c.case_no)).scalars().all()
-    assert told == ["C1", "C2", "C3", "C4"]
+    assert carded(engine, projection, later) == ["C1", "C2", "C3", "C4"]
 
 
 def test_a_case_that_cannot_be_written_when_it_is_due_holds_up_no_other(
@@ -174,12 +178,7 @@ def test_a_case_that_cannot_be_written_when_it_is_due_holds_up_no_other(
     projection, later = JudgeProjection(), carrying.START + 2 * 86_400_000
     unfit.apply(engine, projection, log(carrying, ["C1", "BAD-1", "BAD-2", "C2", "C3", "C4"]), {})
     monkeypatch.setattr(judge, "fold", fold)
-    for partition in range(PARTITIONS):
-        assert not tick(engine, projection, partition, later)
-    with engine.connect() as tx:
-        assert projection.due(tx, later) == set()
-        told = tx.execute(sa.select(card.c.case_no).order_by(card.c.case_no)).scalars().all()
-    assert told == ["C1", "C2", "C3", "C4"]
+    assert carded(engine, projection, later) == ["C1", "C2", "C3", "C4"]
 
 
 def test_where_over_twenty_cannot_be_written_the_program_is_at_fault(engine: sa.Engine) -> None:
