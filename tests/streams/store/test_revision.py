@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 
@@ -14,7 +15,7 @@ from connectors.publisher import Publisher
 from connectors.relay import Relay
 from consumers.alerts.inbox import Inbox
 from consumers.loop import Loop
-from consumers.process import MISCONFIGURED, together
+from consumers.process import together
 from schemas.errors import Misconfigured
 from schemas.topics import RATING
 from streams import app
@@ -66,13 +67,13 @@ def test_relay_and_consumers_beside_another_schema_end_as_what_no_restart_mends(
     database: str, engine: sa.Engine
 ) -> None:
     at(engine, "9999")
-    assert together([Relay(connect(database), "127.0.0.1:1").run]) == MISCONFIGURED
+    assert together([Relay(connect(database), "127.0.0.1:1").run]) == os.EX_CONFIG
     loop = Loop(connect(database), "127.0.0.1:1", Inbox())
 
     def consume(stop: threading.Event) -> None:
         loop._patiently(stop, "PostgreSQL", lambda: loop.commit({}))
 
-    assert together([consume]) == MISCONFIGURED
+    assert together([consume]) == os.EX_CONFIG
 
 
 @pytest.mark.stack
