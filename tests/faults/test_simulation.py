@@ -36,6 +36,7 @@ CAUGHT: Mapping[str, int] = {
     "a chunk forgets where reading began": 5,
     "dead letters have random ids": 1,
     "the push forgets a batch when it is formed": 18,
+    "an appeal's decision that came before its alert reaches no subscriber": 1,
     "the desk is not told that something changed": 1,
 }
 """A seed that catches each bug (docs/simulation.md: how many seeds it takes on average)."""

@@ -36,6 +36,9 @@ from connectors.province.push import Queue, Sender
 from connectors.relay import Relay
 from consumers.alerts.desk import DeskClock
 from consumers.alerts.inbox import Inbox
+from consumers.alerts.queue import Queue as Subscribed
+from consumers.alerts.queue import Subscription
+from consumers.alerts.quiet import Quiet
 from consumers.directory.view import View
 from consumers.province.keys import Signer
 from govbus.chaos.sim.database import Connection
@@ -317,7 +320,14 @@ def desk(engine: sa.Engine, clock: Literal["wall", "watermark"], wall_ms: Callab
     return lambda: DeskClock(engine, "simulated", clock, SETTLE_MS, wall_ms).run(Stop())  # type: ignore[arg-type]
 
 
-EFFECTS: tuple[Callable[[], Any], ...] = (lambda: Inbox(lambda: 0), View, Queue)
+WANTED = frozenset({"CARD", "BAD_RATING"})
+"""Kinds of alerts that the subscriber wants."""
+EFFECTS: tuple[Callable[[], Any], ...] = (
+    lambda: Inbox(lambda: 0),
+    View,
+    Queue,
+    lambda: Subscribed([Subscription("subscriber", WANTED)], Quiet(), 0, lambda: 0),
+)
 
 
 @dataclass
@@ -385,5 +395,6 @@ def push(engine: sa.Engine, province: Province) -> Callable[[], None]:
 
 
 __all__ = [
-    "EFFECTS", "TP", "Department", "Province", "Worker", "consumer", "desk", "push", "relay", "smuggle", "surroundings",
+    "EFFECTS", "TP", "WANTED", "Department", "Province", "Worker", "consumer", "desk", "push", "relay", "smuggle",
+    "surroundings",
 ]  # fmt: skip

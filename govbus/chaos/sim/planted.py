@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from connectors import relay
 from connectors.province import push
+from consumers.alerts import queue
 from consumers.loop import Chunk, Loop, Place
 from govbus.chaos.sim.schedule import Schedule, Strand
 from streams import transport
@@ -105,6 +106,9 @@ BUGS: Mapping[str, Plant] = {
     ),
     "dead letters have random ids": lambda: patch.object(steps, "_dead_row", _random_dead_id),
     "the push forgets a batch when it is formed": lambda: patch.object(push, "_form_batch", _form_and_forget),
+    "an appeal's decision that came before its alert reaches no subscriber": lambda: patch.object(
+        queue, "_HEARD_NOW", sa.text("SELECT :channels, :now")
+    ),
     "the desk is not told that something changed": lambda: patch.object(desk, "mark", lambda *_: None),
 }
 """By name; each must be caught."""

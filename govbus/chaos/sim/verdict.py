@@ -19,14 +19,14 @@ from consumers.alerts.inbox import Inbox
 from govbus.chaos.sim.database import empty
 from govbus.chaos.sim.history import END, History
 from govbus.chaos.sim.log import Log
-from govbus.chaos.sim.members import EFFECTS, Province
+from govbus.chaos.sim.members import EFFECTS, WANTED, Province
 from govbus.district.publishing import Departments
 from schemas import codec
-from schemas.topics import ALERT, BY_NAME, CASE, DEADLETTER, ENTRY, HANDLING, INBOUND, ROLLUP, UPLOAD, Topic
+from schemas.topics import ALERT, BY_NAME, CASE, DEADLETTER, ENTRY, INBOUND, ROLLUP, UPLOAD, Topic
 from streams.agents import projections
 from streams.store import tables
 from streams.store.applier import apply_batch, aside, tick
-from streams.store.desk import DeskReader
+from streams.store.desk import DeskReader, due
 from streams.store.projection import Aside, Carried, Event, Projection, Ticking
 from streams.store.tables import STATE_TABLES
 
@@ -51,6 +51,7 @@ SELECT 'cursor', processor || ' ' || topic || ' ' || partition || ' ' || next_of
 UNION ALL SELECT 'dead', event_id::text FROM dead_letter WHERE event_id IS NOT NULL
 UNION ALL SELECT 'desk', alert_id || ' ' || alert_seq || ' ' || action FROM alert_inbox
 UNION ALL SELECT 'view', resource_code || ' ' || entry_version FROM directory_view
+UNION ALL SELECT 'told', event_id::text FROM delivery WHERE not_before = 0
 UNION ALL SELECT 'queued', event_id::text FROM push_queue
 UNION ALL SELECT 'receipt ' || (r ->> 'outcome'), (r ->> 'event_id') || ' ' || (r ->> 'digest')
 FROM receipt, jsonb_array_elements(body -> 'records') AS r"""
@@ -58,6 +59,7 @@ _ALL = f"{_STATE} UNION ALL {_APPLIED} UNION ALL {_REST}"
 _OUTBOX = sa.text(
     "SELECT topic, key, event_id, digest, content_digest, value, sent_partition, sent_offset FROM outbox ORDER BY seq"
 )
+_ALERTS_SAID = sa.text("SELECT event_id, digest, value FROM outbox WHERE topic = :topic ORDER BY seq")
 ACTIONS = {"alert.issued": "ISSUED", "alert.revoked": "REVOKED", "alert.retracted": "RETRACTED"}
 ABOUT_THE_TELLING = ("event_id", "alert_seq", "received_at", "occurred_at", "calendar_version", "evidence")
 """Fields of an alert that depend on when one looked, what one knew by then and how often one spoke."""
@@ -114,27 +116,40 @@ def calm(engine: sa.Engine, history: History) -> Found:
         records = [r for place in places for r in log.records(place)]
         apply_batch(engine, projection, [_carried(projection.topic, r) for r in records])
         _settle(engine, projection, log)
+    heard = 0
     for _ in range(2):  # what one said of another's, and what the desk made of alerts
-        _look_at_desk(engine)
+        heard = _look_at_desk(engine, heard)
         for projection in projections():
             _settle(engine, projection, log)
-    _look_at_desk(engine)
+    _look_at_desk(engine, heard)
     return look(engine)
 
 
-def _look_at_desk(engine: sa.Engine) -> None:
-    """Bring every alert to the desk and have it look at them, until it says nothing more."""
-    inbox, reader, known = Inbox(lambda: 0), DeskReader(), -1
-    while known < len(words := look(engine).said(ALERT)):
-        known = len(words)
-        events = [Event(None, w.event_id, w.digest, codec.decode(w.value, ALERT)) for w in words]  # type: ignore[arg-type]
+def _look_at_desk(engine: sa.Engine, heard: int) -> int:
+    """Bring every alert after the first ``heard`` to the desk and have it look at them, until it says nothing more; how
+    many it heard of.
+    """
+    inbox, reader = Inbox(lambda: 0), DeskReader()
+    while True:
+        words = _alerts_said(engine)
+        new = [Event(None, w.event_id, w.digest, codec.decode(w.value, ALERT)) for w in words[heard:]]  # type: ignore[arg-type]
+        heard = len(words)
         with engine.begin() as tx:
-            inbox.apply(tx, events)
-        for partition in range(HANDLING.partitions):
+            inbox.apply(tx, new)
+            partitions = due(tx, END)
+        if not partitions:
+            return heard
+        for partition in sorted(partitions):
             more = True
             while more:
                 with engine.begin() as tx:
                     more = reader.tick(tx, partition, END)
+
+
+def _alerts_said(engine: sa.Engine) -> Sequence[Any]:
+    """The outbox rows of alerts in order."""
+    with engine.connect() as tx:
+        return tx.execute(_ALERTS_SAID, {"topic": ALERT.name}).all()
 
 
 def _settle(engine: sa.Engine, projection: Projection, log: Log) -> None:
@@ -309,6 +324,17 @@ def _consumed(case: Case) -> Iterator[str]:
     entries = {r.key: codec.decode(r.value, ENTRY)["entry_version"] for r in case.found.said(ENTRY)}
     view = [f"{key} {version}" for key, version in entries.items()]
     yield from _compared("entry in the view", view, case.found.rows.get("view", ()))
+    yield from _compared("alert for a subscriber", _subscribed(case.found), case.found.rows.get("told", ()))
+
+
+def _subscribed(found: Found) -> Iterator[str]:
+    """What must be queued for the subscriber: the alerts that it wants, and what appeals decided of them."""
+    told = [(str(row.event_id), codec.decode(row.value, ALERT)) for row in found.said(ALERT)]
+    wanted = {word["alert_id"] for _, word in told if word["kind_code"] in WANTED}
+    for event_id, word in told:
+        about = word["evidence"][0] if word["kind_code"] == "RULING" else word["alert_id"]
+        if about in wanted:
+            yield event_id
 
 
 def _acknowledged(case: Case) -> Iterator[str]:
