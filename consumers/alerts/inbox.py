@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
+from consumers.alerts.queue import RULING
 from schemas.clock import wall_clock
 from schemas.topics import ALERT, Topic
 from streams.store import desk
@@ -39,8 +40,11 @@ class Inbox:
 
 
 def open_alerts(tx: sa.Connection) -> list[sa.Row[Any]]:
-    """The alerts that stand, oldest first, and how far their handling has come (``stage`` "": nobody looked yet)."""
-    query = _HANDLED.where(alert_inbox.c.action == "ISSUED", sa.func.coalesce(alert_life.c.out_at, 0) == 0)
+    """The alerts that stand, oldest first, and how far their handling has come (``stage`` "": nobody looked yet); not
+    the decisions on appeals, of which there is nothing left to do.
+    """
+    stands = (alert_inbox.c.action == "ISSUED", sa.func.coalesce(alert_life.c.out_at, 0) == 0)
+    query = _HANDLED.where(*stands, alert_inbox.c.kind != RULING)
     return list(tx.execute(query.order_by(alert_inbox.c.issued_at, alert_inbox.c.alert_id)))
 
 

@@ -1,7 +1,8 @@
 """Who is told of an alert: rows of the queue ``delivery``, made in the transaction that moves the cursor.
 
 Decides which subscriber wants which alert and from when on; sends nothing. The same statement is queued once a channel.
-Whoever heard of an alert hears all that is said of it after, or it would stand there for ever.
+Whoever heard of an alert hears all that is said of it after, or it would stand there for ever; the decision on its
+appeal too, which is an alert of its own in a partition of its own, and waits here for those who did not hear yet.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from streams.store.projection import Event
 from streams.store.tables import delivery
 
 DIGEST = "digest"
+RULING = "RULING"
+"""Kind (govbus.alert-kind) of an appeal's decision; its first evidence is the alert that was appealed against."""
+UNHEARD = 2**62
+"""``not_before`` (epoch ms) of what is kept for a channel that has not heard of the alert that it is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,9 @@ class Queue:
         """Queue ``events``."""
         alerts = sorted({event.record["alert_id"] for event in events})
         heard = {(channel, alert) for channel, alert in tx.execute(_HEARD, {"alerts": alerts})}
-        bulk.insert_new(tx, delivery, list(self._rows(events, self._clock(), heard)), ())
+        now = self._clock()
+        bulk.insert_new(tx, delivery, list(self._rows(events, now, heard)), ())
+        tx.execute(_HEARD_NOW, {"channels": [channel.channel for channel in self._channels], "now": now})
 
     def _rows(self, events: Sequence[Event], now: int, heard: set[tuple[str, str]]) -> Iterable[dict[str, Any]]:
         for event in events:
@@ -64,6 +71,8 @@ class Queue:
                 if (channel.channel, alert) in heard or (young and channel.wants(event.record)):
                     heard.add((channel.channel, alert))
                     yield self._row(channel.channel, event, now)
+                elif event.record["kind_code"] == RULING:
+                    yield self._row(channel.channel, event, now) | {"not_before": UNHEARD}
 
     def _row(self, channel: str, event: Event, now: int) -> dict[str, Any]:
         held = now if channel == DIGEST else self._quiet.alert_until(event.record["colour_code"], now)
@@ -78,5 +87,12 @@ class Queue:
 
 
 _HEARD = sa.text(
-    "SELECT DISTINCT channel, body->>'alert_id' FROM delivery WHERE body->>'alert_id' = ANY(CAST(:alerts AS text[]))"
+    "SELECT DISTINCT channel, body->>'alert_id' FROM delivery WHERE body->>'alert_id' = ANY(CAST(:alerts AS text[])) "
+    f"AND not_before < {UNHEARD}"
+)
+_HEARD_NOW = sa.text(
+    "UPDATE delivery AS ruling SET not_before = :now FROM delivery AS heard "
+    "WHERE ruling.channel = ANY(CAST(:channels AS text[])) AND ruling.done_at IS NULL AND ruling.dead_at IS NULL "
+    f"AND ruling.not_before = {UNHEARD} AND heard.channel = ruling.channel AND heard.not_before < {UNHEARD} "
+    "AND heard.body->>'alert_id' = ruling.body->'evidence'->>0"
 )

@@ -21,8 +21,8 @@ from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_
 from streams.rules.cards import RED, RED_STATUTORY, Alert, Ground, Knowledge
 from streams.rules.limits import Limit, counting
 
-HANDLING, ESCALATION = "HANDLING", "ESCALATION"
-UNKNOWN = "UNKNOWN"
+HANDLING, ESCALATION, RULING = "HANDLING", "ESCALATION", "RULING"
+UNKNOWN, APPEAL_UPHELD = "UNKNOWN", "appeal_upheld"
 Record = Mapping[str, Any]
 
 
@@ -307,7 +307,7 @@ class _Walk:
             return Life(word, "REVOKED", made, self._ended(), word.revoked_at, word.revoked_reason)
         if self.stage in self.process.out:
             known = next(s.act.known_at for s in made if s.stage == self.stage and not s.fault)
-            return Life(word, self.stage, made, self._ended(), known, "appeal_upheld")
+            return Life(word, self.stage, made, self._ended(), known, APPEAL_UPHELD)
         return Life(word, self.stage, made, self._ended() if self.stage in self.process.ends else tuple(self.runs))
 
     def _fault(self, act: Act, name: str) -> str:
@@ -416,16 +416,31 @@ def _why(word: Word, at: int, new: Sequence[str]) -> str:
         return "alert_revoked"
     if not new:
         return "calendar_revised"
-    return "appeal_upheld" if "revoked" in new else "late_handling"
+    return APPEAL_UPHELD if "revoked" in new else "late_handling"
 
 
 def _grounds(lived: Life) -> tuple[Ground, ...]:
-    """What is overdue or irregular; nothing about an alert that left the statistics."""
+    """What is overdue or irregular; about an alert that left the statistics only that an appeal took it out."""
     if lived.out_at is not None:
-        return ()
+        return _ruled(lived)
     overdue = (_overdue(lived, run) for run in lived.runs if run.timer.colour)
     odd = (_irregular(lived, step) for step in lived.steps if step.fault)
     return (*(g for g in overdue if g is not None), *odd)
+
+
+def _ruled(lived: Life) -> tuple[Ground, ...]:
+    """The decision on an appeal that was upheld; it stands beside a bad rating whose case is void, for nobody took that
+    alert back (docs/decisions/0016).
+    """
+    out = process(lived.word.kind).out
+    step = next((s for s in lived.steps if s.stage in out and not s.fault), None)
+    if step is None or lived.out_reason not in (APPEAL_UPHELD, "case_voided"):
+        return ()
+    ruling = Ground(
+        RULING, cards.NO_COLOUR, _rule_of("ruling"), _raw()["rule"]["version"], f"{lived.word.alert_id}/{step.stage}",
+        step.act.known_at, None, "", False, (lived.word.alert_id, step.act.event_id),
+    )  # fmt: skip
+    return (ruling,)
 
 
 def _overdue(lived: Life, run: Run) -> Ground | None:

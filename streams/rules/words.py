@@ -98,6 +98,8 @@ def summary(alert: Alert, about: Mapping[str, Any]) -> str:
         return _escalation(alert, about)
     values = {"case_no": about["case_no"], "what": alert_name(about["kind"], about["colour"])}
     parts = alert.subject.split("/")
+    if alert.kind == life.RULING:
+        return life.text("ruling").format(**values, stage=codesets.name("govbus.handling-stage", parts[1]))
     if alert.kind == life.HANDLING:
         timer = codesets.name("govbus.timer", parts[1])
         return life.text("overdue").format(**values, due=local_text(alert.due_at), timer=timer)

@@ -325,6 +325,24 @@ def test_whoever_heard_of_an_alert_hears_that_it_went_to_another_and_was_taken_b
 
 
 @pytest.mark.stack
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (1, 0, 2)])
+def test_whoever_heard_of_a_card_hears_that_an_appeal_took_it_out_in_whatever_order(
+    engine: sa.Engine, order: tuple[int, ...]
+) -> None:
+    """They travel in different partitions: who reads a backlog may meet the decision first."""
+    cards, time = Subscription("desk", kinds=frozenset({"CARD"}), colours=frozenset({"RED"})), Time(NOON)
+    ruled = {"kind_code": "RULING", "evidence": [str(uuid.UUID(int=1)), "act"], "received_at": NOON - 73 * 3_600_000}
+    told = (alert(1), alert(3, "NONE", **ruled), again(3, 2, "alert.revoked", **ruled))
+    unheard = alert(4, "NONE", kind_code="RULING", evidence=[str(uuid.UUID(int=2))])
+    queued(engine, time, unheard, alert(2, "YELLOW"), channel=cards)
+    for n in order:
+        queued(engine, time, told[n], channel=cards)
+    with engine.connect() as tx:
+        assert [(r.case_no, r.not_before) for r in waiting(tx)] == [(told[n].record["case_no"], NOON) for n in order]
+    assert sorted(rows(engine, "body->>'kind_code'")) == [("CARD",), ("RULING",), ("RULING",), ("RULING",)]
+
+
+@pytest.mark.stack
 def test_the_digest_lists_what_came_before_its_time_once_and_waits_for_the_quiet_hours(
     engine: sa.Engine, tmp_path: Path
 ) -> None:

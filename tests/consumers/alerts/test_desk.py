@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from connectors.intake.calendar import calendar_rows
 from consumers.alerts.desk import DeskClock
-from consumers.alerts.inbox import Inbox
+from consumers.alerts.inbox import Inbox, open_alerts
 from consumers.loop import reader
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
@@ -226,6 +226,9 @@ def test_a_history_of_three_cards_ends_as_typed(office: Bus) -> None:
     assert [office.stage(i) for i in (RED, YELLOW, LEGAL, "nobody-issued-this")] == [
         "REVOKED", "REVOKED", "ISSUED", "UNKNOWN",
     ]  # fmt: skip
+    with office.engine.connect() as tx:
+        standing_ones = [(r.kind, str(r.alert_id)) for r in open_alerts(tx) if r.kind in ("CARD", "RULING")]
+    assert standing_ones == [("CARD", LEGAL)]
     assert [w[:5] for w in office.words()] == [
         ("ESCALATION", "RED", "HS-ESC-CASE", "alert.revoked", "alert_revoked"),
         ("FINDING", "NONE", "illegal_handling", "alert.issued", ""),
@@ -233,7 +236,9 @@ def test_a_history_of_three_cards_ends_as_typed(office: Bus) -> None:
         ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.issued", ""),
         ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.revoked", "alert_revoked"),
         ("HANDLING", "YELLOW", "HS-LIFE-SIGN", "alert.revoked", "late_handling"),
+        ("RULING", "NONE", "HS-LIFE-RULING", "alert.issued", ""),
     ]
+    assert office.words()[-1][5] == f"复核决定：办件 {CASE} 的红牌经复核申诉成立（已撤牌），不再计入统计。"
     what = "红牌(超法定时限)未在 2020-09-23 17:00 前完成签收"
     assert office.words()[3][5] == f"处置超时：办件 {CASE} 的{what}，请立即处理。"
 

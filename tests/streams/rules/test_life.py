@@ -125,8 +125,31 @@ def test_an_appeal_that_succeeds_excludes_the_rating_and_takes_the_overdue_card_
     found = seen([bad("2020-09-21 11:00")], acts, "2020-12-01 09:00")
     assert (found.lives[0].stage, local_text(found.lives[0].out_at)) == ("EXCLUDED", "2020-09-24 10:00")
     assert said(found) == [
-        ("HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020-09-22 17:01", "2020-09-24 10:00 appeal_upheld")
+        ("HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020-09-22 17:01", "2020-09-24 10:00 appeal_upheld"),
+        ("RULING", "NONE", "HS-LIFE-RULING", "2020-09-24 10:00", ""),
     ]
+    assert found.alerts[1].evidence[0] == found.lives[0].word.alert_id
+
+
+EXCLUDED = [act("signed", "2020-09-21 14:00"), act("appealed", "2020-09-23 09:00"), act("revoked", "2020-09-24 10:00")]
+
+
+@pytest.mark.parametrize(
+    ("reason", "late", "fate"),
+    [
+        ("case_voided", [], ""),  # nobody takes back what the citizen said, and the appeal stays decided
+        ("rating_corrected", [], "2020-09-25 09:00 alert_revoked"),
+        ("", [act("upheld", "2020-09-24 09:00", heard="2020-09-28 09:00")], "2020-09-28 09:00 late_handling"),
+    ],
+)
+def test_a_decision_on_an_appeal_stands_as_long_as_the_appeal_is_what_took_the_alert_out(
+    reason: str, late: list[Act], fate: str
+) -> None:
+    word = bad("2020-09-21 11:00")
+    if reason:
+        word = replace(word, revoked_at=ms("2020-09-25 09:00"), revoked_reason=reason)
+    found = seen([word], [*EXCLUDED, *late], "2020-09-30 09:00")
+    assert ("RULING", "NONE", "HS-LIFE-RULING", "2020-09-24 10:00", fate) in said(found)
 
 
 def test_an_appeal_that_fails_goes_back_to_rectifying() -> None:
@@ -209,6 +232,16 @@ def test_a_card_revoked_on_appeal_stays_in_history_and_leaves_the_statistics() -
     ]
     lived = one(card("2020-09-21 11:00"), acts)
     assert (lived.stage, local_text(lived.out_at), len(lived.steps)) == ("REVOKED", "2020-09-25 10:00", 3)
+    told = said(seen([card("2020-09-21 11:00")], acts, "2020-09-25 10:00"))
+    assert told == [("RULING", "NONE", "HS-LIFE-RULING", "2020-09-25 10:00", "")]
+    assert said(seen([card("2020-09-21 11:00")], acts, "2020-09-25 09:59")) == []
+
+
+def test_nothing_is_left_to_do_about_a_decision_on_an_appeal() -> None:
+    ruling = replace(card("2020-09-25 10:00", "NONE"), kind="RULING")
+    assert one(ruling, []).stage == "CLOSED"
+    found = seen([ruling], [act("signed", "2020-09-28 09:00")], "2021-06-30 17:00")
+    assert [a[2] for a in said(found)] == ["illegal_handling"]
 
 
 # --- what may not follow ---

@@ -55,5 +55,7 @@ def test_the_sentences_name_the_case_what_is_due_and_what_is_wrong_and_nobody() 
     about = {"kind": "BAD_RATING", "colour": "NONE", "case_no": "C1", "department": "HS-ZJJ"}
     late = replace(ISSUED, due_at=1_600_765_200_000)
     odd = replace(ISSUED, kind="FINDING", rule_id="illegal_handling", subject="B/revoked/not_entitled/E1")
+    ruled = replace(ISSUED, kind="RULING", rule_id="HS-LIFE-RULING", subject="B/EXCLUDED")
+    assert words.summary(ruled, about) == "复核决定：办件 C1 的差评经复核申诉成立（已剔除），不再计入统计。"
     assert words.summary(late, about) == "处置超时：办件 C1 的差评未在 2020-09-22 17:00 前完成联系核实，请立即处理。"
     assert words.summary(odd, about) == "监察发现：办件 C1 的差评处置不合规（撤牌：无权作出该处置），请核查。"
