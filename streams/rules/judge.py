@@ -363,6 +363,14 @@ def alert_record(case_no: str, decision: Decision, finding: str = "") -> dict[st
     Chinese name.
     """
     alert = decision.alert
+    return worded(case_no, decision, cards.summary(case_no, alert, local_text(alert.due_at), finding))
+
+
+def worded(case_no: str, decision: Decision, summary: str) -> dict[str, Any]:
+    """The decision as a record of ``oversight.alert.v1`` without ``event_id``; ``summary``: the sentence a supervisor
+    reads.
+    """
+    alert = decision.alert
     return {
         "event_type": f"alert.{decision.action.lower()}",
         "region": decision.region,
@@ -380,7 +388,7 @@ def alert_record(case_no: str, decision: Decision, finding: str = "") -> dict[st
         "calendar_version": alert.calendar_version,
         "case_no": case_no,
         "item_code": decision.item_code,
-        "summary": cards.summary(case_no, alert, local_text(alert.due_at), finding),
+        "summary": summary,
         "due_at": alert.due_at,
         "issued_at": alert.issued_at,
         "revoked_reason_code": "no_longer_derived" if decision.action == RETRACTED else alert.revoked_reason,

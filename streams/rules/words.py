@@ -15,7 +15,7 @@ from msgspec import structs
 from schemas import codesets
 from streams.rules import life
 from streams.rules.cards import Alert
-from streams.rules.judge import ISSUED, RETRACTED, REVOKED, local_text
+from streams.rules.judge import ISSUED, RETRACTED, REVOKED, Decision, local_text, worded
 from streams.rules.state import Spoken
 
 
@@ -66,30 +66,11 @@ def record(statement: Statement, about: Mapping[str, Any]) -> dict[str, Any]:
     (columns of ``alert_inbox``).
     """
     alert = statement.alert
-    return {
-        "event_type": f"alert.{statement.action.lower()}",
-        "region": about["region"],
-        "department": about["department"],
-        "occurred_at": statement.known_at,
-        "occurred_text": "",
-        "entered_at": None,
-        "received_at": statement.known_at,
-        "alert_id": alert.alert_id,
-        "alert_seq": statement.seq,
-        "kind_code": alert.kind,
-        "colour_code": alert.colour,
-        "rule_id": alert.rule_id,
-        "rule_version": alert.rule_version,
-        "calendar_version": alert.calendar_version,
-        "case_no": about["case_no"],
-        "item_code": about["item_code"],
-        "summary": summary(alert, about),
-        "due_at": alert.due_at,
-        "issued_at": alert.issued_at,
-        "revoked_reason_code": "no_longer_derived" if statement.action == RETRACTED else alert.revoked_reason,
-        "provisional": alert.provisional,
-        "evidence": list(alert.evidence),
-    }
+    decision = Decision(
+        statement.action, statement.seq, alert, about["region"], about["department"], about["item_code"],
+        statement.known_at,
+    )  # fmt: skip
+    return worded(about["case_no"], decision, summary(alert, about))
 
 
 def summary(alert: Alert, about: Mapping[str, Any]) -> str:

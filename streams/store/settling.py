@@ -12,7 +12,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from schemas import codesets
 from schemas.envelope import derived_id
 from schemas.topics import RATING, UPLOAD
 from streams.rules import tally as rule
@@ -99,6 +98,7 @@ def _word(rating: Rating, held: Standing) -> dict[str, Any]:
     """
     matter = [getattr(rating, name) for name in rule.MATTER]
     return {
+        **tally_few.uploaded(rating),
         "region": rating.region,
         "department": rating.department,
         "occurred_at": rating.occurred_at,
@@ -106,22 +106,11 @@ def _word(rating: Rating, held: Standing) -> dict[str, Any]:
         "entered_at": None,
         "received_at": max(held.known_at, rating.received_at),
         "event_type": "rating.excluded" if held.out else "rating.restored",
-        "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),
         "source_event_id": str(derived_id("standing", *matter, held.changes)),
-        "project_no": rating.case_no,
-        "service_number": rating.service_no,
-        "assess_number": rating.assess_no,
         "revision": held.changes,
         "operation": "U",
-        "satisfaction_code": str(rating.score),
-        "pf_code": tally_few.pf()[rating.channel],
         "eval_detail": "",
         "writing_evaluation": "",
-        "assess_time": rating.occurred_at,
-        "area_code": rating.region,
-        "dept_code": codesets.departments()[rating.department].uscc,
-        "task_code": rating.item_code,
-        "is_default": rating.is_default,
         "effective": not held.out,
         "user_name": "",
     }

@@ -176,25 +176,32 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
     comment, name = record["comment"], record["rater_name"]
     return {
         **{k: record[k] for k in ("region", "department", "occurred_at", "occurred_text", "entered_at", "received_at")},
+        **uploaded(rating),
         "event_type": "rating.uploaded",
-        "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),
         "source_event_id": str(rating.event_id),
+        "revision": rating.revision,
+        "operation": rating.operation,
+        "eval_detail": ",".join(record["tags"]),
+        "writing_evaluation": mask.free_text(comment, (name,)) if comment else "",
+        "effective": rating.operation != rule.WITHDRAWAL,
+        "user_name": mask.name(name) if rule.named(record) else "",
+    }
+
+
+def uploaded(rating: Rating) -> dict[str, Any]:
+    """What every record of rating.upload.v1 about a rating says alike, in the province's codes."""
+    return {
+        "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),
         "project_no": rating.case_no,
         "service_number": rating.service_no,
         "assess_number": rating.assess_no,
-        "revision": rating.revision,
-        "operation": rating.operation,
         "satisfaction_code": str(rating.score),
         "pf_code": pf()[rating.channel],
-        "eval_detail": ",".join(record["tags"]),
-        "writing_evaluation": mask.free_text(comment, (name,)) if comment else "",
         "assess_time": rating.occurred_at,
         "area_code": rating.region,
         "dept_code": codesets.departments()[rating.department].uscc,
         "task_code": rating.item_code,
         "is_default": rating.is_default,
-        "effective": rating.operation != rule.WITHDRAWAL,
-        "user_name": mask.name(name) if rule.named(record) else "",
     }
 
 
