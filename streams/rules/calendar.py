@@ -27,6 +27,8 @@ DAY_MINUTES = 1440
 OFFSET_MINUTES = 480
 MINUTE_MS = 60_000
 NATION = "000000"
+DISTRICT_DIGITS = 6
+"""Of a region code (GB/T 2260); three more name a township (DOMAIN §1.2)."""
 Sessions = tuple[tuple[int, int], ...]
 
 
@@ -343,8 +345,8 @@ def _years(first: int, last: int) -> range:
 
 
 def _names(region: str) -> tuple[str, str, str]:
-    """Whose calendar a region goes by, nearest first: its own, its district's (6 digits), the nation's."""
-    return region, region[:6], NATION
+    """Whose calendar a region goes by, nearest first: its own, its district's, the nation's."""
+    return region, region[:DISTRICT_DIGITS], NATION
 
 
 class CalendarHistory:

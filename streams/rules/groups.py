@@ -15,7 +15,7 @@ from typing import Any
 from msgspec import structs
 
 from streams.rules import cards, clock, clocks
-from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
+from streams.rules.calendar import DAY_MINUTES, DISTRICT_DIGITS, Calendar, minute_of
 from streams.rules.cards import GROUP, Alert, Knowledge
 from streams.rules.clocks import Line
 from streams.rules.judge import About, Decision, References, differences, remember, why
@@ -42,8 +42,9 @@ def keys(events: Iterable[CaseEvent]) -> tuple[str, ...]:
     """The groups that a case with these events belongs to, as ``project/430903/<investment project code>`` or
     ``bundle/430903/<bundle_no>``.
     """
-    found = {f"{PROJECT}/{e.region[:6]}/{e.project}" for e in events if _names(e.project)}
-    return tuple(sorted(found | {f"{BUNDLE}/{e.region[:6]}/{e.bundle}" for e in events if _names(e.bundle)}))
+    found = {f"{PROJECT}/{e.region[:DISTRICT_DIGITS]}/{e.project}" for e in events if _names(e.project)}
+    found |= {f"{BUNDLE}/{e.region[:DISTRICT_DIGITS]}/{e.bundle}" for e in events if _names(e.bundle)}
+    return tuple(sorted(found))
 
 
 def _names(code: str) -> bool:

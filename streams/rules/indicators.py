@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.rules.calendar import EPOCH_ORDINAL, minute_of
-from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY
+from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY, counting
 
 Record = Mapping[str, Any]
 
@@ -181,7 +181,7 @@ def _comparable(record: Record) -> tuple[str, float, float]:
 def _days(amount: float, unit: str) -> tuple[float, str]:
     """The limit in days, and whether they are working days or natural ones."""
     hours = _raw()["items"]["day_hours"]
-    factors = {WORKING_DAY: 1.0, NATURAL_DAY: 1.0, MONTH: float(_raw()["items"]["month_days"]), HOUR: 1 / hours,
+    factors = {WORKING_DAY: 1.0, NATURAL_DAY: 1.0, MONTH: float(counting().month_days), HOUR: 1 / hours,
                MINUTE: 1 / hours / 60}  # fmt: skip
     return amount * factors[unit], "natural" if unit in (NATURAL_DAY, MONTH) else "working"
 

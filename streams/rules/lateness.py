@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from streams.rules.calendar import MINUTE_MS
+
 LATE_SERVICE, LATE_ENTRY, BACKFILL = "LATE_SERVICE", "LATE_ENTRY", "BACKFILL"
-MINUTE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)

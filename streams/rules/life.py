@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from streams.rules import cards, clock
-from streams.rules.calendar import DAY_MINUTES, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
+from streams.rules.calendar import DAY_MINUTES, MINUTE_MS, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
 from streams.rules.cards import RED, RED_STATUTORY, Alert, Ground, Knowledge
 from streams.rules.limits import Limit, counting
 
@@ -210,7 +210,7 @@ class Run:
         """First moment at which it is overdue (epoch ms); None: never, it was stopped in time or cannot be judged."""
         if self.due_at is None or self.provisional:
             return None
-        over = self.due_at + 60_000
+        over = self.due_at + MINUTE_MS
         return over if self.stopped_at is None or self.stopped_at >= over else None
 
 
@@ -332,7 +332,7 @@ class _Walk:
 
     def _over(self, timer: str, moment: int) -> bool:
         run = next(r for r in self.runs if r.timer.name == timer)
-        return run.due_at is not None and not run.provisional and moment >= run.due_at + 60_000
+        return run.due_at is not None and not run.provisional and moment >= run.due_at + MINUTE_MS
 
     def _begun_by(self, name: str) -> tuple[Timer, ...]:
         return tuple(t for t in self.process.timers if name in t.starts)

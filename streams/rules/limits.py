@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from streams.rules.calendar import day_of, minute_of
+from streams.rules.calendar import DAY_MINUTES, day_of, minute_of
 
 MOST = 10_000.0
 """The largest amount that is taken for a time limit; beyond it is a data error."""
@@ -259,7 +259,7 @@ def _step(raw: Mapping[str, Any]) -> Step:
 
 def _withdrawal(record: Mapping[str, Any]) -> int:
     cancelled = _optional_day(record.get("cancelled_on"))
-    return minute_of(record["occurred_at"]) // 1440 if cancelled is None else cancelled
+    return minute_of(record["occurred_at"]) // DAY_MINUTES if cancelled is None else cancelled
 
 
 def _closed(version: ItemVersion, withdrawn: int | None) -> ItemVersion:

@@ -22,11 +22,11 @@ import polars as pl
 from schemas import codesets
 from schemas.columns_out import derived_id_of
 from schemas.envelope import derived_id
+from streams.rules.claims import WITHDRAWAL
 
 DATA = Path(__file__).with_name("tally.toml")
 SHANGHAI = timezone(timedelta(hours=8))  # no daylight saving since 1991
 FIRST, AGAIN = 1, 2
-WITHDRAWAL = "D"
 MOST_REVISIONS = 2**31 - 2
 """What is said about a correction counts one more, as an int of the contract."""
 UTC_OFFSET_MS = 8 * 3_600_000

@@ -18,9 +18,10 @@ from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
 from streams.rules.calendar import CalendarHistory
 from streams.rules.cards import Alert
+from streams.rules.claims import WITHDRAWAL
 from streams.rules.life import Act, Desk, Life, Word
 from streams.rules.state import Spoken, alert_of
-from streams.rules.tally import WITHDRAWAL, bad_scores
+from streams.rules.tally import bad_scores
 from streams.store import bulk, references, sets, standing
 from streams.store.failure import place
 from streams.store.projection import Said

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from schemas.errors import Fault, Rejected
 from streams.rules import groups, redating
-from streams.rules.calendar import DAY_MINUTES, Calendar, minute_of
+from streams.rules.calendar import DAY_MINUTES, DISTRICT_DIGITS, Calendar, minute_of
 from streams.rules.clocks import Line
 from streams.rules.groups import Planned
 from streams.rules.judge import References
@@ -78,7 +78,8 @@ def plan(tx: sa.Connection, region: str, code: str, day: int) -> tuple[Planned, 
 
 _ITEMS_OF = sa.text(
     "SELECT item_code, body FROM item_event WHERE item_code IN (SELECT item_code FROM item_event WHERE "
-    "left(region, 6) = :region AND body @> jsonb_build_object('bundle_codes', jsonb_build_array(CAST(:code AS text)))) "
+    f"left(region, {DISTRICT_DIGITS}) = :region "
+    "AND body @> jsonb_build_object('bundle_codes', jsonb_build_array(CAST(:code AS text)))) "
     "ORDER BY received_at, event_id"
 )
 

@@ -19,7 +19,7 @@ from schemas.envelope import derived_id
 from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
 from streams.rules import indicators, lateness
 from streams.rules.indicators import Excluded, Figure, ItemCount
-from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING, implementing
+from streams.rules.limits import HANDLING_ITEM, HOUR, IMPLEMENTING, MINUTE, WORKING_DAY, implementing
 from streams.store import horizon
 from streams.store.horizon import Clock
 
@@ -206,7 +206,7 @@ spans AS (
 levels AS (
     SELECT DISTINCT ON (s.item_code, s.from_on) s.item_code, s.from_on, s.to_on,
         coalesce(v.body->>'body_level_code', '') AS body_level,
-        v.body->>'promise_unit_code' IN ('1', '3', '4') AS working
+        v.body->>'promise_unit_code' IN ('{WORKING_DAY}', '{HOUR}', '{MINUTE}') AS working
     FROM spans s JOIN judging v ON v.item_code = s.item_code AND v.from_on <= s.from_on
         AND (s.from_on < v.to_on) IS NOT FALSE
     ORDER BY s.item_code, s.from_on, v.own DESC, v.from_on DESC, v.item_version DESC)"""

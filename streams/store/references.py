@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from streams.rules.calendar import NATION, CalendarHistory, Publication
+from streams.rules.calendar import DISTRICT_DIGITS, NATION, CalendarHistory, Publication
 from streams.rules.judge import References
 from streams.rules.limits import HANDLING_ITEM, IMPLEMENTING, ItemVersion, implementing, item_versions
 from streams.rules.schedule import Concern
@@ -88,7 +88,7 @@ def asked(whom: Concern) -> dict[str, Any]:
     }
 
 
-REGION = "(:region = :nation OR region = :region OR left(region, 6) = :region)"
+REGION = f"(:region = :nation OR region = :region OR left(region, {DISTRICT_DIGITS}) = :region)"
 """Rows of a calendar's region, whatever its days."""
 WHOM = (
     f"{REGION} AND (:all OR known_at > :since OR EXISTS (SELECT FROM "

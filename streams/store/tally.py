@@ -24,6 +24,8 @@ from schemas.errors import Fault
 from schemas.topics import ALERT, RATING, ROLLUP, UPLOAD
 from streams.rules import mask
 from streams.rules import tally as rule
+from streams.rules.calendar import DISTRICT_DIGITS
+from streams.rules.claims import WITHDRAWAL
 from streams.rules.claims import tags as claim_tags
 from streams.rules.tally import Rating, Standings
 from streams.store import claims, frames, settling, standing, steps, tally_few
@@ -295,7 +297,7 @@ def _folded(new: pl.DataFrame, old: pl.DataFrame, out: Mapping[str, Standings]) 
     """What must be added to the cells, one row a cell, and the visits that were folded one by one."""
     if old.is_empty() and not out and _each_alone(new):
         return _summed([_counts(new)]), {}
-    alone = new.select((pl.len().over(VISIT) == 1) & (pl.col("operation") != rule.WITHDRAWAL)).to_series()
+    alone = new.select((pl.len().over(VISIT) == 1) & (pl.col("operation") != WITHDRAWAL)).to_series()
     if not old.is_empty():
         known = old.select(VISIT).unique().with_columns(known=pl.lit(True))
         alone &= new.join(known, on=VISIT, how="left", maintain_order="left")["known"].is_null()
@@ -308,7 +310,7 @@ def _folded(new: pl.DataFrame, old: pl.DataFrame, out: Mapping[str, Standings]) 
 
 def _each_alone(new: pl.DataFrame) -> bool:
     """Whether each rating is certainly its visit's only one, and counts; nearly always, which is quickly seen."""
-    return new["case_no"].n_unique() == new.height and not (new["operation"] == rule.WITHDRAWAL).any()
+    return new["case_no"].n_unique() == new.height and not (new["operation"] == WITHDRAWAL).any()
 
 
 def _counts(alone: pl.DataFrame) -> pl.DataFrame:
@@ -435,7 +437,7 @@ def uploads(ratings: pl.DataFrame) -> pl.DataFrame:
         dept_code=pl.col("department").replace_strict({c: d.uscc for c, d in codesets.departments().items()}),
         task_code="item_code",
         is_default="is_default",
-        effective=pl.col("operation") != rule.WITHDRAWAL,
+        effective=pl.col("operation") != WITHDRAWAL,
         user_name=pl.when(rule.named_ones()).then(pl.lit(_masked_names(ratings))).otherwise(pl.lit("")),
     )
 
@@ -488,8 +490,6 @@ def _any_marked(tx: sa.Connection) -> bool:
     return bool(tx.execute(sa.text(query)).scalar_one_or_none())
 
 
-DISTRICT_DIGITS = 6
-"""Of a region code (GB/T 2260); three more name a township (DOMAIN §1.2)."""
 _SUMS = """{}
 coalesce(sum(n), 0)::bigint AS total, sum(defaults)::bigint AS defaults,
 sum(events)::bigint AS revision, max(received_at) AS received_at FROM rating_cell_merged

@@ -21,6 +21,7 @@ from schemas.errors import Fault
 from schemas.topics import ALERT, UPLOAD
 from streams.rules import mask
 from streams.rules import tally as rule
+from streams.rules.claims import WITHDRAWAL
 from streams.rules.tally import COUNTS, Cell, Count, Rating, Standings
 from streams.store import bulk, claims, standing, steps
 from streams.store.projection import Carried, Event, Refused, Said
@@ -183,7 +184,7 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
         "operation": rating.operation,
         "eval_detail": ",".join(record["tags"]),
         "writing_evaluation": mask.free_text(comment, (name,)) if comment else "",
-        "effective": rating.operation != rule.WITHDRAWAL,
+        "effective": rating.operation != WITHDRAWAL,
         "user_name": mask.name(name) if rule.named(record) else "",
     }
 
