@@ -9,7 +9,6 @@ bisection.
 
 from __future__ import annotations
 
-import tomllib
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,10 +16,10 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache, lru_cache
 from itertools import accumulate, pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from schemas.errors import Fault
+from streams.rules.data import data
 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAY_MINUTES = 1440
@@ -67,7 +66,7 @@ class Defaults:
 @cache
 def defaults() -> Defaults:
     """The defaults of ``calendar.toml``."""
-    raw = tomllib.loads((Path(__file__).parent / "calendar.toml").read_text("utf-8"))
+    raw = data("calendar")
     fixed = frozenset((int(text[:2]), int(text[3:])) for text in raw["holidays"]["fixed"])
     return Defaults(_sessions(raw["hours"]["sessions"]), fixed, raw["range"]["first"], raw["range"]["last"])
 

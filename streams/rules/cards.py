@@ -5,19 +5,17 @@ Thresholds are data (cards.toml). Pure: the same points of knowledge give the sa
 
 from __future__ import annotations
 
-import tomllib
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 from msgspec import Struct, structs
 
 from schemas.envelope import derived_id
 from streams.rules.calendar import day_of
 from streams.rules.clock import Pauses, Warning
+from streams.rules.data import data
 from streams.rules.lifecycle import Practice
 
 YELLOW, RED, RED_STATUTORY, NO_COLOUR = "YELLOW", "RED", "RED_STATUTORY", "NONE"
@@ -44,11 +42,6 @@ class CardRule:
 
 
 @cache
-def _raw() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "cards.toml").read_text("utf-8"))
-
-
-@cache
 def _rules() -> tuple[CardRule, ...]:
     rules = (
         CardRule(
@@ -60,7 +53,7 @@ def _rules() -> tuple[CardRule, ...]:
             day_of(raw["effective_on"]),
             Warning(raw.get("consumed_percent", 100), raw.get("days_left", 0)),
         )
-        for raw in _raw()["card"]
+        for raw in data("cards")["card"]
     )
     return tuple(sorted(rules, key=lambda r: r.effective, reverse=True))
 
@@ -110,20 +103,20 @@ def practice() -> Practice:
     """What the lifecycle takes from ``cards.toml``."""
     results = {
         (raw["set"], code): status
-        for raw in _raw()["result"]
+        for raw in data("cards")["result"]
         for status, codes in raw.items()
         if status != "set"
         for code in codes
     }
-    special, day_ms = _raw()["special"], 86_400_000
-    patience = _raw()["finding"]["park_hours"] * 3_600_000
+    special, day_ms = data("cards")["special"], 86_400_000
+    patience = data("cards")["finding"]["park_hours"] * 3_600_000
     return Practice(frozenset(special["running"]), results, patience, special["longest_days"] * day_ms)
 
 
 @cache
 def finding_version() -> str:
     """Version of the findings' rules."""
-    return str(_raw()["finding"]["rule_version"])
+    return str(data("cards")["finding"]["rule_version"])
 
 
 class Ground(Struct, frozen=True):

@@ -7,13 +7,11 @@ withdraw is kept and changes nothing (docs/decisions/0018).
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from schemas import codesets
+from streams.rules.data import data
 
 Record = Mapping[str, Any]
 DESCRIBES = frozenset({"resource.registered", "resource.updated"})
@@ -70,21 +68,21 @@ def _owner(first: Record) -> str:
 
 def authority() -> str:
     """The data authority (数据共享主管部门), whose word about any resource or licence counts (DOMAIN §1.3)."""
-    return str(_data()["authority"]["department"])
+    return str(data("catalogue")["authority"]["department"])
 
 
 def due(cycle: str, updated_at: int) -> tuple[int | None, int | None]:
     """When the next update is expected and when the resource counts as broken, epoch ms; None without a
     cycle.
     """
-    data = _data()
-    length = data["cycle_ms"].get(cycle)
+    rule = data("catalogue")
+    length = rule["cycle_ms"].get(cycle)
     if length is None:
         return None, None
-    grace = 0 if cycle in data["grace"]["without"] else max(
-        int(length * data["grace"]["share"]), data["grace"]["least_ms"]
+    grace = 0 if cycle in rule["grace"]["without"] else max(
+        int(length * rule["grace"]["share"]), rule["grace"]["least_ms"]
     )  # fmt: skip
-    return updated_at + length + grace, updated_at + data["broken"]["cycles"] * length + grace
+    return updated_at + length + grace, updated_at + rule["broken"]["cycles"] * length + grace
 
 
 def _order(event: Record) -> tuple[int, str]:
@@ -123,8 +121,3 @@ def _disputed(events: Sequence[Record]) -> bool:
 def _withdrawn(events: Sequence[Record]) -> bool:
     words = [e["event_type"] for e in events if e["event_type"] in ("resource.registered", "resource.withdrawn")]
     return bool(words) and words[-1] == "resource.withdrawn"
-
-
-@cache
-def _data() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "catalogue.toml").read_text("utf-8"))

@@ -4,12 +4,12 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
+
+from streams.rules.data import data
 
 WITHDRAWAL = "D"
 
@@ -31,7 +31,7 @@ class Claim:
 @cache
 def tags() -> tuple[str, frozenset[str]]:
     """The code set of tags, and those that say that the case took too long."""
-    raw = tomllib.loads((Path(__file__).parent / "tally.toml").read_text("utf-8"))
+    raw = data("tally")
     return raw["sets"]["tag"], frozenset(raw["too_slow"]["tags"])
 
 

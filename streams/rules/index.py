@@ -7,16 +7,14 @@ validity makes the version disputed (DOMAIN §6.4, §6.5). EXPIRED by date is de
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from schemas import codesets
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
+from streams.rules.data import data
 
 Record = Mapping[str, Any]
 STOCK, INCREMENT = "STOCK", "INCREMENT"
@@ -76,7 +74,8 @@ def _stock(event: Record) -> bool:
     """Whether it is of the stock. What happens to a licence is not, whatever origin the sender gives it: who suspends
     or revokes a licence of the stock has not backfilled it.
     """
-    return event["origin_code"] == STOCK and event["event_type"] not in {**_data()["told"], **_data()["ends"]}
+    rule = data("index")
+    return event["origin_code"] == STOCK and event["event_type"] not in {**rule["told"], **rule["ends"]}
 
 
 def _weighed(events: Sequence[Record]) -> Sequence[Record]:
@@ -93,7 +92,7 @@ def _ending(events: Sequence[Record]) -> Sequence[Record]:
 
 
 def _ends(events: Sequence[Record]) -> list[_End]:
-    ranks = _data()["terminal"]
+    ranks = data("index")["terminal"]
     statuses = [(e, told(e)) for e in events]
     return [_End(ranks[s], e["occurred_at"], e["licence_version"], s, _stock(e)) for e, s in statuses if s in ranks]
 
@@ -102,7 +101,7 @@ def _end_of(version: int, events: Sequence[Record], ends: Sequence[_End]) -> _En
     """The end that holds for a version: of it or of a later one, or one that takes away what it stems from after it
     began (DOMAIN §6.4). A version that nobody dates outlives no end that an increment told.
     """
-    forward, (began, known) = _data()["forward"]["standings"], _began(events)
+    forward, (began, known) = data("index")["forward"]["standings"], _began(events)
     reached = [
         e
         for e in ends
@@ -115,7 +114,7 @@ def _began(events: Sequence[Record]) -> tuple[int, bool]:
     """When a version began (epoch ms), and whether that is known: with its grant; where it is only backfilled, with the
     earliest day that the stock names, for the batch comes long after the grant (DOMAIN §6.5).
     """
-    grants = [e for e in events if e["event_type"] in _data()["grants"]["types"]]
+    grants = [e for e in events if e["event_type"] in data("index")["grants"]["types"]]
     told = [e for e in grants if not (_stock(e) or e["event_type"] == BACKFILLED)]
     if told:
         return told[0]["occurred_at"], True
@@ -131,12 +130,12 @@ def _midnight(day: str) -> int:
 def told(event: Record) -> str:
     """The standing (govbus.licence-standing) that an event gives its version."""
     kind = event["event_type"]
-    data = _data()
-    if kind in data["told"]:
-        return str(data["told"][kind])
+    rule = data("index")
+    if kind in rule["told"]:
+        return str(rule["told"][kind])
     status = codesets.canonical(event["status_set"], event["status_code"]) or "OTHER"
-    if kind in data["ends"] and status not in data["terminal"]:
-        return str(data["ends"][kind])
+    if kind in rule["ends"] and status not in rule["terminal"]:
+        return str(rule["ends"][kind])
     return status
 
 
@@ -176,7 +175,7 @@ def _latest(events: Sequence[Record], field: str) -> str:
 
 def _validity(whole: Sequence[Record]) -> tuple[str | None, str | None]:
     """What the last grant states; where only stock granted, an increment that names a day knows it better."""
-    said = ([e for e in whole if e["event_type"] in _data()["grants"]["types"]] or whole)[-1:]
+    said = ([e for e in whole if e["event_type"] in data("index")["grants"]["types"]] or whole)[-1:]
     if said[0]["origin_code"] != INCREMENT:
         said = [*said, *(e for e in whole if e["origin_code"] == INCREMENT)]
     return _latest(said, "valid_from_on") or None, _latest(said, "valid_to_on") or None
@@ -192,8 +191,3 @@ def _disputed(events: Sequence[Record]) -> bool:
 
 def _said(events: Sequence[Record], origin: str, field: str) -> set[str]:
     return {str(e[field]).upper() for e in events if e["origin_code"] == origin and e[field]}
-
-
-@cache
-def _data() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "index.toml").read_text("utf-8"))

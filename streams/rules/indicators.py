@@ -5,15 +5,14 @@ Definitions are data (indicators.toml). Pure: figures come from counts and item 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from streams.rules.calendar import EPOCH_ORDINAL, minute_of
+from streams.rules.data import data
 from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY, counting
 
 Record = Mapping[str, Any]
@@ -73,37 +72,32 @@ class ItemCount:
 
 
 @cache
-def _raw() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "indicators.toml").read_text("utf-8"))
-
-
-@cache
 def indicators() -> Mapping[str, Indicator]:
     """All indicators by key, in the order in which they are shown."""
     return {
         r["key"]: Indicator(r["key"], r["name"], r["formula"], r["period"], r["source"], r.get("target"))
-        for r in _raw()["indicator"]
+        for r in data("indicators")["indicator"]
     }
 
 
 def version() -> str:
     """Version of the definitions."""
-    return str(_raw()["version"])
+    return str(data("indicators")["version"])
 
 
 def exempt() -> frozenset[str]:
     """Codes of the items that law or secrecy keeps off the platform."""
-    return frozenset(_raw()["items"]["exempt"])
+    return frozenset(data("indicators")["items"]["exempt"])
 
 
 def points() -> int:
     """What each score (1 to 5, 5 best) is worth in the satisfaction (满意度)."""
-    return int(_raw()["satisfaction"]["points"])
+    return int(data("indicators")["satisfaction"]["points"])
 
 
 def published(figures: Mapping[str, Figure]) -> dict[str, Figure]:
     """The figures as the public may see them: one with a cell too small to be told is suppressed (DOMAIN 9)."""
-    below = _raw()["suppression"]["below"]
+    below = data("indicators")["suppression"]["below"]
     return {
         key: Figure(0, None, True) if any(0 < cell < below for cell in _cells(key, figure)) else figure
         for key, figure in figures.items()
@@ -114,7 +108,7 @@ def _cells(key: str, figure: Figure) -> tuple[float, ...]:
     """How many cases, cards, ratings or items a reader learns of; a part and its rest say how large the whole is."""
     if figure.denominator is None:
         return (figure.numerator,)
-    if key in _raw()["suppression"]["parts"]:
+    if key in data("indicators")["suppression"]["parts"]:
         return figure.numerator, figure.denominator - figure.numerator
     return (figure.denominator,)
 
@@ -144,7 +138,7 @@ def in_force(records: Iterable[Record], day: date) -> list[Record]:
 
 def count_item(record: Record) -> tuple[ItemCount, Excluded | None]:
     """What an item in force adds, and why it is left out of the speed-up, if it is."""
-    rule = _raw()["items"]
+    rule = data("indicators")["items"]
     base = ItemCount(
         record["item_code"],
         record["department"],
@@ -180,7 +174,7 @@ def _comparable(record: Record) -> tuple[str, float, float]:
 
 def _days(amount: float, unit: str) -> tuple[float, str]:
     """The limit in days, and whether they are working days or natural ones."""
-    hours = _raw()["items"]["day_hours"]
+    hours = data("indicators")["items"]["day_hours"]
     factors = {WORKING_DAY: 1.0, NATURAL_DAY: 1.0, MONTH: float(counting().month_days), HOUR: 1 / hours,
                MINUTE: 1 / hours / 60}  # fmt: skip
     return amount * factors[unit], "natural" if unit in (NATURAL_DAY, MONTH) else "working"

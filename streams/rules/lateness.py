@@ -6,12 +6,11 @@ Codes are those of ``govbus.lateness``. The clock runs on ``occurred_at``; when 
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from streams.rules.calendar import MINUTE_MS
+from streams.rules.data import data
 
 LATE_SERVICE, LATE_ENTRY, BACKFILL = "LATE_SERVICE", "LATE_ENTRY", "BACKFILL"
 
@@ -28,7 +27,7 @@ class Thresholds:
 @cache
 def thresholds() -> Thresholds:
     """The thresholds of ``lateness.toml``."""
-    raw = tomllib.loads((Path(__file__).parent / "lateness.toml").read_text("utf-8"))
+    raw = data("lateness")
     return Thresholds(raw["backfill_days"] * 86_400_000, raw["bulk_events"], raw["bulk_minutes"] * MINUTE_MS)
 
 

@@ -8,17 +8,16 @@ follow is kept with its fault and becomes a finding; none is dropped.
 
 from __future__ import annotations
 
-import tomllib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from streams.rules import cards, clock
 from streams.rules.calendar import DAY_MINUTES, MINUTE_MS, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
 from streams.rules.cards import RED, RED_STATUTORY, Alert, Ground, Knowledge
+from streams.rules.data import data
 from streams.rules.limits import Limit, counting
 
 HANDLING, ESCALATION, RULING = "HANDLING", "ESCALATION", "RULING"
@@ -65,14 +64,9 @@ class Escalation:
 
 
 @cache
-def _raw() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "life.toml").read_text("utf-8"))
-
-
-@cache
 def process(kind: str) -> Process:
     """The process of alerts of ``kind`` (govbus.alert-kind); raises ``StopIteration`` for none."""
-    raw = next(p for p in _raw()["process"] if kind in p["kinds"])
+    raw = next(p for p in data("life")["process"] if kind in p["kinds"])
     acts = {name: (frozenset(a["from"]), a["to"], a.get("within", "")) for name, a in raw["acts"].items()}
     timers = tuple(
         Timer(t["name"], tuple(t["starts"]), tuple(t["stops"]), float(t["days"]), t.get("colour", ""))
@@ -84,20 +78,20 @@ def process(kind: str) -> Process:
 @cache
 def escalation(scope: str) -> Escalation:
     """The escalation rule of ``scope``: CASE or DEPARTMENT."""
-    raw = next(e for e in _raw()["escalation"] if e["scope"] == scope)
+    raw = next(e for e in data("life")["escalation"] if e["scope"] == scope)
     return Escalation(raw["rule_id"], raw["version"], raw["reds"], raw["to"])
 
 
 @cache
 def text(name: str) -> str:
     """A sentence of ``life.toml``, to be formatted."""
-    return str(_raw()["text"][name])
+    return str(data("life")["text"][name])
 
 
 @cache
 def addressee(rule_id: str) -> str:
     """Whom an alert of that rule is for; empty: who answers for the alert that it is about."""
-    timers = (t for p in _raw()["process"] for t in p.get("timer", ()) if t.get("decider"))
+    timers = (t for p in data("life")["process"] for t in p.get("timer", ()) if t.get("decider"))
     return deciders()[0] if rule_id in {_rule_of(t["name"]) for t in timers} else ""
 
 
@@ -108,12 +102,12 @@ def _rule_of(timer: str) -> str:
 
 def deciders() -> tuple[str, ...]:
     """Who decides appeals and supervises, the one that does so unless it is said otherwise first."""
-    return tuple(_raw()["rule"]["deciders"])
+    return tuple(data("life")["rule"]["deciders"])
 
 
 def decides(act: str) -> bool:
     """Whether an act (without ``handling.``) decides something, which no department does in its own matter."""
-    return act in _raw()["rule"]["decisions"]
+    return act in data("life")["rule"]["decisions"]
 
 
 def entitled(act: str, by: str, about: str) -> bool:
@@ -266,7 +260,7 @@ def life(word: Word, acts: Iterable[Act], calendar: Calendar) -> Life:
 
 
 def _order(act: Act) -> tuple[int, int, str]:
-    return act.occurred_at, _raw()["rule"]["acts"].index(act.type), act.event_id
+    return act.occurred_at, data("life")["rule"]["acts"].index(act.type), act.event_id
 
 
 @dataclass(slots=True)
@@ -437,8 +431,9 @@ def _ruled(lived: Life) -> tuple[Ground, ...]:
     if step is None or lived.out_reason not in (APPEAL_UPHELD, "case_voided"):
         return ()
     ruling = Ground(
-        RULING, cards.NO_COLOUR, _rule_of("ruling"), _raw()["rule"]["version"], f"{lived.word.alert_id}/{step.stage}",
-        step.act.known_at, None, "", False, (lived.word.alert_id, step.act.event_id),
+        RULING, cards.NO_COLOUR, _rule_of("ruling"), data("life")["rule"]["version"],
+        f"{lived.word.alert_id}/{step.stage}", step.act.known_at, None, "", False,
+        (lived.word.alert_id, step.act.event_id),
     )  # fmt: skip
     return (ruling,)
 
@@ -448,7 +443,7 @@ def _overdue(lived: Life, run: Run) -> Ground | None:
     if since is None or (run.ended and run.stopped_at is None and since > _ended_at(lived)):
         return None
     return Ground(
-        HANDLING, run.timer.colour, _rule_of(run.timer.name), _raw()["rule"]["version"],
+        HANDLING, run.timer.colour, _rule_of(run.timer.name), data("life")["rule"]["version"],
         f"{lived.word.alert_id}/{run.timer.name}/{run.number}", since, run.due_at, run.version, False,
         (lived.word.alert_id, *run.evidence),
     )  # fmt: skip
@@ -461,9 +456,9 @@ def _ended_at(lived: Life) -> int:
 
 def _irregular(lived: Life, step: Step) -> Ground:
     """A finding; an act that came before its predecessor waits for it a while."""
-    park = _raw()["rule"]["park_hours"] * 3_600_000 if step.fault == "out_of_order" else 0
+    park = data("life")["rule"]["park_hours"] * 3_600_000 if step.fault == "out_of_order" else 0
     return Ground(
-        cards.FINDING, cards.NO_COLOUR, "illegal_handling", _raw()["rule"]["version"],
+        cards.FINDING, cards.NO_COLOUR, "illegal_handling", data("life")["rule"]["version"],
         f"{lived.word.alert_id}/{step.act.type}/{step.fault}/{step.act.event_id}", step.act.known_at + park, None, "",
         False, (lived.word.alert_id, step.act.event_id),
     )  # fmt: skip

@@ -4,17 +4,16 @@ limits.toml.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from streams.rules.calendar import DAY_MINUTES, day_of, minute_of
+from streams.rules.data import data
 
 MOST = 10_000.0
 """The largest amount that is taken for a time limit; beyond it is a data error."""
@@ -60,20 +59,15 @@ class PolicyLimit:
 
 
 @cache
-def _raw() -> dict[str, Any]:
-    return tomllib.loads((Path(__file__).parent / "limits.toml").read_text("utf-8"))
-
-
-@cache
 def counting() -> Counting:
     """The counting rules of ``limits.toml``."""
-    raw, accept = _raw()["counting"], _raw()["acceptance"]
+    raw, accept = data("limits")["counting"], data("limits")["acceptance"]
     return Counting(
         raw["half_day_mode"],
         raw["fixed_half_day_minutes"],
         raw["month_days"],
         Limit(float(accept["amount"]), accept["unit"]),
-        _raw()["extension"]["most"],
+        data("limits")["extension"]["most"],
     )
 
 
@@ -89,7 +83,7 @@ class Delivery:
 @cache
 def delivery() -> Delivery:
     """The delivery clock of ``limits.toml`` (行政许可法 44)."""
-    raw = _raw()["delivery"]
+    raw = data("limits")["delivery"]
     without = frozenset((r["set"], code) for r in raw["without_paper"] for code in r["codes"])
     return Delivery(Limit(float(raw["amount"]), raw["unit"]), frozenset(raw["item_types"]), without)
 
@@ -99,7 +93,7 @@ def policy() -> Mapping[str, PolicyLimit]:
     """The policy's limits by rule id (DOMAIN 4.1)."""
     return {
         raw["rule"]: PolicyLimit(raw["rule"], Limit(float(raw["amount"]), raw["unit"]), day_of(raw["effective_on"]))
-        for raw in _raw()["limit"]
+        for raw in data("limits")["limit"]
     }
 
 
@@ -120,7 +114,7 @@ def group_rules(by: str) -> tuple[GroupRule, ...]:
     """The group clocks of ``bundle`` or ``project``."""
     return tuple(
         GroupRule(raw["name"], by, tuple(raw["rules"]), raw["gaps"] == "PAUSE", raw["parts"], raw["lead"])
-        for raw in _raw()["group"]
+        for raw in data("limits")["group"]
         if raw["by"] == by and raw["scope"] == "GROUP_TOTAL"
     )
 
@@ -145,7 +139,7 @@ def shorter(limit: Limit, bound: Limit) -> tuple[Limit, ...]:
 
 def longest_extension(item: ItemVersion) -> Limit | None:
     """By how much a case of ``item`` may be extended (行政许可法 42); None: no source sets a bound."""
-    raw = _raw()["extension"]
+    raw = data("limits")["extension"]
     if item.kind not in raw["item_types"]:
         return None
     joint = item.statutory == Limit(float(raw["joint"]["statutory"]), raw["unit"])

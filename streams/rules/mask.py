@@ -6,11 +6,11 @@ Patterns, tokens and their version are data: ``mask.toml`` beside this file.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+
+from streams.rules.data import data
 
 DATA = Path(__file__).with_name("mask.toml")
 # Full-width digits, Latin letters, @ . - + hide a number from a pattern; they are folded before scanning.
@@ -28,7 +28,7 @@ Replacement = str | Callable[[re.Match[str]], str]
 
 def version() -> str:
     """Version of the masking rules, to be kept with what was masked."""
-    return str(_data()["version"])
+    return str(data("mask")["version"])
 
 
 def name(text: str) -> str:
@@ -47,7 +47,7 @@ def holder(text: str, code: str) -> tuple[str, str]:
     """Name and identity code of a licence's holder: those of an enterprise, an institution or another body are shown
     (DOMAIN §9), a person's, a sole trader's (个体工商户) and those of whom the code does not tell are masked.
     """
-    return (text, code) if re.fullmatch(_data()["body"], code) else (name(text), citizen_id(code))
+    return (text, code) if re.fullmatch(data("mask")["body"], code) else (name(text), citizen_id(code))
 
 
 def citizen_id(text: str) -> str:
@@ -78,7 +78,7 @@ def free_text(text: str, names: Iterable[str] = ()) -> str:
     text = text.translate(_FOLD)
     for known in sorted({n.strip() for n in names if len(n.strip()) > 1}, key=len, reverse=True):
         text = text.replace(known, "【姓名】")
-    most, doubtful = _data()["limit"]["bytes"], _data()["limit"]["doubtful"]
+    most, doubtful = data("mask")["limit"]["bytes"], data("mask")["limit"]["doubtful"]
     masked = text[:most]  # no character has less than a byte
     for token, pattern in _patterns():
         masked = pattern.sub(token, masked)
@@ -89,7 +89,7 @@ def free_text(text: str, names: Iterable[str] = ()) -> str:
 
 def _cut(text: str, most: int) -> str:
     """``text`` with the mark of a cut, ``most`` bytes together at most; no character and no token is cut through."""
-    mark = str(_data()["limit"]["mark"])
+    mark = str(data("mask")["limit"]["mark"])
     kept = text.encode()[: most - len(mark.encode())].decode(errors="ignore")
     return _BEGUN.sub("", kept) + mark
 
@@ -99,14 +99,9 @@ def _is_han(text: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _data() -> Mapping[str, Any]:
-    return tomllib.loads(DATA.read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=1)
 def _patterns() -> tuple[tuple[Replacement, re.Pattern[str]], ...]:
-    parts = {**_data()["part"], **_surnames(**_data()["names"])}
-    return tuple(_pattern(token["name"], token["pattern"], parts) for token in _data()["token"])
+    parts = {**data("mask")["part"], **_surnames(**data("mask")["names"])}
+    return tuple(_pattern(token["name"], token["pattern"], parts) for token in data("mask")["token"])
 
 
 def _surnames(*, compound: str, single: str, starts: str, ends: str, acts: str, words: str) -> Mapping[str, str]:

@@ -7,12 +7,10 @@ events, the result depends on their set alone.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import lru_cache
-from pathlib import Path
 from string import Formatter
 from typing import Any
 from uuid import UUID
@@ -23,19 +21,13 @@ from schemas import codesets
 from schemas.columns_out import derived_id_of
 from schemas.envelope import derived_id
 from streams.rules.claims import WITHDRAWAL
+from streams.rules.data import data
 
-DATA = Path(__file__).with_name("tally.toml")
 SHANGHAI = timezone(timedelta(hours=8))  # no daylight saving since 1991
 FIRST, AGAIN = 1, 2
 MOST_REVISIONS = 2**31 - 2
 """What is said about a correction counts one more, as an int of the contract."""
 UTC_OFFSET_MS = 8 * 3_600_000
-
-
-@lru_cache(maxsize=1)
-def data() -> Mapping[str, Any]:
-    """The constants of ``tally.toml``."""
-    return tomllib.loads(DATA.read_text(encoding="utf-8"))
 
 
 # --- which ratings are refused --------------------------------------------------------------------
@@ -153,7 +145,7 @@ def _tag_wrongs() -> tuple[pl.Expr, pl.Expr]:
         )
         for i, dtype in enumerate((pl.Int16, pl.Int64))
     )
-    unknown = (pl.col("tag_set") != data()["sets"]["tag"]) | (pl.col("occurred_at") >= until.list.min())
+    unknown = (pl.col("tag_set") != data("tally")["sets"]["tag"]) | (pl.col("occurred_at") >= until.list.min())
     other = (levels.list.min() != pl.col("score")) | (levels.list.max() != pl.col("score"))
     return tagged & unknown, tagged & other
 
@@ -162,7 +154,7 @@ def _tag_wrongs() -> tuple[pl.Expr, pl.Expr]:
 def _values(kind: str) -> Mapping[tuple[str, str], Any]:
     """What each (set, code) of ``kind`` means: a score of satisfaction, a code of ``govbus.channel``."""
     means = int if kind == "satisfaction" else str
-    known = ((s, c, codesets.canonical(s, c)) for s in data()["sets"][kind] for c in codesets.load(s).values)
+    known = ((s, c, codesets.canonical(s, c)) for s in data("tally")["sets"][kind] for c in codesets.load(s).values)
     return {(s, c): means(value) for s, c, value in known if value is not None}
 
 
@@ -178,7 +170,7 @@ def _codes(kind: str) -> pl.DataFrame:
 @lru_cache(maxsize=1)
 def _levels() -> Mapping[tuple[str, str], tuple[int, int]]:
     """Level of every (set, tag), and the instant (epoch ms) until which it is valid."""
-    set_id, old = data()["sets"]["tag"], data()["superseded"]
+    set_id, old = data("tally")["sets"]["tag"], data("tally")["superseded"]
     until = int(old["before"].timestamp() * 1000)
     gone = {(set_id, str(t)): (t // 100, until) for low, high in old["ranges"] for t in range(low, high + 1)}
     return gone | {(set_id, t): (int(t) // 100, 2**62) for t in codesets.load(set_id).values}
@@ -326,7 +318,7 @@ def loudest(ratings: Iterable[Rating]) -> Rating:
 
 def bad_scores() -> tuple[int, ...]:
     """The scores that make a rating a bad one (§5.2)."""
-    return tuple(data()["bad_rating"]["scores"])
+    return tuple(data("tally")["bad_rating"]["scores"])
 
 
 def is_bad(rating: Rating) -> bool:
@@ -380,7 +372,7 @@ def alert(bad: Rating, by_name: bool) -> dict[str, Any]:
     """Record of oversight.alert.v1 (without its event id) that says that ``bad`` came in, ``by_name`` or not; a
     function of its event alone.
     """
-    department, level, rule = _department(bad.department), _level_names()[str(bad.score)], data()["bad_rating"]
+    department, level, rule = _department(bad.department), _level_names()[str(bad.score)], data("tally")["bad_rating"]
     by = rule["named"] if by_name else ""
     text = rule["issued"].format(department=department, case_no=bad.case_no, level=level, named=by)
     return {
@@ -405,7 +397,7 @@ def alerts(ratings: pl.DataFrame) -> pl.DataFrame:
 @lru_cache(maxsize=1)  # to build them takes longer than to reckon them
 def _alerts() -> tuple[pl.Expr, Sequence[pl.Expr]]:
     """Which ratings are bad, and the columns of their alerts."""
-    rule = data()["bad_rating"]
+    rule = data("tally")["bad_rating"]
     text = _filled(
         rule["issued"],
         department=pl.col("department").replace_strict(_department_names(), return_dtype=pl.String),
@@ -430,7 +422,7 @@ def _alerts() -> tuple[pl.Expr, Sequence[pl.Expr]]:
 
 def _bad() -> pl.Expr:
     """``is_bad`` by column."""
-    bad = pl.col("score").is_in(data()["bad_rating"]["scores"])
+    bad = pl.col("score").is_in(data("tally")["bad_rating"]["scores"])
     return bad & (pl.col("operation") != WITHDRAWAL) & ~pl.col("is_default")
 
 
@@ -447,12 +439,12 @@ def _department_names() -> Mapping[str, str]:
 
 @lru_cache(maxsize=1)
 def _level_names() -> Mapping[str, str]:
-    return {str(s): codesets.name("platform.satisfaction", str(s)) for s in data()["bad_rating"]["scores"]}
+    return {str(s): codesets.name("platform.satisfaction", str(s)) for s in data("tally")["bad_rating"]["scores"]}
 
 
 def revocation(later: Rating) -> dict[str, Any]:
     """Record that says that ``later`` took a bad rating away; a function of its event alone."""
-    rule = data()["bad_rating"]
+    rule = data("tally")["bad_rating"]
     reason, change = rule["revocation"][later.operation]
     text = rule["revoked"].format(department=_department(later.department), case_no=later.case_no, change=change)
     return {
@@ -481,7 +473,7 @@ def _about(rating: Rating) -> Mapping[str, Any]:
 
 
 def _rule() -> Mapping[str, str]:
-    rule = data()["bad_rating"]
+    rule = data("tally")["bad_rating"]
     return {
         "kind_code": "BAD_RATING",
         "colour_code": rule["colour"],

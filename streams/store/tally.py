@@ -27,6 +27,7 @@ from streams.rules import tally as rule
 from streams.rules.calendar import DISTRICT_DIGITS
 from streams.rules.claims import WITHDRAWAL
 from streams.rules.claims import tags as claim_tags
+from streams.rules.data import data
 from streams.rules.tally import Rating, Standings
 from streams.store import claims, frames, settling, standing, steps, tally_few
 from streams.store.bulk import driver
@@ -566,7 +567,7 @@ def _records(sums: pl.DataFrame) -> pl.DataFrame:
         good=pl.col("n3") + pl.col("n4") + pl.col("n5"),
         bad=pl.col("n1") + pl.col("n2"),
         department=pl.when(pl.col("department") == "")
-        .then(pl.lit(rule.data()["rollup"]["district_department"]))
+        .then(pl.lit(data("tally")["rollup"]["district_department"]))
         .otherwise("department"),
     )
 
