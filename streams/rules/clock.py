@@ -343,10 +343,4 @@ def _on_day(calendar: Calendar, line: Deadline, day: int, pauses: Pauses) -> int
 
 def counting_in(counting: Counting, mode: HalfDayMode) -> Counting:
     """``counting`` with another half-day mode."""
-    return Counting(
-        mode,
-        counting.fixed_half_day_minutes,
-        counting.month_days,
-        counting.acceptance,
-        counting.most_extensions,
-    )
+    return structs.replace(counting, half_day_mode=mode)

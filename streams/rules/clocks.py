@@ -271,9 +271,8 @@ def _since(minute: int | None, pauses: Pauses, not_before: int) -> int | None:
 
 def _ground(line: Line, rule: CardRule, since: int, evidence: tuple[str, ...]) -> Ground:
     deadline = line.deadline
-    due = None if deadline.due is None else epoch_ms(deadline.due)
-    return Ground(CARD, rule.colour, rule.rule_id, rule.rule_version, line.subject, since, due, deadline.version,
-                  deadline.provisional, evidence)  # fmt: skip
+    return Ground(CARD, rule.colour, rule.rule_id, rule.rule_version, line.subject, since, ms(deadline.due),
+                  deadline.version, deadline.provisional, evidence)  # fmt: skip
 
 
 def finding_grounds(findings: Iterable[Finding]) -> Iterator[Ground]:

@@ -6,7 +6,7 @@ Definitions are data (indicators.toml). Pure: figures come from counts and item 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import cache
 from typing import Any
@@ -150,13 +150,7 @@ def count_item(record: Record) -> tuple[ItemCount, Excluded | None]:
     why, promise, statutory = _comparable(record)
     if why:
         return base, Excluded(base.item_code, base.department, why)
-    return _with(base, promise, statutory), None
-
-
-def _with(base: ItemCount, promise: float, statutory: float) -> ItemCount:
-    return ItemCount(
-        base.item_code, base.department, base.region, base.level, base.applied_for, base.deep, promise, statutory
-    )
+    return replace(base, promise=promise, statutory=statutory), None
 
 
 def _comparable(record: Record) -> tuple[str, float, float]:

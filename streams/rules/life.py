@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
-from streams.rules import cards, clock
-from streams.rules.calendar import DAY_MINUTES, MINUTE_MS, Calendar, CalendarHistory, date_of, epoch_ms, minute_of
+from streams.rules import cards, clock, clocks
+from streams.rules.calendar import DAY_MINUTES, MINUTE_MS, Calendar, CalendarHistory, date_of, minute_of
 from streams.rules.cards import RED, RED_STATUTORY, Alert, Ground, Knowledge
 from streams.rules.data import data
 from streams.rules.limits import Limit, counting
@@ -341,8 +341,7 @@ class _Walk:
 
     def _run(self, timer: Timer, number: int, moment: int, evidence: tuple[str, ...]) -> Run:
         line = clock.deadline(self.calendar, minute_of(moment), Limit(timer.days), counting())
-        due = None if line.due is None else epoch_ms(line.due)
-        return Run(timer, number, moment, due, line.provisional, line.version, evidence)
+        return Run(timer, number, moment, clocks.ms(line.due), line.provisional, line.version, evidence)
 
     def _stop(self, act: Act) -> None:
         self.runs = [
