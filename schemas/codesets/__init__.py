@@ -28,7 +28,6 @@ class CodeSet:
     title: str
     source: str
     values: Mapping[str, str]
-    notes: str = ""
     canonical_set: str = ""
     canonical: Mapping[str, str] = field(default_factory=dict)
     nearest: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +43,6 @@ class Department:
     name: str
     uscc: str
     aliases: tuple[str, ...]
-    english: str = ""
 
 
 @cache
@@ -64,7 +62,6 @@ def load(set_id: str) -> CodeSet:
         title=raw["title"],
         source=raw["source"],
         values=MappingProxyType(values),
-        notes=raw.get("notes", ""),
         canonical_set=canonical.get("set", set_id),
         canonical=MappingProxyType(canonical.get("codes") or {code: code for code in values}),
         nearest=MappingProxyType(raw.get("nearest", {})),
@@ -102,7 +99,7 @@ def departments() -> Mapping[str, Department]:
     """All departments by code (DOMAIN §1.3)."""
     return MappingProxyType(
         {
-            code: Department(code, d["name"], d["uscc"], tuple(d["aliases"]), d["english"])
+            code: Department(code, d["name"], d["uscc"], tuple(d["aliases"]))
             for code, d in _raw(DEPARTMENTS)["departments"].items()
         }
     )

@@ -179,7 +179,6 @@ class Course(Struct, frozen=True):
 
     status: str
     home: CaseEvent
-    submitted_at: int | None = None
     accepted_at: int | None = None
     accepted_by: str = ""
     deemed_at: int | None = None
@@ -268,7 +267,6 @@ class _Walk:
     counting: Counting
     practice: Practice
     status: str = NONE
-    submitted_at: int | None = None
     waiting: CaseEvent | None = None  # since when, and by which event, the acceptance clock runs
     requests: int = 0
     accepted_at: int | None = None
@@ -308,7 +306,6 @@ class _Walk:
         return Course(
             status,
             self.home,
-            self.submitted_at,
             self.accepted_at,
             self.accepted_by,
             self.deemed_at,
@@ -328,9 +325,6 @@ class _Walk:
         )
 
     # acceptance
-
-    def submit(self, event: CaseEvent) -> None:
-        self.status, self.submitted_at, self.waiting = SUBMITTED, event.occurred_at, event
 
     def request(self, event: CaseEvent) -> None:
         if self.requests:
@@ -611,7 +605,7 @@ def _actions() -> dict[tuple[str, str], Action]:
         "delivered",
     )
     on((NONE, SUBMITTED, WAIT), **dict.fromkeys(waiting, _Walk.park))
-    on((NONE,), submitted=_Walk.submit)
+    on((NONE,), submitted=_Walk.receive)
     on((SUBMITTED, WAIT), decided=_Walk.decide_early)
     on((WAIT,), correction_received=_Walk.receive)
     on(

@@ -101,8 +101,6 @@ def policy() -> Mapping[str, PolicyLimit]:
 class GroupRule:
     """How the cases of one bundle or project share a limit; see ``limits.toml``."""
 
-    name: str
-    by: str
     rules: tuple[str, ...]
     gaps_pause: bool
     parts: int
@@ -113,7 +111,7 @@ class GroupRule:
 def group_rules(by: str) -> tuple[GroupRule, ...]:
     """The group clocks of ``bundle`` or ``project``."""
     return tuple(
-        GroupRule(raw["name"], by, tuple(raw["rules"]), raw["gaps"] == "PAUSE", raw["parts"], raw["lead"])
+        GroupRule(tuple(raw["rules"]), raw["gaps"] == "PAUSE", raw["parts"], raw["lead"])
         for raw in data("limits")["group"]
         if raw["by"] == by and raw["scope"] == "GROUP_TOTAL"
     )
