@@ -64,10 +64,8 @@ def _queued(event: Event) -> dict[str, Any]:
     return {
         "event_id": event.event_id,
         "topic": topic.name,
-        "record_key": record[topic.key],
         "region": record["region"],
         "department": record["department"],
-        "occurred_at": record["occurred_at"],
         "digest": event.digest,
         "body": format.body(topic, record),
     }

@@ -1,4 +1,4 @@
-"""Handling: chunks of ``oversight.handling.v1`` to the stage each alert has reached."""
+"""Handling: chunks of ``oversight.handling.v1`` to what was done about each alert, and the desk looks again."""
 
 from __future__ import annotations
 

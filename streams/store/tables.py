@@ -388,22 +388,6 @@ handling_event = sa.Table("handling_event", metadata, *_event_columns(), sa.Colu
                           sa.Index("ix_handling_event_alert", "alert_id"),
                           sa.Index("ix_handling_event_case", "case_no"))  # fmt: skip
 
-handling = sa.Table(
-    "handling",
-    metadata,
-    sa.Column("alert_id", TEXT, primary_key=True),
-    sa.Column("case_no", TEXT, nullable=False),
-    sa.Column("region", TEXT, nullable=False),
-    sa.Column("department", TEXT, nullable=False),
-    sa.Column("stage", TEXT, nullable=False),  # latest stage by occurred_at
-    sa.Column("signed_at", BIG),
-    sa.Column("contacted_at", BIG),
-    sa.Column("rectified_at", BIG),
-    sa.Column("called_back_at", BIG),
-    sa.Column("closed_at", BIG),
-    sa.Column("revoked_at", BIG),
-)
-
 behaviour_event = sa.Table(
     "behaviour_event",
     metadata,
@@ -534,10 +518,8 @@ push_queue = sa.Table(  # records of rating.upload.v1 and rating.rollup.v1 on th
     sa.Column("event_id", UUID(as_uuid=True), primary_key=True),
     sa.Column("seq", BIG, sa.Identity(always=True), nullable=False),
     sa.Column("topic", TEXT, nullable=False),
-    sa.Column("record_key", TEXT, nullable=False),
     sa.Column("region", TEXT, nullable=False),
     sa.Column("department", TEXT, nullable=False),
-    sa.Column("occurred_at", BIG, nullable=False),
     sa.Column("digest", UUID(as_uuid=True), nullable=False),
     sa.Column("body", JSONB, nullable=False),
     sa.Column("batch_id", UUID(as_uuid=True)),
@@ -558,7 +540,7 @@ receipt = sa.Table(  # one row a batch: the province's signed word
 
 STATE_TABLES: tuple[sa.Table, ...] = (
     item_event, calendar_event, case_event, case_state, case_history, case_group, group_state, card, rating_event,
-    rating_claim, rating_cell, licence_event, licence, resource_event, directory_entry, handling_event, handling,
+    rating_claim, rating_cell, licence_event, licence, resource_event, directory_entry, handling_event,
     behaviour_event, ticket_event, dead_letter,
 )  # fmt: skip
 """What a full replay must rebuild identically (columns ``partition`` and ``offset`` aside)."""

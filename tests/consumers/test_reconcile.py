@@ -260,8 +260,8 @@ def test_revisions_that_kafka_compacted_away_before_the_province_was_sent_them_a
     assert report.equal, report.differences
     assert report.superseded == 4
 
-    waits = "INSERT INTO push_queue (event_id, topic, record_key, region, department, occurred_at, digest, body) " \
-            "SELECT event_id, topic, key, region, department, occurred_at, digest, '{}' FROM outbox WHERE event_id = :i"
+    waits = "INSERT INTO push_queue (event_id, topic, region, department, digest, body) " \
+            "SELECT event_id, topic, region, department, digest, '{}' FROM outbox WHERE event_id = :i"
     settled.run(waits, i=gone[0])  # read before it was compacted: the province will have it
     assert {(d.event_id, d.kind, d.place) for d in look(settled).differences} == {
         (gone[0], "missing_at", "acknowledged")

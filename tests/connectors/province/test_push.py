@@ -187,8 +187,8 @@ def queue(engine: sa.Engine, n: int, **changes: Any) -> None:
     }  # fmt: skip
     rows = [
         {
-            "event_id": uuid.uuid4(), "topic": UPLOAD.name, "record_key": f"{i}", "region": "430903",
-            "department": "HS-ZRZYJ", "occurred_at": 0, "digest": uuid.uuid4(),
+            "event_id": uuid.uuid4(), "topic": UPLOAD.name, "region": "430903", "department": "HS-ZRZYJ",
+            "digest": uuid.uuid4(),
             "body": {**body, "projectNo": f"p{i}"},
         }
         for i in range(n)

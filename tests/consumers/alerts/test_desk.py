@@ -78,7 +78,7 @@ class Bus:
         self.reader = desk.DeskReader()
         with engine.begin() as tx:
             tx.execute(sa.text(
-                "TRUNCATE alert_inbox, desk_check, alert_life, handling, handling_event, outbox, cursor, rating_event, "
+                "TRUNCATE alert_inbox, desk_check, alert_life, handling_event, outbox, cursor, rating_event, "
                 "rating_cell_merged, rating_cell_change, rating_out, rating_out_news"
             ))  # fmt: skip
 
@@ -420,7 +420,7 @@ def test_an_excluded_rating_stays_so_while_a_rebuild_reads_the_appeal_again(offi
     office.tick("2020-09-23 12:00")
     assert (office.stage(raised["alert_id"]), _counted(office)) == ("EXCLUDED", 0)
     with office.engine.begin() as tx:
-        tx.execute(sa.text("TRUNCATE handling_event, handling"))
+        tx.execute(sa.text("TRUNCATE handling_event"))
         desk.mark_all(tx)
     for until in (0, "2020-09-21 12:00"):
         office.tick(until)

@@ -20,16 +20,16 @@ def govbus(engine: sa.Engine, database: str, monkeypatch: pytest.MonkeyPatch) ->
     """The command line on a database whose queue has two records of one refusal, one of another, and one that waits."""
     monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("GOVBUS_DATABASE_URL", database)
-    row = {"topic": UPLOAD.name, "region": "430903", "department": "HS-ZRZYJ", "occurred_at": 0, "body": {}}
+    row = {"topic": UPLOAD.name, "region": "430903", "department": "HS-ZRZYJ", "body": {}}
     with engine.begin() as tx:
-        for key, reason in enumerate(("bad_body", "bad_body", "conflict", None)):
-            made = {"event_id": uuid.uuid4(), "digest": uuid.uuid4(), "batch_id": uuid.uuid4(), "record_key": str(key)}
+        for reason in ("bad_body", "bad_body", "conflict", None):
+            made = {"event_id": uuid.uuid4(), "digest": uuid.uuid4(), "batch_id": uuid.uuid4()}
             tx.execute(sa.insert(push_queue), {**row, **made, "refused_reason": reason})
     return CliRunner()
 
 
 def left(engine: sa.Engine) -> list[tuple[str | None, bool]]:
-    query = "SELECT refused_reason, batch_id IS NULL FROM push_queue ORDER BY record_key"
+    query = "SELECT refused_reason, batch_id IS NULL FROM push_queue ORDER BY seq"
     with engine.connect() as tx:
         return [(reason, free) for reason, free in tx.execute(sa.text(query))]
 

@@ -17,6 +17,7 @@ from streams.store.tables import (
     alert_life,
     desk_check,
     metadata,
+    push_queue,
     rating_cell_merged,
     rating_event,
     rating_out,
@@ -36,7 +37,7 @@ def test_migrated_tables_are_the_declared_tables(engine: sa.Engine) -> None:
 
 def test_a_forgotten_column_is_noticed(engine: sa.Engine) -> None:
     with engine.begin() as tx:
-        tx.execute(sa.text("ALTER TABLE handling DROP COLUMN closed_at"))
+        tx.execute(sa.text("ALTER TABLE alert_life DROP COLUMN closed_at"))
     assert differences(engine)
 
 
@@ -141,3 +142,18 @@ def test_ratings_of_void_cases_and_excluded_ones_are_looked_at_after_the_upgrade
     with engine.connect() as tx:
         assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM rating_out"))] == [("C1", "", 0, 0, True, 1, 7)]
         assert sorted(tx.execute(sa.text("SELECT case_no FROM rating_out_news")).scalars()) == ["C1", "C3"]
+
+
+def test_what_waits_for_the_province_waits_on_beneath_the_release_before(database: str, engine: sa.Engine) -> None:
+    waits = {"event_id": uuid.UUID(int=1), "digest": uuid.UUID(int=2), "topic": "rating.upload.v1", "region": "430903",
+             "department": "HS-ZJJ", "body": {"projectNo": "C1"}}  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(sa.insert(push_queue), waits)
+    down(engine, "0010")
+    with engine.connect() as tx:
+        assert tx.execute(sa.text("SELECT record_key, occurred_at FROM push_queue")).one() == ("", 0)
+        assert tx.execute(sa.text("SELECT count(*) FROM handling")).scalar_one() == 0
+    migrate.upgrade(database)
+    with engine.connect() as tx:
+        kept = tx.execute(sa.select(*(push_queue.c[name] for name in waits))).one()
+        assert dict(kept._mapping) == waits
