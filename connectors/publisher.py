@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from connectors import refusals, validate
 from connectors.intake.files import Row, Unreadable
 from connectors.refusals import RefusedRow
-from schemas import codec, envelope
+from schemas import envelope
 from schemas.clock import wall_clock
 from schemas.errors import Fault, Misconfigured, Rejected, Retryable
 from schemas.topics import Topic
@@ -114,7 +114,6 @@ class Publisher:
         try:
             ready = outbox.row(topic, finding.record)
             _same_claim(row, ready.event_id)
-            _fits(ready)
         except Rejected as error:
             finding.faults.extend(error.faults)
             return _Checked(self, topic, self._refused(number, topic, finding), row, received_at, None)
@@ -216,13 +215,6 @@ def _same_claim(row: Mapping[str, Any], event_id: uuid.UUID) -> None:
     if row.get("event_id") not in (None, "", str(event_id)):
         raise Rejected(
             Fault("id_mismatch", "event_id", "is not the id derived from the event", "leave it out")
-        )
-
-
-def _fits(ready: OutboxRow) -> None:
-    if len(ready.value) > codec.MAX_BYTES:
-        raise Rejected(
-            Fault("too_large", "", f"the record is over {codec.MAX_BYTES // 1024} KiB", "shorten its texts")
         )
 
 
