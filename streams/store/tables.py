@@ -145,7 +145,7 @@ case_state = sa.Table(
     sa.Column("stopped_at", BIG),
     sa.Column("on_time", sa.Boolean),
     sa.Column("provisional", sa.Boolean, nullable=False),
-    sa.Column("state", JSONB, nullable=False),  # what no column has, see streams.rules.judge
+    sa.Column("state", JSONB, nullable=False),  # what no column has, see streams.rules.state (dump_derived)
     sa.Column("next_check_at", BIG),  # when a timer must look again; NULL: never; 0 or less: references changed
     # all days of the calendar that it depends on lie between these; NULL: no end is known
     sa.Column("counted_from", BIG, nullable=False, server_default="0"),
@@ -164,7 +164,7 @@ case_history = sa.Table(  # beside case_state: a revised calendar rewrites all o
     "case_history",
     metadata,
     sa.Column("case_no", TEXT, primary_key=True),
-    sa.Column("folded", JSONB, nullable=False),  # its events and alerts, see streams.rules.judge
+    sa.Column("folded", JSONB, nullable=False),  # its events and alerts, see streams.rules.state (dump)
 )
 
 case_group = sa.Table(  # which cases share a clock or are handled as one
@@ -354,7 +354,7 @@ licence = sa.Table(
     sa.Column("licence_no", TEXT, nullable=False),
     sa.Column("holder_id", TEXT, nullable=False),  # personal
     sa.Column("holder_name", TEXT, nullable=False),  # personal
-    sa.Column("status", TEXT, nullable=False),  # govbus.licence-status; EXPIRED is derived by date when read
+    sa.Column("status", TEXT, nullable=False),  # govbus.licence-standing; EXPIRED is derived by date when read
     sa.Column("valid_from_on", sa.Date),
     sa.Column("valid_to_on", sa.Date),  # NULL: long term
     sa.Column("origin", TEXT, nullable=False),
