@@ -24,8 +24,7 @@ from schemas.errors import Fault
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
 from streams.rules import calendar, catalogue, define, index
 
-MINUTE_MS = 60_000
-FUTURE_MS = 10 * MINUTE_MS  # DOMAIN narrative 53: ten minutes ahead is a wrong clock
+FUTURE_MS = 10 * calendar.MINUTE_MS  # DOMAIN narrative 53: ten minutes ahead is a wrong clock
 EARLIEST_MS = times.moment(
     "2000-01-01 00:00:00"
 )  # narrative 53: 1970 and its like are a clock that was never set
@@ -33,7 +32,6 @@ EARLIEST_STOCK_MS = times.moment(
     "1990-01-01 00:00:00"
 )  # licences of the stock are older than the systems (DOMAIN §6.5)
 DEADLINES = frozenset({"verify_by", "due_at"})  # lie ahead; every other moment of an event tells the past
-NATION_WIDE = "000000"
 LAST_ASSESSMENT = 2  # DOMAIN §5.6.1: one rating and one re-rating
 SET_BY_THE_BUS = frozenset({"received_at"})
 FILLED = frozenset({"event_id", "region", "department", "occurred_text"}) | SET_BY_THE_BUS
@@ -568,16 +566,9 @@ class Validator:
             topic.name, frozenset(self._fields["event_type"]["event_types"])
         )
         self._defaults = {n: _default(f) for n, f in self._fields.items() if "default" in f}
-        filled = {
-            "event_id",
-            "region",
-            "department",
-            "occurred_text",
-            *SET_BY_THE_BUS,
-            *DERIVED.get(topic, ()),
-        }
+        filled = filled_by_the_bus(topic)
         self._required = tuple(n for n in self._fields if n not in self._defaults and n not in filled)
-        self._moments = tuple(n for n, f in self._fields.items() if _is_moment(f) and n not in SET_BY_THE_BUS)
+        self._moments = tuple(n for n in bounds.moments(topic) if n not in SET_BY_THE_BUS)
         self._rules = (*_rules_of(self._fields), *BUSINESS.get(topic, ()))
 
     def check(self, row: Mapping[str, Any], received_at: int) -> Finding:
@@ -636,7 +627,7 @@ class Validator:
         self._times(finding, received_at)
 
     def _is_nation_wide(self, record: Mapping[str, Any]) -> bool:
-        return self.topic is CALENDAR and record["region"] == NATION_WIDE
+        return self.topic is CALENDAR and record["region"] == calendar.NATION
 
     def _times(self, finding: Finding, received_at: int) -> None:
         """DOMAIN narrative 53: neither far in the future nor before there were systems to stamp it."""
@@ -665,11 +656,6 @@ class Validator:
 def _lies_ahead(name: str, record: Mapping[str, Any]) -> bool:
     """Whether the moment may be in the future: a deadline, or the end that a start foretells."""
     return name in DEADLINES or (name == "special_ended_at" and record.get("event_type") == "case.special_started")
-
-
-def _is_moment(spec: Mapping[str, Any]) -> bool:
-    kinds = spec["type"] if isinstance(spec["type"], list) else [spec["type"]]
-    return any(isinstance(kind, Mapping) and kind.get("logicalType") == "timestamp-millis" for kind in kinds)
 
 
 def _rules_of(fields: Mapping[str, Mapping[str, Any]]) -> Iterable[Rule]:
@@ -725,7 +711,7 @@ def is_region(text: str) -> bool:
     §1.2).
     """
     listed = re.fullmatch(r"[0-9]{6}([0-9]{3})?", text) and codesets.known("gbt2260.region", text[:6])
-    return bool(listed) or text == NATION_WIDE
+    return bool(listed) or text == calendar.NATION
 
 
 def _region(value: Any) -> str:
