@@ -19,7 +19,7 @@ from typing import Any
 
 from connectors import identifiers, times
 from connectors.identifiers import Identifier
-from schemas import bounds, codec, codesets
+from schemas import bounds, codesets, contracts
 from schemas.errors import Fault
 from schemas.topics import BEHAVIOUR, CALENDAR, CASE, INBOUND, ITEM, LICENCE, RATING, RESOURCE, Topic
 from streams.rules import calendar, catalogue, define, index
@@ -557,9 +557,8 @@ class Validator:
     """All rules of one inbound topic for one publishing department; ``region`` is GB/T 2260."""
 
     def __init__(self, topic: Topic, department: str, region: str) -> None:
-        contract = codec.contract(topic)
         self.topic, self.department, self.region = topic, department, region
-        self._fields = {f["name"]: f for f in contract["fields"]}
+        self._fields = contracts.field_specs(topic)
         self._checks = {name: _check_of(f) for name, f in self._fields.items()}
         self._checks |= {"event_id": _text, "department": _department, "region": _region}
         self._checks["event_type"] = _event_type(

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from xml.etree.ElementTree import ParseError
 
-from schemas import bounds, codec
+from schemas import bounds, contracts
 from schemas.errors import Fault, Rejected
 from schemas.topics import Topic
 
@@ -256,7 +256,7 @@ class Table:
 
     def __init__(self, topic: Topic, header: Iterable[object]) -> None:
         self.names = [str(cell).strip() if cell is not None else "" for cell in header]
-        fields = {f["name"]: f for f in codec.contract(topic)["fields"]}
+        fields = contracts.field_specs(topic)
         _must_fit(topic, self.names, fields)
         self._meanings = [_meaning(fields[name]["type"]) for name in self.names]
         self._type_at = self.names.index("event_type")

@@ -109,9 +109,8 @@ def _check_envelope(carried: Carried, record: Mapping[str, Any]) -> None:
 
 @cache
 def event_types(topic: Topic) -> frozenset[str]:
-    """The event types that the topic's contract allows (its attribute ``event_types``)."""
-    field = next(f for f in codec.contract(topic)["fields"] if f["name"] == "event_type")
-    return frozenset(field["event_types"])
+    """The event types that the topic's contract allows, as a set: each record is looked up."""
+    return frozenset(contracts.event_types(topic))
 
 
 def _header(carried: Carried, name: str) -> bytes | None:
