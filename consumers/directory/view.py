@@ -7,7 +7,6 @@ entry's, not known here.
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,10 +60,9 @@ def search(
     rank: sa.ColumnElement[int] = sa.literal(0)
     query = sa.select(view.body)
     for word in words:
-        pattern = f"%{_escaped(word)}%"
         items = sa.cast(view.body["items"], sa.Text)
         places = [(view.title, TITLE), (view.summary, SUMMARY), (items, ITEMS)]
-        found = [(column.ilike(pattern, escape="\\"), weight) for column, weight in places]
+        found = [(column.icontains(word, autoescape=True), weight) for column, weight in places]
         query = query.where(sa.or_(*(test for test, _ in found)))
         rank = rank + sum((sa.case((test, weight), else_=0) for test, weight in found), sa.literal(0))
     if share_type:
@@ -86,11 +84,6 @@ def freshness(entry: Mapping[str, Any], now_ms: int) -> str:
     return "DUE" if now_ms < expected else "STALE" if now_ms < broken else "BROKEN"
 
 
-def _escaped(word: str) -> str:
-    """``word`` with LIKE's own characters taken literally."""
-    return word.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "resource_code": record["resource_code"],
@@ -99,13 +92,8 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "title": record["title"],
         "summary": record["summary"],
         "share_type": record["share_type_code"],
-        "body": plain(record),
+        "body": dict(record),
     }
-
-
-def plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """``record`` as JSON types; days become ISO 8601."""
-    return {k: v.isoformat() if isinstance(v, datetime.date) else v for k, v in record.items()}
 
 
 def _upsert() -> sa.Insert:

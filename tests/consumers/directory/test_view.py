@@ -56,6 +56,13 @@ def test_a_word_in_the_title_ranks_above_summary_above_items_and_withdrawn_is_no
     assert titles(engine, "%") == ["100%覆盖"]
 
 
+@pytest.mark.parametrize("sign", ["%", "_", "\\", "/", "'"])
+def test_no_sign_of_a_word_stands_for_another(engine: sa.Engine, sign: str) -> None:
+    with engine.begin() as tx:
+        View().apply(tx, [event("1", 1, f"甲{sign}乙"), event("2", 1, "甲丙乙"), event("3", 1, "甲乙")])
+    assert titles(engine, f"甲{sign}乙") == titles(engine, sign) == [f"甲{sign}乙"]
+
+
 @pytest.mark.parametrize(
     ("cycle", "minutes", "state"),
     [
