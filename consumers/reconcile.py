@@ -8,7 +8,6 @@ not XOR, so that two of the same do not cancel. Only topics with a differing cel
 
 from __future__ import annotations
 
-import hashlib
 import re
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -125,12 +124,6 @@ class Report:
             "differences": [d.plain() for d in self.differences],
             "differences_not_named": self.unnamed,
         }
-
-
-def multiset_hash(records: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> int:
-    """The definition: sum over (event id, digest) of SHA-256 of their 32 bytes, modulo 2^256."""
-    hashes = (hashlib.sha256(i.bytes + d.bytes).digest() for i, d in records)
-    return sum(int.from_bytes(h, "big") for h in hashes) % 2**256
 
 
 def reconcile(
@@ -401,9 +394,8 @@ def _compare(
     found, report.superseded, report.unread, report.expired = _excused(tx, found, starts)
     unique = sorted(set(found), key=lambda d: (d.topic, d.department, d.event_id, d.kind, d.place))
     report.differences, report.unnamed = unique[:MOST_NAMED], max(0, len(unique) - MOST_NAMED)
-    report.duplicates = _number(
-        tx, "SELECT (SELECT count(*) FROM rc_carried) - (SELECT count(*) FROM rc_once)"
-    )
+    twice = tx.exec_driver_sql("SELECT (SELECT count(*) FROM rc_carried) - (SELECT count(*) FROM rc_once)")
+    report.duplicates = int(twice.scalar_one())
     report.hashes = _hashes(tx, province)
     return report
 
@@ -608,7 +600,3 @@ def _hashes(tx: sa.Connection, province: bool) -> dict[str, dict[str, str]]:
             total = sum(int(row[f"l{i}"]) << (32 * (7 - i)) for i in range(8)) % 2**256
             hashes.setdefault(row["topic"], {})[place] = f"{total:064x}"
     return hashes
-
-
-def _number(tx: sa.Connection, query: str) -> int:
-    return int(tx.exec_driver_sql(query).scalar_one())

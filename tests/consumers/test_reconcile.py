@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from typing import Any
 
@@ -18,7 +18,7 @@ from connectors.province import format
 from connectors.province.push import Queue, _form_batch, _keep
 from consumers.province.keys import Signer
 from consumers.province.store import Store
-from consumers.reconcile import Report, multiset_hash, reconcile
+from consumers.reconcile import Report, _carry, _summed, reconcile
 from consumers.resend import resend
 from govbus.cli import build
 from schemas import receipts
@@ -92,6 +92,12 @@ def test_a_settled_bus_is_equal_at_four_places(settled: Any) -> None:
     assert json.loads(json.dumps(report.plain()))["places"]["dead"] == 1
 
 
+def multiset_hash(records: Iterable[tuple[uuid.UUID, uuid.UUID]]) -> int:
+    """The definition: sum over (event id, digest) of SHA-256 of their 32 bytes, modulo 2^256."""
+    hashes = (hashlib.sha256(i.bytes + d.bytes).digest() for i, d in records)
+    return sum(int.from_bytes(h, "big") for h in hashes) % 2**256
+
+
 def test_the_database_sums_the_multiset_hash_as_it_is_defined(settled: Any) -> None:
     with settled.engine.connect() as tx:
         rows = list(tx.execute(sa.text("SELECT event_id, digest FROM rating_event")).tuples())
@@ -99,6 +105,8 @@ def test_the_database_sums_the_multiset_hash_as_it_is_defined(settled: Any) -> N
     a, b = uuid.UUID(int=1), uuid.UUID(int=2)
     once = int.from_bytes(hashlib.sha256(a.bytes + b.bytes).digest(), "big")
     assert multiset_hash([(a, b), (a, b)]) == once * 2 % 2**256 != 0
+    twice = f"(VALUES ('{a}'::uuid, '{b}'::uuid), ('{a}', '{b}')) AS twice (event_id, digest)"
+    assert settled.scalar(f"SELECT {_carry('s')} FROM ({_summed(twice, '1', '1')}) AS s") == once * 2 % 2**256
 
 
 def test_a_row_deleted_from_an_event_table_is_missing_there_and_so_is_its_upload_s_source(
