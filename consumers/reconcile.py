@@ -518,9 +518,7 @@ def _excused(
     """Without what Kafka may forget: compacted behind a newer record of its key, or past retention. What was compacted
     before it was queued for the province, the province cannot have.
     """
-    lost = [
-        d for d in found if (d.kind, d.place) == ("missing_at", "carried") and _may_forget(BY_NAME[d.topic])
-    ]
+    lost = [d for d in found if (d.kind, d.place) == ("missing_at", "carried") and BY_NAME[d.topic].forgets]
     compacted = _compacted(tx) if lost else {}
     superseded = {d for d in lost if (d.topic, d.event_id) in compacted}
     unread = {
@@ -530,10 +528,6 @@ def _excused(
     expired = {d for d in lost if d not in superseded and _before_start(tx, d, starts)}
     excused = superseded | unread | expired
     return [d for d in found if d not in excused], len(superseded), len(unread), len(expired)
-
-
-def _may_forget(topic: Topic) -> bool:
-    return topic.cleanup == "compact" or topic.retention_ms > 0
 
 
 def _compacted(tx: sa.Connection) -> dict[tuple[str, str], bool]:
@@ -550,7 +544,7 @@ def _compacted(tx: sa.Connection) -> dict[tuple[str, str], bool]:
       SELECT topic, s.event_id, EXISTS (SELECT FROM push_queue q WHERE q.event_id = s.event_id) AS queued
       FROM sent s JOIN newest n USING (topic, key, sent_partition)
       WHERE NOT carried AND s.sent_offset < n.sent_offset""")
-    rows = tx.execute(query, {"compacted": [t.name for t in TOPICS if t.cleanup == "compact"]})
+    rows = tx.execute(query, {"compacted": [t.name for t in TOPICS if t.compacted]})
     return {(topic, str(event_id)): queued for topic, event_id, queued in rows}
 
 

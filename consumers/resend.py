@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from kafka import TopicPartition
 
 from consumers.reconcile import CARRIED, Progress, copy, load_carried
 from schemas.topics import TOPICS
@@ -58,27 +57,20 @@ def resend(engine: sa.Engine, bootstrap: str, dry: bool = False, progress: Progr
     with engine.connect() as tx:
         tx.exec_driver_sql(CARRIED + _BEFORE)
         starts, ends = load_carried(tx, bootstrap, progress)
-        spans = ((p.topic, p.partition, starts[p], ends[p]) for p in _declared(starts))
+        spans = ((p.topic, p.partition, starts[p], ends[p]) for p in sorted(starts))
         copy(tx, "rs_span", ("topic", "partition", "first", "past"), spans)
-        tx.execute(_LOST, {"compacted": _named("compact"), "short": [t.name for t in TOPICS if t.retention_ms > 0]})
+        short = [t.name for t in TOPICS if t.retention_ms > 0]
+        tx.execute(_LOST, {"compacted": [t.name for t in TOPICS if t.compacted], "short": short})
         lost = {row.topic: row.n for row in tx.exec_driver_sql(_COUNT)}
         moved = tuple(Moved(*row) for row in tx.exec_driver_sql(_MOVE))
         tx.exec_driver_sql(_UNSEND)
         tx.exec_driver_sql(_FORGET)
-        tx.execute(_UNPLACE, {"forgetful": [t.name for t in TOPICS if t.cleanup == "compact" or t.retention_ms > 0]})
+        tx.execute(_UNPLACE, {"forgetful": [t.name for t in TOPICS if t.forgets]})
         tx.execute(WAKE)
         tx.rollback() if dry else tx.commit()
         tx.exec_driver_sql("DISCARD TEMP")
         tx.commit()
     return Resent(lost, moved)
-
-
-def _declared(found: Mapping[TopicPartition, int]) -> list[TopicPartition]:
-    return sorted(found, key=lambda p: (p.topic, p.partition))
-
-
-def _named(cleanup: str) -> list[str]:
-    return [t.name for t in TOPICS if t.cleanup == cleanup]
 
 
 _BEFORE = """

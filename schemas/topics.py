@@ -34,6 +34,16 @@ class Topic:
     cleanup: Literal["delete", "compact"] = "delete"
 
     @property
+    def compacted(self) -> bool:
+        """Whether the log keeps of each key the newest record alone."""
+        return self.cleanup == "compact"
+
+    @property
+    def forgets(self) -> bool:
+        """Whether the log may lose what it took: by compaction, or after a time."""
+        return self.compacted or self.retention_ms > 0
+
+    @property
     def subject(self) -> str:
         """Subject under which the contract is registered, after Confluent's TopicNameStrategy."""
         return f"{self.name}-value"

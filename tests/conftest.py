@@ -155,7 +155,7 @@ def empty(kafka: str, names: Container[str] = BY_NAME) -> None:
         known = [name for name in admin.list_topics() if name in names and name in BY_NAME]
         places = [TopicPartition(name, n) for name in known for n in range(BY_NAME[name].partitions)]
         ends = {p: end for p, end in consumer.end_offsets(places).items() if end} if places else {}
-        compacted = {p.topic for p in ends if BY_NAME[p.topic].cleanup != "delete"}
+        compacted = {p.topic for p in ends if BY_NAME[p.topic].compacted}
         if compacted:
             admin.delete_topics(sorted(compacted))
         if left := {p: end for p, end in ends.items() if p.topic not in compacted}:
