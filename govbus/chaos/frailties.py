@@ -6,7 +6,8 @@ As in ``planted``: patches for a child process, unknown to the product.
 # mypy: disable-error-code="assignment,method-assign,arg-type,attr-defined"
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 PAYLOADS = 80
@@ -29,7 +30,11 @@ def impatient() -> None:
     """The worker takes an absent database for the end."""
     from streams.agents import line
 
-    line.is_transient = lambda _: False
+    @contextmanager
+    def at_the_end() -> Iterator[None]:
+        yield
+
+    line.retryable = at_the_end
 
 
 def delivery_errors_unread() -> None:

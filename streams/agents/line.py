@@ -27,7 +27,7 @@ from schemas.topics import Topic
 from streams.batches import Fetched, lot, opened
 from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, aside, prepare, sweep
-from streams.store.engine import is_transient, reading, why
+from streams.store.engine import reading, retryable
 from streams.store.failure import place
 from streams.store.lot import Lot
 from streams.store.projection import Aside, Preparing, Projection
@@ -331,9 +331,8 @@ class Line:
         wait = FIRST_WAIT_S
         while True:
             try:
-                done = await asyncio.get_running_loop().run_in_executor(
-                    thread or self._thread, lambda: _transiently(step)
-                )
+                loop = asyncio.get_running_loop()
+                done = await loop.run_in_executor(thread or self._thread, retryable()(step))
             except Retryable as error:
                 self.holding = True
                 log.warning("holding", processor=self.projection.name, why=str(error))
@@ -351,12 +350,3 @@ async def _prepared(batch: Batch) -> object:
     except Exception as error:
         log.warning("preparing failed", where=place(error))
         return None
-
-
-def _transiently(step: Callable[[], T]) -> T:
-    try:
-        return step()
-    except Exception as error:
-        if is_transient(error):
-            raise Retryable(f"database: {why(error)}") from error
-        raise

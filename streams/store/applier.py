@@ -25,10 +25,10 @@ import numpy as np
 import sqlalchemy as sa
 import structlog
 
-from schemas.errors import GovbusError, Retryable
+from schemas.errors import GovbusError
 from schemas.topics import Topic
 from streams.store import failpoints, steps
-from streams.store.engine import is_transient, why
+from streams.store.engine import retryable
 from streams.store.lot import Ints, Lot
 from streams.store.projection import Carried, Preparing, Projection, Ticking
 
@@ -60,6 +60,7 @@ class Gap(GovbusError):
         super().__init__(f"{topic}: the chunk starts above the cursor; seek back to {places}")
 
 
+@retryable()
 def apply_batch(
     engine: sa.Engine,
     projection: Projection,
@@ -78,16 +79,11 @@ def apply_batch(
     """
     if not len(carried) and not until:
         return Applied({}, 0, 0)
-    try:
-        with engine.begin() as tx:
-            lot = Lot.of(projection.topic, carried)
-            applied = _apply(tx, projection, lot, since or {}, prepared, until or {})
-        failpoints.reach("apply.after_commit")
-        return applied
-    except Exception as error:
-        if is_transient(error):
-            raise Retryable(f"database: {why(error)}") from error
-        raise
+    with engine.begin() as tx:
+        lot = Lot.of(projection.topic, carried)
+        applied = _apply(tx, projection, lot, since or {}, prepared, until or {})
+    failpoints.reach("apply.after_commit")
+    return applied
 
 
 def tick(engine: sa.Engine, projection: Ticking, partition: int, horizon: int) -> bool:
@@ -98,36 +94,28 @@ def tick(engine: sa.Engine, projection: Ticking, partition: int, horizon: int) -
     return bool(tick_all(engine, projection, {partition: horizon}))
 
 
+@retryable()
 def aside(engine: sa.Engine, step: Callable[[sa.Connection], bool]) -> bool:
     """Let a projection take one ``step`` (``Aside``) in a transaction of its own beside whatever is being applied; what
     the step answers. Raises ``Retryable``.
     """
-    try:
-        with engine.begin() as tx:
-            answer = step(tx)
-            failpoints.reach("aside.after_say")
-        failpoints.reach("aside.after_commit")
-        return answer
-    except Exception as error:
-        if is_transient(error):
-            raise Retryable(f"database: {why(error)}") from error
-        raise
+    with engine.begin() as tx:
+        answer = step(tx)
+        failpoints.reach("aside.after_say")
+    failpoints.reach("aside.after_commit")
+    return answer
 
 
+@retryable()
 def tick_all(engine: sa.Engine, projection: Ticking, horizons: Mapping[int, int]) -> set[int]:
     """``tick`` for several partitions in one transaction; the partitions in which more is left to do."""
-    try:
-        with engine.begin() as tx:
-            lock(tx, projection.name, projection.topic, horizons)
-            more = {p for p, horizon in sorted(horizons.items()) if projection.tick(tx, p, horizon)}
-            steps.take_watermarks(tx)
-            failpoints.reach("tick.after_state")
-        failpoints.reach("tick.after_commit")
-        return more
-    except Exception as error:
-        if is_transient(error):
-            raise Retryable(f"database: {why(error)}") from error
-        raise
+    with engine.begin() as tx:
+        lock(tx, projection.name, projection.topic, horizons)
+        more = {p for p, horizon in sorted(horizons.items()) if projection.tick(tx, p, horizon)}
+        steps.take_watermarks(tx)
+        failpoints.reach("tick.after_state")
+    failpoints.reach("tick.after_commit")
+    return more
 
 
 def sweep(

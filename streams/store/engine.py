@@ -5,11 +5,14 @@ events.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 
+from schemas.errors import Retryable
 from streams.store import revision
 
 LOCK_TIMEOUT_MS = 10_000
@@ -100,6 +103,17 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, sa.exc.DBAPIError):
         return error.connection_invalidated or _transient_cause(error.orig)
     return _transient_cause(error)
+
+
+@contextmanager
+def retryable() -> Iterator[None]:
+    """Also a decorator: what will pass leaves as ``Retryable`` that says why one waits, all else as it is."""
+    try:
+        yield
+    except Exception as error:
+        if is_transient(error):
+            raise Retryable(f"database: {why(error)}") from error
+        raise
 
 
 def _transient_cause(error: BaseException | None) -> bool:
