@@ -5,7 +5,7 @@ table.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import psycopg
@@ -64,6 +64,17 @@ def update(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]
     """Overwrite columns of rows that exist, by primary key."""
     if rows:
         driver(tx).execute(_updating(table, tuple(rows[0])), _columns(table, rows))
+
+
+def take(tx: sa.Connection, table: sa.Table, column: str, most: int) -> list[Any]:
+    """Delete ``most`` rows that nobody else is taking, or what there is; their values of ``column``."""
+    return list(tx.execute(_taking(table, column), {"most": most}).scalars())
+
+
+@cache
+def _taking(table: sa.Table, column: str) -> sa.TextClause:
+    rows = f"SELECT ctid FROM {table.name} LIMIT :most FOR UPDATE SKIP LOCKED"
+    return sa.text(f"DELETE FROM {table.name} WHERE ctid = ANY(ARRAY({rows})) RETURNING {column}")
 
 
 def _write(

@@ -34,7 +34,7 @@ def tell(tx: sa.Connection) -> bool:
     """Have the cases that exist judged again; True if more is left to tell. The last thing of its transaction, for no
     case is judged until it ends.
     """
-    cases = list(tx.execute(_NEWS, {"block": BLOCK}).scalars())
+    cases = bulk.take(tx, rating_claim_news, "case_no", BLOCK)
     if cases:
         references.changed(tx, references.CLAIM)
         tx.execute(_STALE, {"cases": sorted(set(cases))})
@@ -62,10 +62,6 @@ def _row(event_id: str, record: Record) -> dict[str, Any]:
     }
 
 
-_NEWS = sa.text(
-    "DELETE FROM rating_claim_news WHERE ctid = ANY(ARRAY("
-    "SELECT ctid FROM rating_claim_news LIMIT :block FOR UPDATE SKIP LOCKED)) RETURNING case_no"
-)
 _STALE = sa.text(
     "UPDATE case_state SET next_check_at = 0 WHERE case_no = ANY(:cases) AND next_check_at IS DISTINCT FROM 0"
 )

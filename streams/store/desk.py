@@ -239,8 +239,8 @@ def _reds(tx: sa.Connection, cases: list[str]) -> set[tuple[str, int, str, int |
 def _excluded(tx: sa.Connection, cases: list[str]) -> dict[str, list[tuple[int, str]]]:
     """By case, its bad ratings that an appeal excluded, as stored: since when (epoch ms), and the alert's id."""
     found: dict[str, list[tuple[int, str]]] = {}
-    for case_no, out_at, alert_id in tx.execute(_EXCLUDED, {"cases": cases}):
-        found.setdefault(case_no, []).append((out_at, alert_id))
+    for row in standing.excluded(tx, cases):
+        found.setdefault(row.case_no, []).append((row.out_at, row.alert_id))
     return found
 
 
@@ -376,10 +376,6 @@ _BEGIN = (
 _RED = "kind = 'CARD' AND colour IN ('RED', 'RED_STATUTORY')"
 _REDS = sa.text(
     f"SELECT department, issued_at, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND {_RED}"
-)
-_EXCLUDED = sa.text(
-    "SELECT case_no, out_at, alert_id FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
-    "AND out_reason = 'appeal_upheld' ORDER BY alert_id"
 )
 _STOOD = sa.text(
     "SELECT case_no, max(issued_at) AS at FROM alert_life WHERE case_no = ANY(:cases) AND issued_at IS NOT NULL "

@@ -34,7 +34,7 @@ def settle(tx: sa.Connection, upload: bool) -> bool | None:
     applier.lock(tx, TALLY, RATING, range(RATING.partitions))
     before = standing.of_cases(tx, cases)
     ratings = _by_case(rating for rating, _ in tally_few.stored(tx, cases))
-    appeals = tx.execute(_EXCLUDED, {"cases": cases}).all()
+    appeals = standing.excluded(tx, cases)
     excluded = {row.alert_id: row.out_at for row in appeals}
     here = {str(rule.alert_id(rating)) for told in ratings.values() for rating in told}
     waiting = {row.case_no for row in appeals if row.alert_id not in here}
@@ -114,9 +114,3 @@ def _word(rating: Rating, held: Standing) -> dict[str, Any]:
         "effective": not held.out,
         "user_name": "",
     }
-
-
-_EXCLUDED = sa.text(
-    "SELECT case_no, alert_id, out_at FROM alert_life "
-    "WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' AND out_reason = 'appeal_upheld'"
-)

@@ -8,6 +8,7 @@ a rating of a case of which something is out. ``streams.store.settling`` takes t
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -39,7 +40,12 @@ def look(tx: sa.Connection, cases: Collection[str]) -> None:
 
 def news(tx: sa.Connection) -> list[str]:
     """Some cases that must be looked at, no longer waiting."""
-    return sorted(set(tx.execute(_NEWS, {"block": BLOCK}).scalars()))
+    return sorted(set(bulk.take(tx, rating_out_news, "case_no", BLOCK)))
+
+
+def excluded(tx: sa.Connection, cases: list[str]) -> Sequence[sa.Row[Any]]:
+    """``case_no``, ``alert_id`` and ``out_at`` (epoch ms) of the bad ratings that an appeal excluded, by alert id."""
+    return tx.execute(_EXCLUDED, {"cases": cases}).all()
 
 
 def of_cases(tx: sa.Connection, cases: str | Sequence[str]) -> dict[str, Standings]:
@@ -71,7 +77,7 @@ _JUDGED = sa.text(
     'SET "out" = excluded."out", changes = o.changes + 1, known_at = excluded.known_at '
     'WHERE o."out" <> excluded."out"'
 )
-_NEWS = sa.text(
-    "DELETE FROM rating_out_news WHERE ctid = ANY(ARRAY("
-    "SELECT ctid FROM rating_out_news LIMIT :block FOR UPDATE SKIP LOCKED)) RETURNING case_no"
+_EXCLUDED = sa.text(
+    "SELECT case_no, alert_id, out_at FROM alert_life WHERE case_no = ANY(:cases) AND kind = 'BAD_RATING' "
+    "AND out_reason = 'appeal_upheld' ORDER BY alert_id"
 )
