@@ -105,6 +105,4 @@ TOPICS: tuple[Topic, ...] = (
     ALERT, ROLLUP, UPLOAD, ENTRY, DEADLETTER,
 )  # fmt: skip
 INBOUND: tuple[Topic, ...] = tuple(t for t in TOPICS if t.direction == "in")
-OUTBOUND: tuple[Topic, ...] = tuple(t for t in TOPICS if t.direction == "out")
 BY_NAME: Mapping[str, Topic] = {t.name: t for t in TOPICS}
-BY_SCHEMA_ID: Mapping[int, Topic] = {t.schema_id: t for t in TOPICS}

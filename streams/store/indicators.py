@@ -24,7 +24,6 @@ from streams.store import horizon
 from streams.store.horizon import Clock
 
 SOURCES = (CASE, RATING, HANDLING, ITEM, CALENDAR)
-DIMENSIONS = ("department", "level", "item", "region")
 PERIODS = {"day": "YYYY-MM-DD", "month": "YYYY-MM", "quarter": 'YYYY"-Q"Q', "year": "YYYY"}
 Key = tuple[str, ...]
 

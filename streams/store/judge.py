@@ -55,7 +55,7 @@ class JudgeProjection:
             self._judge(tx, epochs, cases, tx.execute(_STATES, {"cases": list(cases)}).all(), 0)
 
     def due(self, tx: sa.Connection, until: int) -> set[int]:
-        """The partitions that have cases to judge up to ``until`` (epoch ms)."""
+        """The partitions that have cases to judge up to ``until`` (epoch ms). Locks nothing, so looking is cheap."""
         asked = {"processor": self.name, "topic": CASE.name, "until": until}
         return set(tx.execute(_PARTITIONS_DUE, asked).scalars()) | groups.due(tx, until)
 

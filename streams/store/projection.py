@@ -86,15 +86,6 @@ class Ticking(Protocol):
         """Act on what became due up to ``horizon`` (epoch ms) in ``partition``; True if more is left to do."""
 
 
-class Timed(Ticking, Protocol):
-    """A projection whose timers follow the clock."""
-
-    def due(self, tx: Connection, until: int) -> set[int]:
-        """The partitions in which anything is due up to ``until`` (epoch ms); locks nothing, so that looking is
-        cheap.
-        """
-
-
 @runtime_checkable
 class Aside(Protocol):
     """A projection that also speaks beside the applying: its words follow events, no clock, and need no cursor."""

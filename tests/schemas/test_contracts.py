@@ -13,7 +13,7 @@ from schemas.contracts import (
     version,
     written_by,
 )
-from schemas.topics import BY_NAME, BY_SCHEMA_ID, CASE, DEADLETTER, RATING, TOPICS, Topic
+from schemas.topics import BY_NAME, CASE, DEADLETTER, RATING, TOPICS, Topic
 
 ENVELOPE = [
     "event_id",
@@ -44,7 +44,7 @@ def test_optional_numbers_and_times_default_to_null_and_texts_to_nothing(topic: 
 
 
 def test_the_fourteen_topics_have_fourteen_ids() -> None:
-    assert len(BY_NAME) == len(BY_SCHEMA_ID) == len(TOPICS) == 14
+    assert len(BY_NAME) == len({t.schema_id for t in TOPICS}) == len(TOPICS) == 14
     assert sorted(t.schema_id % 1000 for t in TOPICS) == list(range(1, 15))
 
 
