@@ -5,15 +5,21 @@ here.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from connectors.local.stack import Addresses, Stack
 from govbus.screen import console as screen
-from govbus.settings import Settings
+from govbus.settings import Settings, load
 from schemas import access
 from schemas.errors import Retryable
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
 
 PROVINCE_ADDRESS = Path("province") / "address.json"
 """Below the home: where a province that runs on this machine writes its URL and public key."""
@@ -64,6 +70,18 @@ def resolve(settings: Settings, prepare: bool = True) -> Settings:
 def database_url(settings: Settings, prepare: bool = True) -> str:
     """The database's address, for commands that need no Kafka: nothing is started where a setting names it."""
     return settings.database_url or resolve(settings, prepare).database_url
+
+
+@contextmanager
+def district() -> Iterator[sa.Engine]:
+    """The district's database of this installation, closed at the end."""
+    from streams.store.engine import connect
+
+    engine = connect(database_url(load()))
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def prepare_bus(kafka: str, database_url: str, replication: int = 0) -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    import sqlalchemy as sa
     from rich.console import Console
 
 ACTIONS = {"alert.issued": "发牌", "alert.revoked": "撤牌", "alert.retracted": "收回"}
@@ -73,13 +75,10 @@ def list_open(
     import json
 
     from consumers.alerts.inbox import open_alerts
-    from govbus.runtime import database_url
+    from govbus.runtime import district
     from govbus.screen import console
-    from govbus.settings import load
-    from streams.store.engine import connect
 
-    engine = connect(database_url(load()))
-    with engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         rows = [dict(r._mapping) for r in open_alerts(tx) if case in ("", r.case_no)]
     for row in rows:
         if as_json:
@@ -97,12 +96,16 @@ def show_one(
     """Show an alert, its handling so far and what is due next. 查看一条预警的处置过程."""
     import json
 
+    with _known(alert) as (_, row):
+        if as_json:
+            print(json.dumps(row, ensure_ascii=False, default=str))
+        else:
+            _show_life(row)
+
+
+def _show_life(row: Mapping[str, Any]) -> None:
     from govbus.screen import console
 
-    row = _known(alert)[1]
-    if as_json:
-        print(json.dumps(row, ensure_ascii=False, default=str))
-        return
     screen = console(soft_wrap=True, highlight=False)
     names = {"kind_code": row["kind"], "colour_code": row["colour"], "event_type": f"alert.{row['action'].lower()}"}
     show(screen, {**row, **names, "revoked_reason_code": row["reason"]})
@@ -140,20 +143,20 @@ def handle(
     from schemas.topics import HANDLING
     from streams.rules import life
 
-    engine, found = _known(alert)
-    row = {
-        "event_type": f"handling.{event}", "case_no": found["case_no"], "alert_id": alert, "event_no": number,
-        "occurred_at": at or datetime.now(_shanghai()).strftime("%Y-%m-%d %H:%M:%S"), "note": note,
-        "actor_name": actor, "rating_id": rating, "verify_result_code": verify, "level_code": level,
-        "closing_code": closing, "satisfied": satisfied,
-    }  # fmt: skip
-    who = dept or (life.deciders()[0] if life.decides(event) else found["department"])
-    publisher = Publisher(engine, who, found["region"])
-    answering = life.answered(found["department"], found["former"], _done_at(row))
-    if not any(life.entitled(event, publisher.department, d) for d in answering):  # on the bus it would be a finding
-        may = life.deciders() if life.decides(event) else (*answering, *life.deciders())
-        raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")
-    (result,) = publisher.publish(HANDLING, [row])
+    with _known(alert) as (engine, found):
+        row = {
+            "event_type": f"handling.{event}", "case_no": found["case_no"], "alert_id": alert, "event_no": number,
+            "occurred_at": at or datetime.now(_shanghai()).strftime("%Y-%m-%d %H:%M:%S"), "note": note,
+            "actor_name": actor, "rating_id": rating, "verify_result_code": verify, "level_code": level,
+            "closing_code": closing, "satisfied": satisfied,
+        }  # fmt: skip
+        who = dept or (life.deciders()[0] if life.decides(event) else found["department"])
+        publisher = Publisher(engine, who, found["region"])
+        answering = life.answered(found["department"], found["former"], _done_at(row))
+        if not any(life.entitled(event, publisher.department, d) for d in answering):  # it would be a finding
+            may = life.deciders() if life.decides(event) else (*answering, *life.deciders())
+            raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")
+        (result,) = publisher.publish(HANDLING, [row])
     if as_json:
         faults = [{"field": f.field, "reason": f.reason, "text": f.text} for f in result.faults]
         told = {"outcome": result.outcome, "event_id": str(result.event_id or ""), "receipt": result.receipt or ""}
@@ -185,9 +188,10 @@ def deliveries(
     import json
 
     from consumers.alerts.deliver import waiting
+    from govbus.runtime import district
     from govbus.screen import console
 
-    with _engine().connect() as tx:
+    with district() as engine, engine.connect() as tx:
         rows = [dict(r._mapping) for r in waiting(tx, dead)]
     screen = console(soft_wrap=True, highlight=False)
     for row in rows:
@@ -206,42 +210,37 @@ def redeliver(
     """Have what was given up tried anew; exit code 0 too if nothing was. 重新推送已放弃的。"""
     from consumers.alerts.deliver import heard, redrive
     from consumers.alerts.queue import DIGEST
+    from govbus.runtime import district
     from govbus.settings import load
     from schemas.errors import Misconfigured
 
     subscribed = {DIGEST, *(hook.name for hook in load().webhooks)}
-    with _engine().begin() as tx:
+    with district() as engine, engine.begin() as tx:
         if channel and channel not in subscribed and not heard(tx, channel):
             raise Misconfigured(f"no subscriber is called {channel}; see `govbus alerts deliveries --dead`")
         count = redrive(tx, channel)
     typer.echo(f"重新推送 {count} 条" if count else "没有已放弃的推送")
 
 
-def _engine() -> Any:
-    from govbus.runtime import database_url
-    from govbus.settings import load
-    from streams.store.engine import connect
-
-    return connect(database_url(load()))
-
-
-def _known(alert: str) -> tuple[Any, dict[str, Any]]:
+@contextmanager
+def _known(alert: str) -> Iterator[tuple[sa.Engine, dict[str, Any]]]:
     """The database and what the desk knows of an alert; raises ``Misconfigured`` if that is nothing."""
     import uuid
 
     from consumers.alerts.inbox import one_alert
+    from govbus.runtime import district
     from schemas.errors import Misconfigured
 
     try:
         wanted = uuid.UUID(alert)
     except ValueError:
         raise Misconfigured(f"{alert!r} is no id of an alert; `govbus alerts list` shows them") from None
-    engine = _engine()
-    with engine.connect() as tx:
-        row = one_alert(tx, wanted)
-    if row is None:
-        raise Misconfigured(f"the desk knows no alert {alert}; `govbus alerts list` shows them")
-    return engine, dict(row._mapping)
+    with district() as engine:
+        with engine.connect() as tx:
+            row = one_alert(tx, wanted)
+        if row is None:
+            raise Misconfigured(f"the desk knows no alert {alert}; `govbus alerts list` shows them")
+        yield engine, dict(row._mapping)
 
 
 def _shanghai() -> Any:

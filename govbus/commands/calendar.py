@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -67,10 +66,11 @@ def load(
 def _from_file(file: Path, year: int, dept: str, region: str, source: str, dry_run: bool) -> dict[str, Any]:
     """Publish the year of a file; raises ``Rejected`` if it says nothing new."""
     from connectors.intake import calendar, notice
+    from govbus.runtime import district
     from schemas.clock import wall_clock
     from schemas.errors import Rejected
 
-    with _database() as engine:
+    with district() as engine:
         before = _latest(engine, region, year)
         row = calendar.calendar_row(
             year, occurred_at=wall_clock(), department=_code(dept), region=region,
@@ -85,13 +85,14 @@ def _from_file(file: Path, year: int, dept: str, region: str, source: str, dry_r
 def _shipped(year: int | None, dept: str, region: str, dry_run: bool) -> list[dict[str, Any]]:
     """Publish the package's years. One that has a calendar keeps it: a district may know better than the package."""
     from connectors.intake import calendar
+    from govbus.runtime import district
 
     first, last = (year or calendar.FIRST), (year or calendar.LAST)
     if not calendar.FIRST <= first <= last <= calendar.LAST:
         raise typer.BadParameter(f"{calendar.FIRST} to {calendar.LAST} are shipped", param_hint="--year")
     rows = calendar.calendar_rows(first, last, occurred_at=calendar.AS_OF, department=_code(dept), region=region)
     reports = []
-    with _database() as engine:
+    with district() as engine:
         for row in rows:
             before = _latest(engine, region, row["year"]) or _on_its_way(engine, row)
             if before is None:
@@ -123,9 +124,10 @@ def effects(
     import json
     from itertools import chain
 
+    from govbus.runtime import district
     from streams.store import redating
 
-    with _database() as engine, engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         calendar, whom = redating.published(tx, version, region)
         total = redating.concerned(tx, whom)
         blocks = chain(redating.moved(tx, calendar, whom), redating.moved_groups(tx, calendar, whom))
@@ -140,19 +142,6 @@ def effects(
     else:
         _show(report)
     raise typer.Exit(1 if report["pending"] else 0)
-
-
-@contextmanager
-def _database() -> Iterator[sa.Engine]:
-    from govbus.runtime import database_url
-    from govbus.settings import load as settings
-    from streams.store.engine import connect
-
-    engine = connect(database_url(settings()))
-    try:
-        yield engine
-    finally:
-        engine.dispose()
 
 
 def _code(dept: str) -> str:

@@ -112,15 +112,11 @@ def _limit(kind: str, amount: float | None, unit: str) -> Limit:
 
 def _applied(case: str, group: str) -> dict[str, Any]:
     """The report on what the database holds of a case or a group."""
-    from govbus.runtime import database_url
-    from govbus.settings import load
+    from govbus.runtime import district
     from streams.store import explain
-    from streams.store.engine import connect
 
-    engine = connect(database_url(load()))
-    with engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         found = explain.case(tx, case) if case else explain.group(tx, group)
-    engine.dispose()
     row = found.row
     head = {"case_no": row["case_no"], "status": row["status"]} if case else _whole(row, found.planned)
     lines = [{**_line(line), **_report(found.calendar, line.deadline, line.pauses)} for line in found.lines]
@@ -129,20 +125,16 @@ def _applied(case: str, group: str) -> dict[str, Any]:
 
 def _planned(text: str) -> dict[str, Any]:
     """The report on what a joint application will consist of, by the items in force today."""
-    from govbus.runtime import database_url
-    from govbus.settings import load
+    from govbus.runtime import district
     from schemas.clock import wall_clock
     from schemas.errors import Fault, Rejected
     from streams.rules.calendar import DAY_MINUTES, date_of, minute_of
     from streams.store import explain
-    from streams.store.engine import connect
 
     region, _, code = text.partition("/")
     day = minute_of(wall_clock()) // DAY_MINUTES
-    engine = connect(database_url(load()))
-    with engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         found = explain.plan(tx, region, code, day)
-    engine.dispose()
     if not found:
         mend = "write <region>/<bundle_code>; departments name it in bundle_codes of service.item.v1"
         raise Rejected(Fault("unknown_code", "plan", "no item in force is a part of it", mend))

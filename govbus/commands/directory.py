@@ -32,14 +32,11 @@ def search(
 
     from consumers.directory import view
     from govbus import asked
-    from govbus.runtime import database_url
-    from govbus.settings import load
+    from govbus.runtime import district
     from schemas.clock import wall_clock
-    from streams.store.engine import connect
 
     office = asked.department(department, "--department")
-    engine = connect(database_url(load()))
-    with engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         hits = view.search(tx, words or [], wall_clock(), share_type, office)
     if as_json:
         typer.echo(json.dumps([plain(h) for h in hits], ensure_ascii=False))

@@ -43,9 +43,10 @@ def list_dead(
 ) -> None:
     """Count dead letters by reason, topic and department, and list the latest. Shows no payload."""
     from connectors import redrive as dead
+    from govbus.runtime import district
 
     wanted = _wanted((), reason, topic, dept, origin, redriven)
-    with _Engine() as engine:
+    with district() as engine:
         groups = [dict(row._mapping) for row in dead.counts(engine, wanted)]
         letters = [_head(row) for row in dead.find(engine, wanted, limit)]
     if as_json:
@@ -63,8 +64,9 @@ def show(
 ) -> None:
     """Show one dead letter; its content only with --payload. Exit code 1 if there is none of that id."""
     from connectors import redrive as dead
+    from govbus.runtime import district
 
-    with _Engine() as engine:
+    with district() as engine:
         rows = dead.find(engine, dead.Wanted((dead_id,), redriven=True))
     if not rows:
         raise _none(dead_id)
@@ -94,6 +96,7 @@ def redrive(
 ) -> None:
     """Give dead letters another chance. Exit code 0 only if every one of them was accepted."""
     from connectors import redrive as dead
+    from govbus.runtime import district
     from schemas.errors import Misconfigured
 
     wanted = _wanted(tuple(ids or ()), reason, topic, dept, origin)
@@ -101,7 +104,7 @@ def redrive(
         raise Misconfigured(
             "name dead letters by id, or choose them by --reason, --topic, --dept or --origin"
         )
-    with _Engine() as engine:
+    with district() as engine:
         results = _with_file(engine, wanted, file, encoding) if file else _each(engine, wanted)
     _report(results, as_json)
     if not results or any(r.outcome not in dead.ACCEPTED for r in results):
@@ -217,17 +220,3 @@ def _none(dead_id: uuid.UUID) -> Exception:
     from schemas.errors import GovbusError
 
     return GovbusError(f"there is no dead letter {dead_id}")
-
-
-class _Engine:
-    """The database of this installation, closed at the end."""
-
-    def __enter__(self) -> sa.Engine:
-        from govbus import runtime, settings
-        from streams.store.engine import connect
-
-        self._engine = connect(runtime.database_url(settings.load()))
-        return self._engine
-
-    def __exit__(self, *_: object) -> None:
-        self._engine.dispose()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,14 +144,13 @@ def local_iso(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, SHANGHAI).isoformat(timespec="milliseconds")
 
 
-def _snapshot() -> sa.Connection:
+@contextmanager
+def _snapshot() -> Iterator[sa.Connection]:
     """A connection that reads one snapshot."""
-    from govbus.runtime import database_url
-    from govbus.settings import load
-    from streams.store.engine import connect
+    from govbus.runtime import district
 
-    engine = connect(database_url(load()))
-    return engine.connect().execution_options(isolation_level="REPEATABLE READ")
+    with district() as engine, engine.connect().execution_options(isolation_level="REPEATABLE READ") as tx:
+        yield tx
 
 
 def _shown(figures: Mapping[str, Figure], public: bool) -> Mapping[str, Figure]:

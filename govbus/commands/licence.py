@@ -28,15 +28,12 @@ def show(
 
     from connectors.province.format import SHANGHAI
     from consumers import licences
-    from govbus.runtime import database_url
-    from govbus.settings import load
+    from govbus.runtime import district
     from schemas.errors import Misconfigured
-    from streams.store.engine import connect
 
     if bool(identifier) == bool(holder):
         raise Misconfigured("give either an identifier or --holder")
-    engine = connect(database_url(load()))
-    with engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         found = licences.find(tx, identifier, holder)
     today = datetime.now(SHANGHAI).date()
     rows = [plain(r, licences.standing(r, today), full) for r in found]

@@ -40,13 +40,10 @@ def _again(reason: str, yes: bool, as_json: bool) -> None:
     import json
 
     from connectors.province import push as queue
-    from govbus.runtime import database_url
-    from govbus.settings import load
+    from govbus.runtime import district
     from schemas.errors import Misconfigured
-    from streams.store.engine import connect
 
-    engine = connect(database_url(load()))
-    try:
+    with district() as engine:
         with engine.connect() as tx:
             found = queue.refused(tx)
         if reason and reason not in found:
@@ -56,8 +53,6 @@ def _again(reason: str, yes: bool, as_json: bool) -> None:
             typer.confirm(f"Send again what the province refused ({told})?", abort=True, err=True)
         with engine.begin() as tx:
             count = queue.again(tx, reason)
-    finally:
-        engine.dispose()
     typer.echo(json.dumps({"again": count}) if as_json else f"{count:,} records go to the province again")
 
 

@@ -38,11 +38,9 @@ def show(
     import json
 
     from govbus import asked
-    from govbus.runtime import database_url
-    from govbus.settings import load
+    from govbus.runtime import district
     from schemas.errors import Misconfigured
     from streams.store import rollups
-    from streams.store.engine import connect
 
     keys = [k.strip() for k in by.split(",") if k.strip()]
     if unknown := [k for k in keys if k not in BY]:
@@ -51,8 +49,7 @@ def show(
     chosen = rollups.Filter(
         region, office, item, since.date() if since else None, until.date() if until else None
     )
-    engine = connect(database_url(load()))
-    with engine.connect() as tx:
+    with district() as engine, engine.connect() as tx:
         rows = rollups.sums(tx, keys, chosen)
     if as_json:
         typer.echo(json.dumps(rows, ensure_ascii=False, default=str))
