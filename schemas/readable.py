@@ -10,12 +10,11 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 from typing import Any
-from zoneinfo import ZoneInfo
 
+from schemas.clock import SHANGHAI
 from schemas.contracts import contract
 from schemas.topics import Topic
 
-SHANGHAI = ZoneInfo("Asia/Shanghai")
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 MILLISECOND = datetime.timedelta(milliseconds=1)
 

@@ -5,14 +5,15 @@ nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime
 from typing import Any
 
+from schemas.clock import SHANGHAI
 from streams.rules.calendar import NATION, defaults
 
 FIRST, LAST = 2004, 2026
 SOURCE = "chinesecalendar 1.11.0: 国务院办公厅关于部分节假日安排的通知"
-AS_OF = int(datetime(2025, 11, 4, tzinfo=timezone(timedelta(hours=8))).timestamp() * 1000)
+AS_OF = int(datetime(2025, 11, 4, tzinfo=SHANGHAI).timestamp() * 1000)
 """Day of the newest notice in that version (国办发明电〔2025〕7号): rows made again are the same rows."""
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from schemas import codesets, envelope, receipts
+from schemas.clock import SHANGHAI
 from schemas.topics import ROLLUP, UPLOAD, Topic
 
 PROTOCOL = "govbus-province/1"
-SHANGHAI = timezone(timedelta(hours=8))
 PUSHED: tuple[Topic, ...] = (UPLOAD, ROLLUP)
 RATING: Mapping[str, str] = {
     "project_no": "projectNo",

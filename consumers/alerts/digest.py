@@ -11,7 +11,7 @@ import smtplib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
 from pathlib import Path
@@ -20,9 +20,9 @@ from typing import Any
 import structlog
 
 from schemas import codesets
+from schemas.clock import SHANGHAI
 from schemas.envelope import derived_id
 
-SHANGHAI = timezone(timedelta(hours=8))
 Alert = Mapping[str, Any]
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DAY_MS, MINUTE_MS, OFFSET_MS = 86_400_000, 60_000, 8 * 3_600_000
+from schemas.clock import OFFSET_MS
+
+DAY_MS, MINUTE_MS = 86_400_000, 60_000
 
 
 def minutes(text: str) -> int:

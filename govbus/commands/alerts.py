@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from schemas.clock import SHANGHAI
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -135,7 +138,6 @@ def handle(
 ) -> None:
     """Publish what was done about an alert; exit code 0 if it stands on the bus. 登记处置：签收、说明、整改、回访…"""
     import json
-    from datetime import datetime
 
     from connectors.publisher import Publisher
     from govbus.screen import console
@@ -146,7 +148,7 @@ def handle(
     with _known(alert) as (engine, found):
         row = {
             "event_type": f"handling.{event}", "case_no": found["case_no"], "alert_id": alert, "event_no": number,
-            "occurred_at": at or datetime.now(_shanghai()).strftime("%Y-%m-%d %H:%M:%S"), "note": note,
+            "occurred_at": at or datetime.now(SHANGHAI).strftime("%Y-%m-%d %H:%M:%S"), "note": note,
             "actor_name": actor, "rating_id": rating, "verify_result_code": verify, "level_code": level,
             "closing_code": closing, "satisfied": satisfied,
         }  # fmt: skip
@@ -243,12 +245,6 @@ def _known(alert: str) -> Iterator[tuple[sa.Engine, dict[str, Any]]]:
         yield engine, dict(row._mapping)
 
 
-def _shanghai() -> Any:
-    from connectors.province.format import SHANGHAI
-
-    return SHANGHAI
-
-
 def _named(set_id: str, code: str) -> str:
     from schemas import codesets
 
@@ -261,9 +257,6 @@ def _wrong(fault: str) -> str:
 
 def since_ms(text: str) -> int | None:
     """Where ``--since`` begins: None now, 0 the beginning, else epoch ms; raises ``Misconfigured``."""
-    from datetime import datetime
-
-    from connectors.province.format import SHANGHAI
     from schemas.errors import Misconfigured
 
     if text in ("now", "beginning"):
@@ -332,8 +325,4 @@ def department_name(code: str) -> str:
 
 def local_time(ms: int) -> str:
     """Epoch milliseconds as a time in Asia/Shanghai."""
-    from datetime import datetime
-
-    from connectors.province.format import SHANGHAI
-
     return datetime.fromtimestamp(ms / 1000, SHANGHAI).strftime("%Y-%m-%d %H:%M:%S")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from schemas.clock import iso
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from streams.rules.redating import Redated
 
-BEIJING = timezone(timedelta(hours=8))
 SOURCE = "国务院办公厅关于{year}年部分节假日安排的通知"
 SHOWN = 50
 GOOD = ("new", "same", "valid", "kept")
@@ -212,7 +212,7 @@ def _with_progress(blocks: Iterator[tuple[int, list[Redated]]], total: int) -> I
 
 
 def _iso(at: int | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at / 1000, BEIJING).isoformat()
+    return None if at is None else iso(at)
 
 
 def _clock(change: Redated) -> dict[str, Any]:

@@ -5,10 +5,12 @@ the package chinesecalendar, or those of a case or group in the database, by the
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from schemas.clock import SHANGHAI, iso
 
 if TYPE_CHECKING:
     from streams.rules.calendar import Calendar
@@ -27,8 +29,7 @@ KINDS = {
     "delivery": "证照送达",
     "group": "全流程",
 }
-BEIJING = timezone(timedelta(hours=8))
-FIRST, LAST = datetime(1900, 1, 1, tzinfo=BEIJING), datetime.max.replace(tzinfo=BEIJING)
+FIRST, LAST = datetime(1900, 1, 1, tzinfo=SHANGHAI), datetime.max.replace(tzinfo=SHANGHAI)
 """The moments at which publishers too may say that something happened, and that a date can be written of."""
 
 
@@ -175,7 +176,7 @@ def _card(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _moment(at: int | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at / 1000, BEIJING).isoformat()
+    return None if at is None else iso(at)
 
 
 def _calendar() -> Calendar:
@@ -200,7 +201,7 @@ def _minute(text: str, option: str) -> int:
         at = datetime.fromisoformat(text.strip())
     except ValueError:
         raise typer.BadParameter("not an ISO 8601 time such as 2020-09-25T16:50", param_hint=option) from None
-    local = at if at.tzinfo else at.replace(tzinfo=BEIJING)
+    local = at if at.tzinfo else at.replace(tzinfo=SHANGHAI)
     if not FIRST <= local <= LAST:
         raise typer.BadParameter("lies outside the years 1900 to 9999", param_hint=option)
     return minute_of(int(local.timestamp() * 1000))
@@ -217,7 +218,7 @@ def _pause(text: str) -> tuple[int, int | None]:
 def _iso(minute: int | None) -> str | None:
     from streams.rules.calendar import epoch_ms
 
-    return None if minute is None else datetime.fromtimestamp(epoch_ms(minute) / 1000, BEIJING).isoformat()
+    return None if minute is None else iso(epoch_ms(minute))
 
 
 def _report(calendar: Calendar, line: Deadline, pauses: Pauses) -> dict[str, Any]:

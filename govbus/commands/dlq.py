@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+from schemas.clock import iso
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
     from connectors.redrive import Redriven, Wanted
 
-SHANGHAI = timezone(timedelta(hours=8))
 AS_JSON = typer.Option(False, "--json", help="Print JSON to standard output.")
 REASON = typer.Option("", help="Only this reason (code set govbus.reason).")
 TOPIC = typer.Option("", help="Only this topic.")
@@ -180,13 +180,9 @@ def _head(row: Any) -> dict[str, Any]:
         "reason": row.reason,
         "field": row.field,
         "text": row.text,
-        "occurred_at": _time(row.occurred_at),
-        "redriven_at": _time(row.redriven_at) if row.redriven_at else None,
+        "occurred_at": iso(row.occurred_at, "milliseconds"),
+        "redriven_at": iso(row.redriven_at, "milliseconds") if row.redriven_at else None,
     }
-
-
-def _time(millis: int) -> str:
-    return datetime.fromtimestamp(millis / 1000, SHANGHAI).isoformat(timespec="milliseconds")
 
 
 def _payload(row: Any) -> Any:

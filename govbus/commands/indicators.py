@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas.clock import iso
+
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
@@ -83,7 +85,7 @@ def late(
             typer.echo(json.dumps(row, ensure_ascii=False))
             continue
         times = (("应办结", "due_at"), ("办结", "stopped_at"), ("录入", "entered_at"), ("收到", "received_at"))
-        told = " ".join(f"{name} {local_iso(row[key])[:16]}" for name, key in times if row[key] is not None)
+        told = " ".join(f"{name} {iso(row[key])[:16]}" for name, key in times if row[key] is not None)
         label = codesets.name("govbus.lateness", row["label"])
         typer.echo(f"{label} {_named('department', row['department'])} 案件编号 {row['case_no']} {told}")
     raise typer.Exit(0 if rows else 1)
@@ -116,7 +118,7 @@ def as_dict(found: Report, public: bool) -> dict[str, Any]:
 
     return {
         "query_id": found.query_id,
-        "as_of": local_iso(found.as_of),
+        "as_of": iso(found.as_of, "milliseconds"),
         "offsets": {t: {str(p): [0, o] for p, o in sorted(at.items())} for t, at in found.cursors.items()},
         "by": found.chosen.by,
         "since": found.chosen.since,
@@ -135,13 +137,6 @@ def as_dict(found: Report, public: bool) -> dict[str, Any]:
             {"item_code": e.item_code, "department": e.department, "why": e.why} for e in found.excluded
         ],
     }  # fmt: skip
-
-
-def local_iso(ms: int) -> str:
-    """Epoch milliseconds as ISO 8601 with +08:00."""
-    from connectors.province.format import SHANGHAI
-
-    return datetime.fromtimestamp(ms / 1000, SHANGHAI).isoformat(timespec="milliseconds")
 
 
 @contextmanager
@@ -182,7 +177,7 @@ def _print(found: Report, public: bool) -> None:
             known = indicators.indicators()[name]
             table.add_row(known.name, *_texts(name, figure, known.target), known.formula)
         screen.print(table)
-    screen.print(f"查询号 {found.query_id} · 截至 {local_iso(found.as_of)} · 口径版本 {indicators.version()}")
+    screen.print(f"查询号 {found.query_id} · 截至 {iso(found.as_of, 'milliseconds')} · 口径版本 {indicators.version()}")
     if found.excluded:
         screen.print(f"提速率未计入 {len(found.excluded)} 个事项（--json 列出名单与原因）", style="dim")
 

@@ -26,9 +26,9 @@ def show(
     import json
     from datetime import datetime
 
-    from connectors.province.format import SHANGHAI
     from consumers import licences
     from govbus.runtime import district
+    from schemas.clock import SHANGHAI
     from schemas.errors import Misconfigured
 
     if bool(identifier) == bool(holder):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta, timezone
+from datetime import date, datetime
 from functools import lru_cache
 from string import Formatter
 from typing import Any
@@ -18,16 +18,15 @@ from uuid import UUID
 import polars as pl
 
 from schemas import codesets
+from schemas.clock import OFFSET_MS, SHANGHAI
 from schemas.columns_out import derived_id_of
 from schemas.envelope import derived_id
 from streams.rules.claims import WITHDRAWAL
 from streams.rules.data import data
 
-SHANGHAI = timezone(timedelta(hours=8))  # no daylight saving since 1991
 FIRST, AGAIN = 1, 2
 MOST_REVISIONS = 2**31 - 2
 """What is said about a correction counts one more, as an int of the contract."""
-UTC_OFFSET_MS = 8 * 3_600_000
 
 
 # --- which ratings are refused --------------------------------------------------------------------
@@ -113,7 +112,7 @@ def judge(ratings: pl.DataFrame) -> Judged:
 
 
 def _rated_on() -> pl.Expr:
-    return pl.from_epoch(pl.col("occurred_at") + UTC_OFFSET_MS, time_unit="ms").dt.date().alias("rated_on")
+    return pl.from_epoch(pl.col("occurred_at") + OFFSET_MS, time_unit="ms").dt.date().alias("rated_on")
 
 
 @lru_cache(maxsize=1)  # to build it takes as long as to reckon it for some hundred ratings

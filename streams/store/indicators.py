@@ -15,6 +15,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from schemas.clock import OFFSET_MS
 from schemas.envelope import derived_id
 from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
 from streams.rules import indicators, lateness
@@ -149,7 +150,7 @@ def _figures(n: Mapping[str, float]) -> dict[str, Figure]:
 
 def _local(moment: str) -> str:
     """SQL: the day in Asia/Shanghai of an epoch-ms expression."""
-    return f"(timestamp 'epoch' + ({moment} + 28800000) * interval '1 millisecond')"
+    return f"(timestamp 'epoch' + ({moment} + {OFFSET_MS}) * interval '1 millisecond')"
 
 
 _ISSUED, _GIVEN = _local("issued_at"), _local("given_at")

@@ -19,6 +19,7 @@ import polars as pl
 import sqlalchemy as sa
 
 from schemas import codesets
+from schemas.clock import OFFSET_MS
 from schemas.columns_out import derived_id_of
 from schemas.errors import Fault
 from schemas.topics import ALERT, RATING, ROLLUP, UPLOAD
@@ -554,7 +555,7 @@ def _sums(tx: sa.Connection, query: str, days: Sequence[Day]) -> pl.DataFrame:
 
 def _records(sums: pl.DataFrame) -> pl.DataFrame:
     """Records of rating.rollup.v1; ``occurred_at`` is the midnight (Asia/Shanghai) that begins the day."""
-    midnight = pl.col("rated_on").cast(pl.Datetime("ms")).dt.timestamp("ms") - rule.UTC_OFFSET_MS
+    midnight = pl.col("rated_on").cast(pl.Datetime("ms")).dt.timestamp("ms") - OFFSET_MS
     return sums.with_columns(
         event_type=pl.lit("rollup.revised"),
         occurred_at=midnight.clip(lower_bound=0),
