@@ -17,7 +17,7 @@ from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
 from schemas.errors import GovbusError
 from schemas.topics import CALENDAR, CASE
-from streams.rules.calendar import DAY_MINUTES, date_of, minute_of
+from streams.rules.calendar import day_at
 from streams.store.applier import apply_batch, sweep
 from streams.store.engine import connect
 from streams.store.judge import JudgeProjection
@@ -71,7 +71,7 @@ def _redate(url: str, partitions: Sequence[int], horizon: int) -> None:
 
 def _revised(engine: sa.Engine, kind: str, received: int) -> dict[str, Any]:
     """A later revision of a year: with the last day that any clock counts off, or with other hours all year."""
-    day = date_of(minute_of(int(ours.ask(engine, LAST if kind == "few" else FIRST))) // DAY_MINUTES)
+    day = day_at(int(ours.ask(engine, LAST if kind == "few" else FIRST)))
     row = calendar_row(day.year, occurred_at=received, department="HS-XZSPJ", revision=9)
     if kind == "few":
         others = [d for d in row["days"] if d["day"] != day]

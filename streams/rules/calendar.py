@@ -53,6 +53,11 @@ def date_of(day: int) -> date:
     return date.fromordinal(min(day + EPOCH_ORDINAL, date.max.toordinal()))
 
 
+def day_at(ms: int) -> date:
+    """Day in Asia/Shanghai of an epoch-ms moment."""
+    return date_of(minute_of(ms) // DAY_MINUTES)
+
+
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What holds where nothing is published: office hours, fixed holidays as (month, day), years."""

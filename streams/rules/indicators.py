@@ -11,7 +11,7 @@ from datetime import date
 from functools import cache
 from typing import Any
 
-from streams.rules.calendar import EPOCH_ORDINAL, minute_of
+from streams.rules.calendar import day_at
 from streams.rules.data import data
 from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY, counting
 
@@ -125,7 +125,7 @@ def in_force(records: Iterable[Record], day: date) -> list[Record]:
     for record in records:
         key = record["item_code"], record["item_version"]
         if record["event_type"] == "item.withdrawn":
-            gone[key] = _day(record["cancelled_on"]) or _local(record["occurred_at"])
+            gone[key] = _day(record["cancelled_on"]) or day_at(record["occurred_at"])
         else:
             versions[key] = record
     found: dict[str, Record] = {}
@@ -176,7 +176,3 @@ def _days(amount: float, unit: str) -> tuple[float, str]:
 
 def _day(value: date | str | None) -> date | None:
     return date.fromisoformat(value) if isinstance(value, str) else value
-
-
-def _local(moment: int) -> date:
-    return date.fromordinal(minute_of(moment) // 1440 + EPOCH_ORDINAL)

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from streams.rules import cards, clock, clocks
-from streams.rules.calendar import DAY_MINUTES, MINUTE_MS, Calendar, CalendarHistory, date_of, minute_of
+from streams.rules.calendar import MINUTE_MS, Calendar, CalendarHistory, day_at, minute_of
 from streams.rules.cards import RED, RED_STATUTORY, Alert, Ground, Knowledge
 from streams.rules.data import data
 from streams.rules.limits import Limit, counting
@@ -468,7 +468,7 @@ def _irregular(lived: Life, step: Step) -> Ground:
 
 def month_of(department: str, issued_at: int) -> str:
     """``HS-ZJJ/2020-09``: the key under which a department's red cards of one month (Asia/Shanghai) stand together."""
-    return f"{department}/{date_of(minute_of(issued_at) // DAY_MINUTES):%Y-%m}"
+    return f"{department}/{day_at(issued_at):%Y-%m}"
 
 
 def escalated(scope: str, key: str, lives: Iterable[Life], horizon: int) -> tuple[Alert, ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from functools import lru_cache
 from string import Formatter
 from typing import Any
@@ -18,9 +18,10 @@ from uuid import UUID
 import polars as pl
 
 from schemas import codesets
-from schemas.clock import OFFSET_MS, SHANGHAI
+from schemas.clock import OFFSET_MS
 from schemas.columns_out import derived_id_of
 from schemas.envelope import derived_id
+from streams.rules.calendar import day_at
 from streams.rules.claims import WITHDRAWAL
 from streams.rules.data import data
 
@@ -232,15 +233,10 @@ class Count:
         return Count(self.n - before.n, self.defaults - before.defaults, self.events - before.events, self.received_at)
 
 
-def day(occurred_at: int) -> date:
-    """Day in Asia/Shanghai of an instant in epoch ms."""
-    return datetime.fromtimestamp(occurred_at / 1000, SHANGHAI).date()
-
-
 def cell(rating: Rating) -> Cell:
     """The cell of a rating event."""
     r = rating
-    return Cell(r.region, r.department, day(r.occurred_at), r.item_code, r.channel, r.score)
+    return Cell(r.region, r.department, day_at(r.occurred_at), r.item_code, r.channel, r.score)
 
 
 Assessment = tuple[str, int, int]

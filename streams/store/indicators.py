@@ -10,7 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,6 +19,7 @@ from schemas.clock import OFFSET_MS
 from schemas.envelope import derived_id
 from schemas.topics import CALENDAR, CASE, HANDLING, ITEM, RATING
 from streams.rules import indicators, lateness
+from streams.rules.calendar import day_at
 from streams.rules.indicators import Excluded, Figure, ItemCount
 from streams.rules.limits import HANDLING_ITEM, HOUR, IMPLEMENTING, MINUTE, WORKING_DAY, implementing
 from streams.store import horizon
@@ -330,7 +331,7 @@ def _add_items(
     tx: sa.Connection, chosen: Chosen, as_of: int, counts: dict[Key, dict[str, float]]
 ) -> list[Excluded]:
     """Add what the items in force count to the groups; the items that the speed-up leaves out."""
-    counted = [indicators.count_item(r) for r in indicators.in_force(_item_records(tx), _today(as_of))]
+    counted = [indicators.count_item(r) for r in indicators.in_force(_item_records(tx), day_at(as_of))]
     wanted = [(c, e) for c, e in counted if _asked(c.department, c.region, chosen)]
     for count, excluded in wanted:
         n = counts[_item_key(count, chosen.by)]
@@ -354,13 +355,8 @@ def strangers(tx: sa.Connection, known: Set[str]) -> list[ItemCount]:
 
 def items_in_force(tx: sa.Connection, clock: Clock = "wall") -> list[ItemCount]:
     """What every item in force adds to the figures, at the moment of the snapshot."""
-    records = indicators.in_force(_item_records(tx), _today(_stand(tx, clock)[0]))
+    records = indicators.in_force(_item_records(tx), day_at(_stand(tx, clock)[0]))
     return [indicators.count_item(r)[0] for r in records]
-
-
-def _today(as_of: int) -> date:
-    """The day in Asia/Shanghai of an epoch-ms moment."""
-    return datetime.fromtimestamp(as_of / 1000 + 28_800, UTC).date()
 
 
 def _item_counts(count: ItemCount, comparable: bool) -> dict[str, float]:

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from connectors.intake.calendar import calendar_row
-from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, date_of, day_of, epoch_ms, minute_of
+from streams.rules.calendar import DAY_MINUTES, CalendarHistory, Publication, day_at, day_of, epoch_ms
 from streams.rules.judge import References
 from streams.rules.lifecycle import CaseEvent
 from streams.rules.limits import item_versions
@@ -42,5 +42,5 @@ def test_a_calendar_moves_the_clock_of_the_answer_until_silence_has_made_a_case_
     at = epoch_ms(day_of(date(2020, 1, 23)) * DAY_MINUTES + 15 * 60)
     submitted = CaseEvent(str(uuid.UUID(int=1)), "submitted", "430903", "HS-ZRZYJ", ITEM, at, at)
     (moved,) = redated("C-1", [submitted], accepted, known(), REVISED)
-    days = [date_of(minute_of(due or 0) // DAY_MINUTES) for due in (moved.due_before, moved.due_after)]
+    days = [day_at(due or 0) for due in (moved.due_before, moved.due_after)]
     assert (moved.clock, *days, moved.open) == (clock, before, after, True)
