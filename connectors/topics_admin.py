@@ -7,7 +7,7 @@ of them: a key's events would lie in two.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -61,7 +61,7 @@ def apply(bootstrap: str, replication: int = 0) -> list[str]:
     return done
 
 
-def await_topics(bootstrap: str, pause: Callable[[float], None] = time.sleep) -> None:
+def await_topics(bootstrap: str) -> None:
     """Return once every declared topic is there; says what it waits for, and what would mend it. Raises ``Denied`` if
     Kafka does not let us in.
     """
@@ -74,13 +74,13 @@ def await_topics(bootstrap: str, pause: Callable[[float], None] = time.sleep) ->
         except KafkaException as error:
             why = access.ask(bootstrap) or error.args[0].name()
             log.warning("waiting for Kafka", kafka=bootstrap, why=str(why))
-            pause(WAIT_S)
+            time.sleep(WAIT_S)
             continue
         missing = [t.name for t in TOPICS if t.name not in found]
         if not missing:
             return
         log.warning("waiting for topics", kafka=bootstrap, missing=missing, mend="govbus topics apply")
-        pause(WAIT_S)
+        time.sleep(WAIT_S)
 
 
 def wake_groups(bootstrap: str) -> None:
