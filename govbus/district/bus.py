@@ -87,8 +87,6 @@ class Settling:
 
 def _dirty(tx: sa.Connection) -> int:
     """Changes of rollups that were not merged or not said yet."""
-    if tx.execute(sa.text("SELECT to_regclass('rollup_dirty')")).scalar_one() is None:
-        return 0
     query = "SELECT (SELECT count(*) FROM rollup_dirty) + (SELECT count(*) FROM rating_cell_change)"
     return int(tx.execute(sa.text(query)).scalar_one())
 

@@ -376,7 +376,6 @@ def expect(made: Made) -> Expected:
     void = {case_no for case_no, case in cases.items() if case["status"] == "VOID"}
     return {
         "cases": cases,
-        "ratings": {"/".join(map(str, key)): score for key, score in _effective(made.opinions).items()},
         "cells": _cells([o for o in made.opinions if o.story.case_no not in void]),
         "bad": dict(word for said in _visits(made.opinions).values() for word in _raised(said)),
         "out": {_assessment(o): True for o in made.opinions if o.story.case_no in void},
@@ -420,10 +419,6 @@ def _visits(opinions: Sequence[Opinion]) -> dict[Visit, list[Opinion]]:
 def _last(said: Sequence[Opinion]) -> Opinion | None:
     """The effective rating of one visit: the latest one, unless it was withdrawn (DOMAIN §5.6)."""
     return None if said[-1].operation == "D" else said[-1]
-
-
-def _effective(opinions: Sequence[Opinion]) -> dict[Visit, int | None]:
-    return {visit: last.score if (last := _last(said)) else None for visit, said in _visits(opinions).items()}
 
 
 def _cells(opinions: Sequence[Opinion]) -> dict[str, list[int]]:
