@@ -54,7 +54,7 @@ def message(box: Mailbox, alerts: Sequence[Alert], slot: int, first: object) -> 
 
 
 def _text(alerts: Sequence[Alert]) -> str:
-    counts = Counter((_kind(a), ACTIONS[a["event_type"]]) for a in alerts)
+    counts = Counter((codesets.alert_name(a["kind_code"], a["colour_code"]), ACTIONS[a["event_type"]]) for a in alerts)
     head = "；".join(f"{kind}{action} {n} 条" for (kind, action), n in sorted(counts.items()))
     return f"{head}\n\n" + "\n".join(map(_line, alerts)) + "\n"
 
@@ -66,12 +66,6 @@ def _line(alert: Alert) -> str:
 
 
 ACTIONS = {"alert.issued": "发出", "alert.revoked": "撤销", "alert.retracted": "收回"}
-
-
-def _kind(alert: Alert) -> str:
-    if alert["kind_code"] == "CARD":
-        return codesets.name("govbus.card-colour", alert["colour_code"])
-    return codesets.name("govbus.alert-kind", alert["kind_code"])
 
 
 def send(box: Mailbox, mail: EmailMessage, slot: int) -> None:

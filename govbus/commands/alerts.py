@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from schemas import codesets
 from schemas.clock import SHANGHAI
 
 if TYPE_CHECKING:
@@ -113,10 +114,11 @@ def _show_life(row: Mapping[str, Any]) -> None:
     names = {"kind_code": row["kind"], "colour_code": row["colour"], "event_type": f"alert.{row['action'].lower()}"}
     show(screen, {**row, **names, "revoked_reason_code": row["reason"]})
     for timer, due in sorted((row["dues"] or {}).items(), key=lambda pair: pair[1] or 0):
-        screen.print(f"  {_named('govbus.timer', timer)}期限 {local_time(due)}" if due else "", style="dim")
+        screen.print(f"  {codesets.name('govbus.timer', timer)}期限 {local_time(due)}" if due else "", style="dim")
     for event_id, act, at, stage, fault in row["steps"] or ():
-        what = f"{_named('govbus.event-type', f'handling.{act}')} → {_named('govbus.handling-stage', stage)}"
-        screen.print(f"  {local_time(at)} {what}{_wrong(fault)} 依据 {event_id[:8]}", style="yellow" if fault else "")
+        done = codesets.name("govbus.event-type", f"handling.{act}")
+        what = f"{done} → {codesets.name('govbus.handling-stage', stage)}{_wrong(fault)}"
+        screen.print(f"  {local_time(at)} {what} 依据 {event_id[:8]}", style="yellow" if fault else "")
 
 
 def handle(
@@ -164,7 +166,7 @@ def handle(
         told = {"outcome": result.outcome, "event_id": str(result.event_id or ""), "receipt": result.receipt or ""}
         print(json.dumps({**told, "faults": faults}, ensure_ascii=False))
     elif result.accepted:
-        done = _named("govbus.event-type", f"handling.{event}")
+        done = codesets.name("govbus.event-type", f"handling.{event}")
         console(highlight=False).print(f"已登记：{done}，回执 {result.receipt}")
     else:
         for fault in result.faults:
@@ -245,14 +247,8 @@ def _known(alert: str) -> Iterator[tuple[sa.Engine, dict[str, Any]]]:
         yield engine, dict(row._mapping)
 
 
-def _named(set_id: str, code: str) -> str:
-    from schemas import codesets
-
-    return codesets.name(set_id, code)
-
-
 def _wrong(fault: str) -> str:
-    return f"（无效：{_named('govbus.handling-fault', fault)}）" if fault else ""
+    return f"（无效：{codesets.name('govbus.handling-fault', fault)}）" if fault else ""
 
 
 def since_ms(text: str) -> int | None:
@@ -288,16 +284,16 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
     line = Text(f"{local_time(alert['issued_at'])} {alert['alert_id']} ")
     line.append(f" {title} ", style=STYLES.get(colour, "bold magenta") if action == "发牌" else "dim strike")
     line.append(f" {action}" if action != "发牌" else "", style="bold")
-    line.append(f" {department_name(alert['department'])}", style="bold")
+    line.append(f" {codesets.name(codesets.DEPARTMENTS, alert['department'])}", style="bold")
     known = {"事项": alert.get("item_code"), "规则": alert["rule_id"], "案件编号": alert["case_no"]}
     line.append("".join(f" {name} {value}" for name, value in known.items() if value))
     line.append(f" {alert['summary']}")
     if stage := alert.get("stage"):
-        line.append(f" 〔{_named('govbus.handling-stage', stage)}〕")
+        line.append(f" 〔{codesets.name('govbus.handling-stage', stage)}〕")
     if due := alert.get("next_due_at"):
-        line.append(f" {_named('govbus.timer', alert['next_timer'])}期限 {local_time(due)}", style="bold")
+        line.append(f" {codesets.name('govbus.timer', alert['next_timer'])}期限 {local_time(due)}", style="bold")
     if why := alert.get("revoked_reason_code"):
-        line.append(f" 原因 {revocation_name(why)}")
+        line.append(f" 原因 {codesets.name('govbus.revocation', why)}")
     if alert["evidence"]:
         line.append(f" 依据 {'、'.join(e[:8] for e in alert['evidence'])}", style="dim")
     console.print(line)
@@ -305,22 +301,7 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
 
 def kind_name(kind: str, colour: str) -> str:
     """What a supervisor calls it: a card by its colour, all else as ``govbus.alert-kind`` says."""
-    return COLOURS.get(colour, colour) if kind == "CARD" else _named("govbus.alert-kind", kind)
-
-
-def revocation_name(code: str) -> str:
-    """Why an alert was taken back (code set ``govbus.revocation``), or the code if the set does not know it."""
-    from schemas import codesets
-
-    return codesets.load("govbus.revocation").values.get(code, code)
-
-
-def department_name(code: str) -> str:
-    """The department's Chinese name, or its code if the code set does not know it."""
-    from schemas.codesets import departments
-
-    found = departments().get(code)
-    return found.name if found else code
+    return COLOURS.get(colour, colour) if kind == "CARD" else codesets.name("govbus.alert-kind", kind)
 
 
 def local_time(ms: int) -> str:

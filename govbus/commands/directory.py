@@ -55,7 +55,6 @@ def show(hits: list[Hit]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from govbus.commands.alerts import department_name
     from govbus.screen import console
     from schemas import codesets
 
@@ -67,6 +66,6 @@ def show(hits: list[Hit]) -> None:
         entry = hit.entry
         state = Text.assemble((NAMES[hit.freshness], FRESHNESS[hit.freshness]), " 有异议" if entry["disputed"] else "")
         share = types.get(entry["share_type_code"], entry["share_type_code"])
-        title, department = entry["title"], department_name(entry["department"])
+        title, department = entry["title"], codesets.name(codesets.DEPARTMENTS, entry["department"])
         table.add_row(entry["resource_code"], title, department, share, entry["share_condition"], state)
     console().print(table)

@@ -78,6 +78,11 @@ def name(set_id: str, code: str) -> str:
     return load(set_id).values.get(code, code) if set_id in ids() else code
 
 
+def alert_name(kind: str, colour: str) -> str:
+    """红牌, 黄牌, 差评, …: what a supervisor calls an alert."""
+    return name("govbus.card-colour", colour) if kind == "CARD" else name("govbus.alert-kind", kind)
+
+
 def canonical(set_id: str, code: str) -> str | None:
     """The code in the set's canonical set (itself where it has no other); None for an unknown set or code."""
     return load(set_id).canonical.get(code) if set_id in ids() else None

@@ -77,7 +77,7 @@ def summary(alert: Alert, about: Mapping[str, Any]) -> str:
     """The sentence a supervisor reads; no personal data."""
     if alert.kind == life.ESCALATION:
         return _escalation(alert, about)
-    values = {"case_no": about["case_no"], "what": alert_name(about["kind"], about["colour"])}
+    values = {"case_no": about["case_no"], "what": codesets.alert_name(about["kind"], about["colour"])}
     parts = alert.subject.split("/")
     if alert.kind == life.RULING:
         return life.text("ruling").format(**values, stage=codesets.name("govbus.handling-stage", parts[1]))
@@ -98,8 +98,3 @@ def _escalation(alert: Alert, about: Mapping[str, Any]) -> str:
         month=month,
         to=codesets.name(codesets.DEPARTMENTS, rule.to),
     )
-
-
-def alert_name(kind: str, colour: str) -> str:
-    """红牌, 黄牌, 差评, …: what a supervisor calls an alert."""
-    return codesets.name("govbus.card-colour", colour) if kind == "CARD" else codesets.name("govbus.alert-kind", kind)
