@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -13,18 +12,15 @@ from schemas.clock import wall_clock
 from schemas.topics import Topic
 from streams.store import horizon
 
-VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
-
 
 def processors() -> Iterator[tuple[str, Topic]]:
     """Everything that keeps a cursor in every installation: name and topic."""
     from connectors.province.push import Queue
     from consumers.alerts.inbox import Inbox
     from consumers.directory.view import View
+    from streams.agents import projections
 
-    for verb in VERBS:
-        for projection in importlib.import_module(f"streams.agents.{verb}").projections():
-            yield projection.name, projection.topic
+    yield from ((projection.name, projection.topic) for projection in projections())
     for effect in (Inbox(), View(), Queue()):
         yield from ((effect.name, topic) for topic in effect.topics)
 

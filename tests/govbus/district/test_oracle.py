@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
@@ -19,10 +18,10 @@ from govbus.district.generator import SPAN, Made, make
 from govbus.district.model import Item, Story, Told
 from govbus.district.publishing import Departments, Raw, raws
 from schemas.topics import INBOUND, RATING, Topic
+from streams.agents import projections
 from streams.store.applier import apply_batch, aside, tick
-from streams.store.projection import Aside, Carried, Projection
+from streams.store.projection import Aside, Carried
 
-VERBS = ("schedule", "define", "judge", "tally", "index", "catalogue", "follow", "count")
 CASES = 300
 POSITIVE = 0x7FFFFFFF
 FAR = oracle.FAR
@@ -62,11 +61,6 @@ def _headers(headers: object) -> tuple[tuple[str, bytes], ...]:
     return tuple((name, value if isinstance(value, bytes) else value.encode()) for name, value in pairs)  # type: ignore[attr-defined]
 
 
-def projections() -> list[Projection]:
-    """Every processor of the product."""
-    return [p for verb in VERBS for p in importlib.import_module(f"streams.agents.{verb}").projections()]
-
-
 BAD_SQL = """
 SELECT count(*) FROM (
     SELECT DISTINCT ON (region, case_no, service_no, department, assess_no) * FROM rating_event WHERE NOT is_default
@@ -78,7 +72,7 @@ def run(engine: sa.Engine, made: Made) -> None:
     """Publish the district and apply its log, chunk by chunk, then let the timers reach the year's end."""
     Departments(engine).publish([*made.district.rows, *made.district.live])
     logs = log_of(engine, raws(made.district.poison))
-    for projection in projections():
+    for projection in sorted(projections(), key=lambda p: p.topic is RATING):  # last: it has to hear of void cases
         carried = logs[projection.topic]
         for start in range(0, len(carried), 500):
             apply_batch(engine, projection, carried[start : start + 500])
