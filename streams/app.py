@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import faust
 import sqlalchemy as sa
@@ -29,6 +29,7 @@ from streams.store import heap, inflight, quarantine, revision
 from streams.store.applier import cursors
 from streams.store.bulk import driver
 from streams.store.engine import is_transient, reading, why
+from streams.store.horizon import Clock
 from streams.store.projection import Projection
 from streams.transport import Transport
 
@@ -94,7 +95,7 @@ def create_app(
     engine: sa.Engine,
     projections: Sequence[Projection],
     home: Path,
-    clock: Literal["wall", "watermark"] = "wall",
+    clock: Clock = "wall",
     settle_ms: int = 200,
     name: str = "",
     wall_ms: Callable[[], int] = wall_clock,

@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import faust
 import structlog
 
 from streams.store import heap
+from streams.store.horizon import Clock
 
 SWITCH_S = 0.001
 """How long one thread may keep the others waiting. At Python's 5 ms, the thread that applies waits that long after each
@@ -24,7 +25,6 @@ of its some hundred calls into polars and PostgreSQL while the others fetch."""
 STOP_S = 15.0
 """How long it may take to end once it is told to. Without a broker the client waits for a minute and more; nothing is
 lost by leaving, for the cursors are in the database."""
-Clock = Literal["wall", "watermark"]
 log = structlog.get_logger(__name__)
 
 

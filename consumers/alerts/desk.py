@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
 import sqlalchemy as sa
 import structlog
@@ -21,6 +20,7 @@ from schemas.clock import wall_clock
 from schemas.topics import HANDLING
 from streams.store import desk, horizon
 from streams.store.engine import reading
+from streams.store.horizon import Clock
 
 log = structlog.get_logger(__name__)
 EVERY_S = 0.25
@@ -34,7 +34,7 @@ class DeskClock:
 
     engine: sa.Engine
     bootstrap: str
-    clock: Literal["wall", "watermark"] = "wall"
+    clock: Clock = "wall"
     settle_ms: int = 200
     now_ms: Callable[[], int] = wall_clock
     _reader: desk.DeskReader = field(default_factory=desk.DeskReader)

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 import structlog
@@ -29,6 +29,7 @@ from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, aside, prepare, sweep
 from streams.store.engine import reading, retryable
 from streams.store.failure import place
+from streams.store.horizon import Clock
 from streams.store.lot import Lot
 from streams.store.projection import Aside, Preparing, Projection
 from streams.transport import Chunk
@@ -107,7 +108,7 @@ class Line:
         self,
         engine: sa.Engine,
         projection: Projection,
-        clock: Literal["wall", "watermark"] = "wall",
+        clock: Clock = "wall",
         settle_ms: int = 200,
         wall_ms: Callable[[], int] = wall_clock,
     ) -> None:
@@ -116,7 +117,7 @@ class Line:
         self.holding = False
         self._unapplied = 0
         self._engine = engine
-        self._clock: Literal["wall", "watermark"] = clock
+        self._clock: Clock = clock
         self._settle_ms = settle_ms
         self._wall_ms = wall_ms
         self._waiting: deque[Chunk] = deque()

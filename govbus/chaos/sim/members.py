@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 from unittest.mock import patch
 
 import httpx
@@ -55,6 +55,7 @@ from schemas.topics import HANDLING
 from streams.agents import projections
 from streams.agents.line import Line
 from streams.app import Lines
+from streams.store.horizon import Clock
 from streams.store.tally import TallyProjection
 from streams.transport import Chunk, ChunkConsumer
 
@@ -186,7 +187,7 @@ class Worker:
         log: Log,
         group: Group,
         history: History,
-        clock: Literal["wall", "watermark"],
+        clock: Clock,
         wall_ms: Callable[[], int],
     ) -> None:
         self.process = process
@@ -315,7 +316,7 @@ def consumer(engine: sa.Engine, effect: Any) -> Callable[[], None]:
     return lambda: consumers.loop.Loop(engine, "simulated", effect).run(Stop())  # type: ignore[arg-type]
 
 
-def desk(engine: sa.Engine, clock: Literal["wall", "watermark"], wall_ms: Callable[[], int]) -> Callable[[], None]:
+def desk(engine: sa.Engine, clock: Clock, wall_ms: Callable[[], int]) -> Callable[[], None]:
     """The desk's process, which looks at what is due."""
     return lambda: DeskClock(engine, "simulated", clock, SETTLE_MS, wall_ms).run(Stop())  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from heapq import heappop, heappush
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from kafka.partitioner.default import murmur2
@@ -24,6 +24,7 @@ from govbus.chaos.sim.log import Group, Log
 from govbus.chaos.sim.members import EFFECTS, SETTLE_MS, Department, Province, Worker
 from govbus.chaos.sim.schedule import Process, Schedule, Trap
 from govbus.district.model import Row
+from streams.store.horizon import Clock
 from streams.store.tables import cursor
 
 WORKERS = 2
@@ -96,7 +97,7 @@ class World:
         self._faults = self.rng.choice(BUDGETS)
         self._gap = self.rng.choice(TURNS_BETWEEN_FAULTS)
         self._rain = Rain(self.rng, self.rng.choice((0.0, 0.002, 0.01)))
-        self._clock: Literal["wall", "watermark"] = self.rng.choice(("wall", "watermark"))
+        self._clock: Clock = self.rng.choice(("wall", "watermark"))
         self._ahead = self.rng.choice(AHEAD_MS)
         self.province = Province(self.rng, self._fails)
         self._departments = self._made_departments()
