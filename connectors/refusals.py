@@ -16,15 +16,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from schemas import envelope
+from schemas import bounds, envelope
 from schemas.errors import Fault
 from schemas.topics import DEADLETTER, Topic
 from streams.store import bulk, outbox
 from streams.store.tables import dead_letter
 
 ORIGIN = "INTAKE"
-CARRIED_BYTES = 192 * 1024
-"""How much of the original travels on the dead-letter topic; the ``dead_letter`` table keeps all of it."""
 SUMMED_UP = 20
 """Faults that a summary names: a row may have thousands, and its announcement must stay a record."""
 
@@ -115,7 +113,7 @@ def _announcement(row: RefusedRow) -> dict[str, Any]:
         "reason_code": row.faults[0].reason,
         "field": row.faults[0].field,
         "text": summary(row.faults),
-        "original": row.original[:CARRIED_BYTES],
+        "original": row.original[: bounds.CARRIED_BYTES],
         "original_event_id": str(row.event_id or ""),
         "original_digest": str(row.digest),
     }

@@ -21,14 +21,16 @@ from schemas.errors import Retryable
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from connectors.local import jars
+
 PROVINCE_ADDRESS = Path("province") / "address.json"
 """Below the home: where a province that runs on this machine writes its URL and public key."""
 
 
-def local_stack(settings: Settings, console: Console | None = None) -> Stack:
+def local_stack(settings: Settings, console: Console | None = None, fetched: jars.Progress | None = None) -> Stack:
     """The local stack of an installation, saying what it does on standard error."""
     told = console or screen(stderr=True)
-    return Stack(settings.home, say=lambda text: told.print(text, style="yellow"))
+    return Stack(settings.home, say=lambda text: told.print(text, style="yellow"), progress=fetched)
 
 
 def start(settings: Settings, console: Console | None = None, upgrade: bool = False) -> Addresses:
@@ -48,9 +50,8 @@ def start(settings: Settings, console: Console | None = None, upgrade: bool = Fa
             text = "fetching Kafka's jars" if done < total else "starting Kafka and PostgreSQL"
             bar.update(task, description=text, completed=done, total=total)
 
-        stack = Stack(settings.home, say=lambda text: told.print(text, style="yellow"), progress=fetched)
         ready = migrate.upgrade if upgrade else lambda _: None
-        return stack.up(not settings.kafka, not settings.database_url, ready)
+        return local_stack(settings, told, fetched).up(not settings.kafka, not settings.database_url, ready)
 
 
 def resolve(settings: Settings, prepare: bool = True) -> Settings:
@@ -117,7 +118,7 @@ def _with_local(settings: Settings, prepare: bool) -> Settings:
         told = f"{' and '.join(unset)} not set: a bus of its own in {settings.home}/, started here if need be"
         screen(stderr=True, soft_wrap=True).print(told, style="yellow")
     parts = local_stack(settings).status()
-    fresh = not all(part.running for part in parts if _needed(part.name, settings))
+    fresh = not all(part.running for part in parts if needed(part.name, settings))
     filled = _filled(settings, start(settings))
     if prepare and fresh and not settings.database_url:
         migrate.upgrade(filled.database_url)
@@ -136,7 +137,8 @@ def _filled(settings: Settings, found: Addresses) -> Settings:
     )
 
 
-def _needed(part: str, settings: Settings) -> bool:
+def needed(part: str, settings: Settings) -> bool:
+    """Whether the local stack has to bring this part, because no setting names another."""
     return not (settings.database_url if part == "postgres" else settings.kafka)
 
 

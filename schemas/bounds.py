@@ -32,6 +32,8 @@ DEEPEST = 32
 """Levels of lists and objects in a JSON value from outside; ours have four. Python reads some thousand, and whether it
 can write them again depends on who asks.
 """
+CARRIED_BYTES = 192 * 1024
+"""How much of a dead letter's original travels: with the rest it fits a record of 256 KiB. The table keeps all."""
 
 
 def too_deep(value: object) -> bool:

@@ -103,12 +103,8 @@ def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
 def _report(settings: Settings) -> list[dict[str, Any]]:
     from govbus import runtime
 
-    local = [
-        asdict(part)
-        for part in runtime.local_stack(settings).status()
-        if not (settings.database_url if part.name == "postgres" else settings.kafka)
-    ]
-    return local + _configured(settings)
+    parts = runtime.local_stack(settings).status()
+    return [asdict(part) for part in parts if runtime.needed(part.name, settings)] + _configured(settings)
 
 
 def _configured(settings: Settings) -> list[dict[str, Any]]:

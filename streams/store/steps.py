@@ -24,7 +24,6 @@ from streams.store.projection import Carried, Event, Refused, Said
 from streams.store.tables import dead_letter
 from streams.store.tables import outbox as outbox_table
 
-DEAD_ORIGINAL_LIMIT = 192 * 1024  # bytes of the original that still fit, with the rest, into a record of 256 KiB
 _WATERMARKS = "govbus.watermarks"
 _SOURCE = re.compile(r"^/(\d{2,12})/([A-Za-z0-9-]{1,40})$")
 CONFLICT = Fault("conflict", "event_id", "another content was already applied under this id")
@@ -299,7 +298,7 @@ def _dead_row(refused: Refused) -> dict[str, Any]:
 
 def _dead_said(refused: Refused, row: Mapping[str, Any]) -> Said:
     known_at = refused.event.record["received_at"] if refused.event else row["occurred_at"]
-    original = row["original"] if len(row["original"]) <= DEAD_ORIGINAL_LIMIT else b""
+    original = row["original"] if len(row["original"]) <= bounds.CARRIED_BYTES else b""
     record = {
         "event_type": "deadletter.recorded",
         "region": row["region"],
