@@ -21,7 +21,7 @@ import avro.errors
 import avro.schema
 import fastavro
 
-from schemas import codesets, examples
+from schemas import codesets, contracts, examples
 from schemas.codec import decode, encode, without_instants
 from schemas.contracts import contract, golden_path, schema_id, version
 from schemas.envelope import event_id
@@ -365,19 +365,19 @@ def _examples(topic: Topic) -> Iterator[Finding]:
 
 def example_faults(topic: Topic, situation: str, record: Json) -> Iterator[Finding]:
     """Why an example would mislead: shape, codes or id."""
-    where, mend = f"{situation}", "correct the example"
+    mend = "correct the example"
     try:
         full = decode(encode(topic, record), topic)
     except Rejected as refused:
         yield from (
-            Finding(topic.name, f"{where}:{f.field}", "bad_example", f"{f.reason}: {f.text}", mend)
+            Finding(topic.name, f"{situation}:{f.field}", "bad_example", f"{f.reason}: {f.text}", mend)
             for f in refused.faults
         )
         return
     if full["event_id"] != str(event_id(topic, full)):
-        yield Finding(topic.name, f"{where}:event_id", "bad_example", "id is not that of its identity", mend)
+        yield Finding(topic.name, f"{situation}:event_id", "bad_example", "id is not that of its identity", mend)
     for name in _wrong_codes(contract(topic), full):
-        yield Finding(topic.name, f"{where}:{name}", "bad_example", "code or code set is not allowed", mend)
+        yield Finding(topic.name, f"{situation}:{name}", "bad_example", "code or code set is not allowed", mend)
 
 
 def _wrong_codes(schema: Json, record: Json) -> Iterator[str]:
@@ -403,7 +403,7 @@ def _orphans() -> Iterator[Finding]:
             yield Finding(
                 path.name, "", "orphan", "no topic owns this contract", "declare the topic or delete it"
             )
-    for base in (examples.HERE, golden_path(TOPICS[0], 1).parent.parent):
+    for base in (examples.HERE, contracts.GOLDEN):
         for path in sorted(base.glob("*/")):
             if path.name not in names and path.name != "__pycache__":
                 yield Finding(

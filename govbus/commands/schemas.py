@@ -38,7 +38,7 @@ def freeze() -> None:
     """Store golden copies of contract versions that have none yet; refuses while ``check`` finds anything
     else.
     """
-    from schemas import evolution
+    from schemas import contracts, evolution
     from schemas.topics import TOPICS
 
     if wrong := [f for f in evolution.check() if f.rule != "not_frozen"]:
@@ -46,7 +46,7 @@ def freeze() -> None:
         raise typer.Exit(1)
     for topic in TOPICS:
         if evolution.freeze(topic):
-            typer.echo(f"frozen: {topic.name} version {topic.schema_id // 1000 + 1}")
+            typer.echo(f"frozen: {topic.name} version {contracts.version(topic)}")
 
 
 @app.command("register")
