@@ -92,11 +92,6 @@ class Source(Protocol):
         """The rows, once."""
 
 
-def refuse(*faults: Fault) -> Rejected:
-    """The file as a whole is refused."""
-    return Rejected(*faults)
-
-
 def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
     """Open ``path`` by its suffix; raises ``Rejected`` with every fault of the file as a whole.
 
@@ -105,19 +100,18 @@ def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
     kind = SUFFIXES.get(path.suffix.lower())
     if kind is None:
         known = ", ".join(sorted(SUFFIXES))
-        raise refuse(
-            Fault("bad_format", "", f"the file's ending {path.suffix!r} is not known", f"use {known}")
-        )
+        raise Rejected(Fault("bad_format", "", f"the file's ending {path.suffix!r} is not known", f"use {known}"))
     try:
         with path.open("rb") as file:
             first = file.read(1)
     except FileNotFoundError:
-        raise refuse(Fault("bad_format", "", f"there is no file {path}", "check the name")) from None
+        raise Rejected(Fault("bad_format", "", f"there is no file {path}", "check the name")) from None
     except OSError as error:
         why = error.strerror or type(error).__name__
-        raise refuse(Fault("bad_format", "", f"the file cannot be read: {why}", "check its rights and name")) from None
+        told = f"the file cannot be read: {why}"
+        raise Rejected(Fault("bad_format", "", told, "check its rights and name")) from None
     if not first:
-        raise refuse(Fault("bad_row", "", "the file is empty", "check the export that made it"))
+        raise Rejected(Fault("bad_row", "", "the file is empty", "check the export that made it"))
     if kind == "xlsx":
         return Workbook(path, topic)
     _must_decode(path, encoding)
@@ -133,8 +127,8 @@ def _must_decode(path: Path, encoding: str) -> None:
         return
     if encoding != "gb18030" and _decodes(path, "gb18030"):
         mend = "export it as UTF-8, or publish with --encoding gb18030"
-        raise refuse(Fault("not_utf8", "", "the file is not UTF-8; it reads as GB18030", mend))
-    raise refuse(Fault("not_utf8", "", f"the file is not text in {encoding}", "export it as UTF-8"))
+        raise Rejected(Fault("not_utf8", "", "the file is not UTF-8; it reads as GB18030", mend))
+    raise Rejected(Fault("not_utf8", "", f"the file is not text in {encoding}", "export it as UTF-8"))
 
 
 def _decodes(path: Path, encoding: str) -> bool:
@@ -309,7 +303,7 @@ def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, 
         if n not in filled_by_the_bus(topic)
     ]
     if faults:
-        raise refuse(*faults)
+        raise Rejected(*faults)
 
 
 def _named(name: str) -> str:
@@ -394,7 +388,7 @@ class CsvFile:
         csv.field_size_limit(LINE_CHARACTERS)  # of the whole process; its own 131,072 would refuse a longer cell
         _, header = next(self._ahead, (0, None))
         if not isinstance(header, str):
-            raise refuse(Fault("bad_row", "", "the file has no header that can be read"))
+            raise Rejected(Fault("bad_row", "", "the file has no header that can be read"))
         self._table = Table(topic, _cells(header))
 
     @property
@@ -517,14 +511,14 @@ class Workbook:
         self._cells = _rows_of(sheet)
         header = self._header()
         if not header:
-            raise refuse(Fault("bad_row", "", "the first sheet is empty", "put the rows on the first sheet"))
+            raise Rejected(Fault("bad_row", "", "the first sheet is empty", "put the rows on the first sheet"))
         self._table = Table(topic, header)
 
     def _header(self) -> list[Any]:
         try:
             number, header = next(self._cells, (0, []))
         except BROKEN:
-            raise refuse(NO_WORKBOOK) from None
+            raise Rejected(NO_WORKBOOK) from None
         if number != 1:
             return []
         while header and header[-1] is None:
@@ -584,17 +578,11 @@ def _first_sheet(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as packed:
             if sum(entry.file_size for entry in packed.infolist()) > UNPACKED_BYTES:
-                raise refuse(
-                    Fault(
-                        "too_large",
-                        "",
-                        f"the workbook unpacks to over {UNPACKED_BYTES >> 30} GiB",
-                        "split it",
-                    )
-                )
+                told = f"the workbook unpacks to over {UNPACKED_BYTES >> 30} GiB"
+                raise Rejected(Fault("too_large", "", told, "split it"))
             # a part's checksum is seen at its end only: by then rows with wrong cells would stand on the bus
             if packed.testzip() is not None:
-                raise refuse(NO_WORKBOOK)
+                raise Rejected(NO_WORKBOOK)
         return openpyxl.load_workbook(path, read_only=True, data_only=True).worksheets[0]
     except BROKEN:
-        raise refuse(NO_WORKBOOK) from None
+        raise Rejected(NO_WORKBOOK) from None

@@ -11,13 +11,14 @@ import re
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from connectors.local import jars
 from connectors.local.process import (
     LOOPBACK,
     Identity,
+    Say,
     die_with_parent,
     end,
     free_port,
@@ -26,6 +27,7 @@ from connectors.local.process import (
     read_state,
     remember,
     search_by_words,
+    silent,
     tail,
     wait_until,
     write_state,
@@ -40,11 +42,6 @@ MAIN = "kafka.Kafka"
 LISTENERS = re.compile(r"(?m)^listeners=CLIENT://[^:]+:(\d+),CONTROLLER://[^:]+:(\d+)")
 PLAIN_MS, GUARDED_MS = 500, 3_000
 """How long a broker may take to answer; TLS and SASL ask several times."""
-Say = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    """Says nothing."""
 
 
 class Node:
@@ -224,7 +221,7 @@ class Cluster:
         logs: Path | None = None,
         settings: dict[str, object] | None = None,
         listeners: Mapping[str, int] | None = None,
-        say: Say = _silent,
+        say: Say = silent,
         progress: jars.Progress | None = None,
     ) -> None:
         self.directory = directory.resolve()
@@ -367,7 +364,7 @@ def Broker(
     heap_mb: int = 256,
     tied: bool = False,
     logs: Path | None = None,
-    say: Say = _silent,
+    say: Say = silent,
     progress: jars.Progress | None = None,
 ) -> Cluster:
     """A cluster of one."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 import tomllib
 from collections.abc import Callable, Sequence
@@ -139,4 +138,3 @@ _HEAD = f"""\
 
 if __name__ == "__main__":
     relock()
-    sys.exit(0)

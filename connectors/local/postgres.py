@@ -15,7 +15,7 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from connectors.local.process import (
     LOOPBACK,
     Identity,
+    Say,
     die_with_parent,
     end,
     find_by_words,
@@ -31,6 +32,7 @@ from connectors.local.process import (
     read_state,
     remember,
     search_by_words,
+    silent,
     tail,
     wait_until,
     write_state,
@@ -59,11 +61,6 @@ SETTINGS: Mapping[str, str] = {
 }
 PASSING = ("could not bind", "pre-existing shared memory block")
 """Reasons for a failed start that pass: somebody took the port; children of a killed postmaster still end."""
-Say = Callable[[str], None]
-
-
-def _silent(_: str) -> None:
-    """Says nothing."""
 
 
 class Postgres:
@@ -78,7 +75,7 @@ class Postgres:
         *,
         tied: bool = False,
         logs: Path | None = None,
-        say: Say = _silent,
+        say: Say = silent,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.directory = directory.resolve()

@@ -29,6 +29,12 @@ PORTS = range(20_000, 32_000)
 free.
 """
 _PR_SET_PDEATHSIG = 1
+Say = Callable[[str], None]
+"""Told what an operator should know."""
+
+
+def silent(_: str) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True, slots=True)

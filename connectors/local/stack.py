@@ -14,16 +14,11 @@ from pathlib import Path
 from connectors.local import jars
 from connectors.local.broker import Cluster
 from connectors.local.postgres import Postgres
-from connectors.local.process import LOOPBACK, locked
+from connectors.local.process import LOOPBACK, Say, locked, silent
 
 DISTRICT, PROVINCE = "govbus", "province"
 POSTGRES = "postgres"
-Say = Callable[[str], None]
 OnDatabase = Callable[[str], object]
-
-
-def _silent(_: str) -> None:
-    """Says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Stack:
         *,
         brokers: int = 1,
         heap_mb: int = 256,
-        say: Say = _silent,
+        say: Say = silent,
         progress: jars.Progress | None = None,
     ) -> None:
         self.home = home.resolve()
@@ -67,7 +62,7 @@ class Stack:
         self.kafka = Cluster(self.home / "kafka", brokers, heap_mb=heap_mb, logs=self.logs, say=say, progress=progress)
         self.postgres = Postgres(self.home / "postgres", logs=self.logs, say=say)
 
-    def up(self, kafka: bool = True, postgres: bool = True, on_database: OnDatabase = _silent) -> Addresses:
+    def up(self, kafka: bool = True, postgres: bool = True, on_database: OnDatabase = silent) -> Addresses:
         """Starts what is asked for and does not run, waits until it serves, and says where.
 
         ``on_database`` is given the district's database URL while Kafka may still be starting.
