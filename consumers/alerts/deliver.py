@@ -90,7 +90,7 @@ class Deliverer:
                 tx.execute(_DONE, {"channel": hook.channel, "ids": [row.event_id], "now": self.clock()})
         return True
 
-    def _failed(self, tx: sa.Connection, channel: str, row: sa.Row[tuple[object, ...]], why: str) -> None:
+    def _failed(self, tx: sa.Connection, channel: str, row: sa.Row[*tuple[object, ...]], why: str) -> None:
         now, tried = self.clock(), row.attempts + 1
         dead = now if tried >= self.attempts else None
         log.warning("delivery.failed", channel=channel, event_id=str(row.event_id), attempt=tried, why=why,
@@ -123,7 +123,7 @@ class Deliverer:
         return len(rows) == DIGEST_ROWS
 
 
-def waiting(tx: sa.Connection, dead: bool = False) -> list[sa.Row[tuple[object, ...]]]:
+def waiting(tx: sa.Connection, dead: bool = False) -> list[sa.Row[*tuple[object, ...]]]:
     """What is not delivered yet, oldest first; ``dead``: only what was given up."""
     return list(tx.execute(_WAITING, {"dead": dead}))
 

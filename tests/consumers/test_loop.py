@@ -16,7 +16,7 @@ from consumers import loop
 from consumers.reconcile import reconcile
 from schemas import examples
 from schemas.errors import Fault, Rejected, Retryable
-from schemas.topics import ALERT, RATING
+from schemas.topics import ALERT, RATING, Topic
 from streams.store import rebuild, unfit
 from streams.store.projection import Event
 
@@ -27,7 +27,7 @@ class Notes:
     """An effect that counts in SQL: a doubled effect is seen as a 2."""
 
     name = "notes"
-    topics = (RATING,)
+    topics: tuple[Topic, ...] = (RATING,)
     patience_ms = 0
 
     def __init__(self, fails: Sequence[Exception] = (), hates: str = "", breaks: str = "") -> None:

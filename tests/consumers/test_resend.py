@@ -21,7 +21,7 @@ from consumers.loop import Loop
 from consumers.reconcile import reconcile
 from consumers.resend import resend
 from govbus.chaos import logfile
-from schemas.topics import RATING
+from schemas.topics import RATING, Topic
 from streams.store.tables import cursor
 
 pytestmark = pytest.mark.stack
@@ -32,7 +32,7 @@ class Notes:
     """Counts in SQL how often each case was acted on."""
 
     name = "notes"
-    topics = (RATING,)
+    topics: tuple[Topic, ...] = (RATING,)
     patience_ms = 0
 
     def apply(self, tx: sa.Connection, events: Any) -> None:

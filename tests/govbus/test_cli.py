@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -72,7 +73,7 @@ def test_a_database_without_tables_is_told_with_what_mends_it(told: Told, postgr
 )
 @pytest.mark.parametrize("command", ["alerts list", "publish service.rating.v1 {file} --dept HS-ZRZYJ"])
 def test_a_database_that_lets_nobody_in_is_mended_and_not_waited_for(
-    command: str, wrong: dict[str, str], why: str, told: Told, database: str, tmp_path: Path
+    command: str, wrong: dict[str, Any], why: str, told: Told, database: str, tmp_path: Path
 ) -> None:
     """PostgreSQL's words, for the driver gives no code while it connects."""
     file = tmp_path / "a.jsonl"

@@ -21,6 +21,7 @@ from msgspec import structs
 
 from connectors.intake.calendar import calendar_rows
 from govbus import recount
+from govbus.district import oracle
 from govbus.district.clock import MINUTE, day_of
 from streams.rules import life
 from streams.rules.clock import counting_in
@@ -188,9 +189,9 @@ def read(log: list[CaseEvent], told: list[dict[str, Any]]) -> tuple[str, recount
                "accepted_at": state.accepted_at, "horizon": end}  # fmt: skip
     standing, found = recount._corrected([record(e) for e in log]), recount.Recount()
     versions = recount.items([stored(t) for t in told])
-    why = recount._unfit(standing, derived, versions)
+    why = recount._unfit(standing, derived, versions["I"])
     told_of = tuple(recount._told(r) for r in recount._clocked(standing))
-    course = recount.oracle.course(told_of, end, OFFICES) if told_of else recount.oracle.Course()
+    course = oracle.course(told_of, end, OFFICES) if told_of else oracle.Course()
     return why or recount._case(derived, told_of, course, versions["I"], OFFICES, found), found
 
 

@@ -48,7 +48,7 @@ def records() -> Callable[[Topic], Strategy]:
 def _spoil(draw: Callable[[Strategy], Any], value: bytes) -> bytes:
     at = draw(st.integers(0, len(value) - 1))
     until = draw(st.integers(at, min(len(value), at + 12)))
-    filling = draw(
+    filling: bytes = draw(
         st.one_of(st.binary(max_size=12), st.sampled_from([b"\x80\x00", b"\x01", b"\xff" * 9 + b"\x01"]))
     )
     how = draw(st.sampled_from(["flip", "replace", "cut", "append", "repeat"]))

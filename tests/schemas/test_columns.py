@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas import columns, examples
+from schemas import examples
 from schemas.codec import MAX_BYTES, decode, encode, frame
 from schemas.columns import ColumnsRefused, decode_columns, readable
 from schemas.errors import Rejected
@@ -297,7 +297,7 @@ def test_a_panic_of_the_reader_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> 
     def panic(_: object) -> pl.DataFrame:
         raise pl.exceptions.PanicException("index out of range")
 
-    monkeypatch.setattr(columns.pl, "read_avro", panic)
+    monkeypatch.setattr(pl, "read_avro", panic)
 
     with pytest.raises(ColumnsRefused, match="PanicException"):
         decode_columns(RATING, [encode(RATING, rating())], ids_of([rating()]))

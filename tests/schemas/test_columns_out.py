@@ -19,7 +19,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00
 MS = st.integers(
     0, 7_258_118_399_999
 )  # to the year 2199: later, envelope.headers loses a millisecond to floats
-KINDS = {
+KINDS: dict[str, tuple[st.SearchStrategy[Any], pl.DataType | type[pl.DataType]]] = {
     "string": (TEXT, pl.String),
     "boolean": (st.booleans(), pl.Boolean),
     "int": (st.integers(-(2**31), 2**31 - 1), pl.Int64),

@@ -290,7 +290,7 @@ def test_a_file_that_no_topic_owns_is_an_orphan(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(evolution, "AVRO", tmp_path)
     examples_home = tmp_path / "examples"
     (examples_home / "service.nothing.v1").mkdir(parents=True)
-    monkeypatch.setattr(evolution.examples, "HERE", examples_home)
+    monkeypatch.setattr(examples, "HERE", examples_home)
 
     orphans = [f.topic for f in evolution._orphans()]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,8 @@ def _text(rng: random.Random, spec: Mapping[str, Any], row: Mapping[str, Any]) -
     if set_id := spec.get("codeset"):
         return rng.choice(["", *codesets.load(set_id).values])
     if name.endswith("_set"):
-        return rng.choice(["", *(spec.get("codesets") or codesets.ids())])
+        sets: Iterable[str] = spec.get("codesets") or codesets.ids()
+        return rng.choice(["", *sets])
     if name.endswith("_code") and (set_id := row.get(f"{name.removesuffix('_code')}_set")):
         return rng.choice(["", *codesets.load(set_id).values])
     return rng.choice(("", "x", "事项", "<b>'\"%s{}\\", "0", "HS-ZJJ", "é" * 300, str(row.get(name, ""))))

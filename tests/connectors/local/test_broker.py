@@ -45,7 +45,7 @@ def _read(bootstrap: str, topic: str = TOPIC) -> list[bytes]:
     place = TopicPartition(topic, 0)
     consumer.assign([place])
     end = consumer.end_offsets([place])[place]
-    found = []
+    found: list[bytes] = []
     while len(found) < end:
         found.append(next(consumer).value)
     consumer.close()

@@ -18,6 +18,7 @@ from consumers.alerts.inbox import Inbox, open_alerts
 from consumers.loop import reader
 from schemas import codec, envelope
 from schemas.topics import ALERT, CALENDAR, HANDLING, RATING, Topic
+from streams.rules import life
 from streams.rules.tally import Standing
 from streams.store import desk, outbox, standing
 from streams.store.applier import apply_batch, aside
@@ -172,7 +173,7 @@ def test_a_key_at_which_the_rule_fails_holds_up_no_other(
     """``unlucky``: which argument of the rule names the case or the department at which it fails."""
     first = alert(RED, "RED", "2020-09-21 11:00")
     office.hear(first, other(first))
-    rightly, bad = getattr(desk.life, rule), {CASE, "HS-ZJJ"}
+    rightly, bad = getattr(life, rule), {CASE, "HS-ZJJ"}
 
     def fails(*asked: Any) -> Any:
         told = asked[unlucky]
@@ -180,7 +181,7 @@ def test_a_key_at_which_the_rule_fails_holds_up_no_other(
             raise KeyError(str(told))
         return rightly(*asked)
 
-    monkeypatch.setattr(desk.life, rule, fails)
+    monkeypatch.setattr(life, rule, fails)
     office.tick("2020-09-30 09:00")
     assert office.stage(AGAIN) == "ISSUED"
     assert any(w[2] == "HS-LIFE-SIGN" for w in office.words())
@@ -342,7 +343,7 @@ def test_what_a_department_did_while_it_answered_stays_right_when_another_does(o
     office.hear(alert(RED, "RED", "2020-09-21 11:00", department=hall))
     office.hear(act("signed", "2020-09-23 14:00", RED, department=hall))
     office.tick("2020-09-24 08:00")
-    handed_over = {"department": bureau, "occurred_at": ms(moved), "received_at": ms(moved)}
+    handed_over: dict[str, Any] = {"department": bureau, "occurred_at": ms(moved), "received_at": ms(moved)}
     office.hear(alert(RED, "RED", "2020-09-21 11:00", 2, **handed_over))
     office.hear(
         act("explained", "2020-09-24 10:00", RED, department=hall),  # no more its to do
@@ -365,7 +366,7 @@ def test_what_was_told_to_a_department_that_no_more_answered_is_told_to_the_one_
     office.tick("2020-09-23 09:00")
     signs = [(r["department"], r["alert_seq"]) for r, _, _ in office.said() if r["rule_id"] == "HS-LIFE-SIGN"]
     assert signs == [(hall, 1)]
-    handed_over = {"department": bureau, "occurred_at": ms(moved), "received_at": ms(moved)}
+    handed_over: dict[str, Any] = {"department": bureau, "occurred_at": ms(moved), "received_at": ms(moved)}
     office.hear(alert(RED, "RED", "2020-09-21 11:00", 2, **handed_over))
     office.tick("2020-09-23 10:00")
     office.tick("2020-09-23 11:00")
@@ -401,7 +402,9 @@ def test_a_citizen_may_have_been_contacted_before_the_rating_was_received(office
 
 
 def _counted(office: Bus) -> int:
-    while aside(office.engine, office.follow[RATING].speak):  # type: ignore[arg-type]
+    ratings = office.follow[RATING]
+    assert isinstance(ratings, TallyProjection)
+    while aside(office.engine, ratings.speak):
         pass
     with office.engine.connect() as tx:
         return int(tx.execute(sa.text("SELECT sum(n) FROM rating_cell")).scalar_one())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from govbus.chaos import bites, frailties, rig, soak
-from govbus.chaos.planted import SOUND
+from govbus.chaos.planted import BUGS, SOUND
 from govbus.chaos.rounds import UNJUDGED
 from govbus.chaos.watch import Stalled
 from streams.store import failpoints
@@ -52,7 +52,7 @@ def test_a_bug_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("broken")
 def test_a_bug_of_a_whole_part_is_not_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = next(n for n, bug in bites.BUGS.items() if any(word.startswith("part:") for word in bug.provoke))
+    name = next(n for n, bug in BUGS.items() if any(word.startswith("part:") for word in bug.provoke))
     monkeypatch.setattr(frailties, "found", lambda *_: [f"seed 1: {UNJUDGED}: Traceback"])
     assert not bites.bite(Path(), name, 1).caught
     monkeypatch.setattr(frailties, "found", lambda *_: ["seed 1: lost: e"])
@@ -88,14 +88,14 @@ def test_what_shows_a_fault_without_a_bug_makes_the_bugs_that_it_caught_worth_no
     falsely: list[str] = []
 
     def bitten(name: str, _: int) -> bites.Bite:
-        return bites.Bite(name, name in bites.BUGS or name in falsely, "how")
+        return bites.Bite(name, name in BUGS or name in falsely, "how")
 
     pool = SimpleNamespace(map=map)
     monkeypatch.setattr(rig, "ProcessPoolExecutor", lambda *_, **__: contextlib.nullcontext(pool))
     monkeypatch.setattr(rig, "bitten", bitten)
     for well in (True, False):
-        found = rig.planted(len(bites.BUGS), 1, lambda *_: None)
-        assert (found["caught"], found["without_a_bug"]) == (len(bites.BUGS), len(SOUND))
+        found = rig.planted(len(BUGS), 1, lambda *_: None)
+        assert (found["caught"], found["without_a_bug"]) == (len(BUGS), len(SOUND))
         assert (found["clean"], found["met"]) == (well, well)
         falsely.append("nothing, halt")
     assert found["wrong"] == ["nothing, halt: how"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from govbus.chaos.soak import ROWS_A_CASE, Sample, flow_minutes, grown_of
-from govbus.chaos.stage import make
+from govbus.district.generator import make
 
 HOUR = range(0, 3_600, 10)
 

@@ -219,8 +219,8 @@ def test_a_card_taken_back_on_appeal_leaves_the_figures_and_one_corrected_at_onc
         reds += "ORDER BY case_no"
         (k2, k6) = tx.execute(sa.text(reds)).all()
         rows = [
-            life(*k2, "CARD", rectified_at=ms("2020-09-22 17:00")),
-            life(*k6, "CARD", out_at=ms("2020-09-25 10:00")),
+            life(k2.case_no, k2.alert_id, "CARD", rectified_at=ms("2020-09-22 17:00")),
+            life(k6.case_no, k6.alert_id, "CARD", out_at=ms("2020-09-25 10:00")),
         ]
         tx.execute(sa.insert(alert_life), rows)
     found = figures(govbus)["HS-ZJJ"]

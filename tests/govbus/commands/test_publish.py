@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 import xlsxwriter
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from connectors.local.postgres import Postgres
 from govbus.cli import build

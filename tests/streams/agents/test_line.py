@@ -19,6 +19,7 @@ from streams import batches
 from streams.agents import line as lines
 from streams.agents.line import Line, contiguous
 from streams.batches import Fetched
+from streams.store import inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap
 from streams.store.lot import Columns
 from streams.transport import Chunk
@@ -75,7 +76,7 @@ async def drive(monkeypatch: pytest.MonkeyPatch, answers: list[Any], given: list
     async def ends(_: str) -> Mapping[int, int]:
         return {}
 
-    monkeypatch.setattr(lines.unfit, "apply", apply_batch)
+    monkeypatch.setattr(unfit, "apply", apply_batch)
     line = Line(None, Nothing())  # type: ignore[arg-type]
     for one in given:
         await line.put(one)
@@ -111,7 +112,7 @@ def test_a_chunk_without_records_moves_the_cursor_and_leaves_columns_columns(mon
     columns = Columns(pl.DataFrame({"offset": [0, 1], "timestamp": [9, 9], "key": [b"k"] * 2, "value": [b"v"] * 2}))
     given = [Chunk(TICKET.name, 0, 0, columns), Chunk(TICKET.name, 0, 2, [], 3), Chunk(TICKET.name, 1, 5, [], 6)]
     asked: list[Any] = []
-    monkeypatch.setattr(lines.unfit, "apply", lambda *args: asked.append(args))
+    monkeypatch.setattr(unfit, "apply", lambda *args: asked.append(args))
     line = Line(None, Nothing())  # type: ignore[arg-type]
     line._apply_now(given, None, None)
     line._apply_now(given[2:], None, None)
@@ -171,7 +172,7 @@ async def overlap(monkeypatch: pytest.MonkeyPatch, later: list[Chunk], ahead: in
     async def nothing(*_: Any) -> Any:
         return {}
 
-    monkeypatch.setattr(lines.unfit, "apply", apply_batch)
+    monkeypatch.setattr(unfit, "apply", apply_batch)
     line = Line(None, slow)  # type: ignore[arg-type]
     task = asyncio.create_task(line.run(nothing, nothing))
     await line.put(chunk(0, 0, 1))
@@ -212,7 +213,7 @@ def test_a_fault_while_applying_ends_the_line_as_itself(monkeypatch: pytest.Monk
         await line.put(chunk(0, 0, 1))
         await asyncio.wait_for(line.run(None, None), 60)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lines.unfit, "apply", broken)
+    monkeypatch.setattr(unfit, "apply", broken)
     with pytest.raises(ZeroDivisionError):
         asyncio.run(run())
 
@@ -224,7 +225,7 @@ def test_a_line_is_not_idle_while_a_batch_is_being_applied() -> None:
         line = Line(cast(Any, None), cast(Any, SimpleNamespace(name="slow", topic=TICKET)))
         begun, go_on = asyncio.Event(), asyncio.Event()
 
-        async def apply(*_: Any) -> None:
+        async def apply(*_: Any, **__: Any) -> None:
             begun.set()
             await go_on.wait()
 
@@ -308,7 +309,7 @@ def test_what_cannot_be_read_holds_its_line_also_while_something_is_suspected(mo
         raise Retryable("a batch is intact and not readable")
 
     async def held(suspects: bool) -> bool:
-        monkeypatch.setattr(lines.inflight, "suspects", lambda: suspects)
+        monkeypatch.setattr(inflight, "suspects", lambda: suspects)
         monkeypatch.setattr(lines, "lot", lot)
         line = Line(None, Nothing())  # type: ignore[arg-type]
         await line.put(chunk(0, 0, 2))
@@ -343,7 +344,7 @@ async def read(given: list[Chunk]) -> list[tuple[dict[int, list[int]], dict[int,
         return Applied(until, len(lot), 0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lines.unfit, "apply", apply)
+        patch.setattr(unfit, "apply", apply)
         line = Line(None, Nothing())  # type: ignore[arg-type]
         for one in given:
             await line.put(one)
@@ -362,8 +363,8 @@ def test_of_what_is_compressed_so_much_is_held_at_once_as_of_one_batch_at_most(
     """Eight batches of some hundred bytes would be sixty-four million together, and a fetch has room for thousands."""
     proven: list[int] = []
     for name in ("suspects", "careful", "suspected"):
-        monkeypatch.setattr(batches.inflight, name, lambda *_: suspects)
-    monkeypatch.setattr(lines.quarantine, "prove", lambda lot: proven.append(len(lot)))
+        monkeypatch.setattr(inflight, name, lambda *_: suspects)
+    monkeypatch.setattr(quarantine, "prove", lambda lot: proven.append(len(lot)))
     monkeypatch.setattr(batches, "MOST_UNPACKED", 1_300_000)  # three of 400,000 and their heads
     zero, one = ([packed(compression, base) for base in bases] for bases in ([0, 40, 80, 120, 160], [7, 47, 90]))
     given = [

@@ -63,7 +63,7 @@ class Offices:
 
     def _year(self, year: int, rows: list[dict[str, Any]]) -> None:
         days = next((r["days"] for r in rows if r["days"]), None)
-        hours = next((r["hours"] for r in rows if r["hours"]), [])
+        hours: list[dict[str, Any]] = next((r["hours"] for r in rows if r["hours"]), [])
         if days is not None:
             self.published.add(year)
         different = {d["day"]: d["working"] for d in days or ()}

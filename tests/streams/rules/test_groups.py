@@ -366,7 +366,8 @@ def test_whatever_the_order_of_members_and_the_looks_between_the_project_is_the_
 
 def _random_case(rng: random.Random, number: int) -> list[CaseEvent]:
     kinds = ["accepted", *rng.choices(("special_started", "special_ended", "decided", "withdrawn", "voided"), k=3)]
-    at, found, known_at = ms("2020-05-18 09:00") + rng.randrange(200) * 3_600_000, [], 0
+    at, known_at = ms("2020-05-18 09:00") + rng.randrange(200) * 3_600_000, 0
+    found: list[CaseEvent] = []
     for kind in kinds:
         at += rng.randrange(800) * 3_600_000
         known_at = max(known_at, at + rng.choice((0, 0, 90)) * 3_600_000)

@@ -163,7 +163,7 @@ def test_stock_and_increment_that_name_different_holders_are_disputed() -> None:
 
 HOLDER = "91430903MADEMA0194"
 STOCK = event("backfilled", 5, "01", origin="STOCK", valid_from_on="2010-01-01", valid_to_on="2022-12-31")
-BARE = {"holder_id": "", "type_name": "", "licence_id": ""}
+BARE: dict[str, Any] = {"holder_id": "", "type_name": "", "licence_id": ""}
 
 
 @pytest.mark.parametrize("later", [("suspended", "02"), ("restored", "01"), ("revoked", "03"), ("cancelled", "04")])

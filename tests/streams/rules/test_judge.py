@@ -339,7 +339,7 @@ def test_an_extension_without_an_amount_is_told_and_leaves_the_right_to_one() ->
 
 def test_a_special_procedure_told_once_with_its_end_pauses_from_when_it_was_told() -> None:
     """A source that sends the start when it happens, and with it the end that is planned (DOMAIN 3.3)."""
-    ended = {"special": "HEARING", "ended_at": ms("2025-03-20 15:00")}
+    ended: dict[str, Any] = {"special": "HEARING", "ended_at": ms("2025-03-20 15:00")}
     events = [event("accepted", "2025-03-03 09:30"), event("special_started", "2025-03-05 09:00", **ended)]
     state, _ = told(events, references(item(5)), "2025-03-21 09:00")
     assert (state.status, due(state), cards(state), findings(state)) == ("IN_PROCESS", "2025-03-26 15:00", [], [])
@@ -719,8 +719,8 @@ def test_a_case_of_a_handling_item_goes_by_it_and_where_it_is_not_known_by_its_i
     assert (due_of(ITEM + "01", known), due_of(ITEM + "02", of_its_own)) == ("2020-10-14 17:00", "2020-10-14 17:00")
     assert due_of(ITEM + "01", of_its_own) == "2020-10-12 17:00"
     assert (due_of(ITEM + "001", known), due_of(ITEM[:-1], known)) == ("", "")  # no code of a handling item
-    for days in ({"effective_on": date(2020, 10, 1)}, {"cancelled_on": date(2020, 9, 30)}):  # not on that day
-        other_days = replace(known, items={**known.items, ITEM + "01": item_versions([item(3, **days)])})
+    for other in (item(3, effective_on=date(2020, 10, 1)), item(3, cancelled_on=date(2020, 9, 30))):  # not on that day
+        other_days = replace(known, items={**known.items, ITEM + "01": item_versions([other])})
         assert due_of(ITEM + "01", other_days) == "2020-10-14 17:00"
 
 

@@ -405,7 +405,8 @@ def histories(draw: st.DrawFn) -> tuple[list[Word], list[Act]]:
     words = []
     for number in range(draw(st.integers(1, 3))):
         issued = draw(moments)
-        revoked = draw(st.one_of(st.none(), st.integers(0, 10 * 1440).map(lambda m, at=issued: at + m * 60_000)))
+        after = draw(st.one_of(st.none(), st.integers(0, 10 * 1440)))
+        revoked = None if after is None else issued + after * 60_000
         words.append(Word(f"W{number}", "CARD", draw(st.sampled_from(["YELLOW", "RED"])), "C1", BUREAU, issued,
                           revoked, "" if revoked is None else "late_stop"))  # fmt: skip
     acts = []

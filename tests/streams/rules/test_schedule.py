@@ -54,7 +54,8 @@ KINDS = ("special_started", "special_ended", "extended", "decided", "withdrawn",
 
 
 def case(rng: random.Random, number: int) -> list[CaseEvent]:
-    at, made = FIRST + rng.randrange(1000) * HOUR, []
+    at = FIRST + rng.randrange(1000) * HOUR
+    made: list[CaseEvent] = []
     kinds = ("submitted", "accepted", *rng.choices(KINDS, k=rng.randrange(6)))
     for place, kind in enumerate(kinds[rng.randrange(2) :]):
         at += rng.randrange(100) * HOUR

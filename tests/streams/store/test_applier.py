@@ -274,8 +274,14 @@ class Blocks(TicketProjection):
 
 
 def test_a_sweep_does_what_the_first_pass_leaves_side_by_side_until_nothing_is_left(engine: sa.Engine) -> None:
-    blocks, left = Blocks({0: 3, 1: 3, 2: 1}), []
-    applier.sweep(engine, blocks, {0: 7, 1: 7, 2: 7}, lambda partitions: left.append(partitions) or True)
+    blocks = Blocks({0: 3, 1: 3, 2: 1})
+    left: list[int] = []
+
+    def go_on(partitions: int) -> bool:
+        left.append(partitions)
+        return True
+
+    applier.sweep(engine, blocks, {0: 7, 1: 7, 2: 7}, go_on)
     assert (blocks.seen, left) == ({0: 3, 1: 3, 2: 1}, [3, 2, 2])
 
 

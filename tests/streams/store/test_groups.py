@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from connectors.intake.calendar import calendar_row
 from schemas import codec, envelope
 from schemas.topics import CALENDAR, CASE, ITEM, Topic
+from streams.rules import groups as rules
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
 from streams.store import applier, groups, redating
 from streams.store.define import DefineProjection
@@ -154,14 +155,14 @@ def test_a_group_at_which_the_rule_fails_holds_up_no_other(engine: sa.Engine, mo
     log, judge = prepared(engine)
     put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, project_code="BAD-1"))
 
-    rightly = groups.groups.derive
+    rightly = rules.derive
 
     def derive(key: str, *rest: Any) -> Any:
         if key.endswith("BAD-1"):
             raise KeyError(key)
         return rightly(key, *rest)
 
-    monkeypatch.setattr(groups.groups, "derive", derive)
+    monkeypatch.setattr(rules, "derive", derive)
     settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
     assert [c[0] for c in group_cards(engine)] == ["HS-CARD-GROUP-Y", "HS-CARD-GROUP-R"]
     with engine.connect() as tx:
@@ -171,13 +172,13 @@ def test_a_group_at_which_the_rule_fails_holds_up_no_other(engine: sa.Engine, mo
 def test_a_group_that_cannot_be_written_holds_up_no_other(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     log, judge = prepared(engine)
     put(engine, judge, log, case("accepted", "C-0", ACCEPTED), case("accepted", "C-1", ACCEPTED, project_code="BAD-1"))
-    rightly = groups.groups.derive
+    rightly = rules.derive
 
     def derive(key: str, *rest: Any) -> Any:
         state, decisions = rightly(key, *rest)
         return replace(state, department="\x00") if key.endswith("BAD-1") else state, decisions
 
-    monkeypatch.setattr(groups.groups, "derive", derive)
+    monkeypatch.setattr(rules, "derive", derive)
     settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
     assert [c[0] for c in group_cards(engine)] == ["HS-CARD-GROUP-Y", "HS-CARD-GROUP-R"]
     with engine.connect() as tx:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import date
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -61,7 +62,7 @@ def down(engine: sa.Engine, revision: str = "0006") -> None:
 def test_what_was_said_of_a_department_moves_to_its_months_and_back(database: str, engine: sa.Engine) -> None:
     down(engine)
     said = "{" + f'"a": {SAID % ("a", SEPTEMBER)}, "b": {SAID % ("b", OCTOBER)}' + "}"
-    red = {c.name: "" for c in alert_life.c if not c.nullable}
+    red: dict[str, Any] = {c.name: "" for c in alert_life.c if not c.nullable}
     red |= {"department": "HS-ZJJ", "kind": "CARD", "colour": "RED", "issued_at": SEPTEMBER, "dues": {}, "steps": []}
     with engine.begin() as tx:
         tx.execute(sa.insert(alert_life).values(red))
@@ -89,7 +90,7 @@ def test_alerts_with_acts_are_looked_at_again_and_bad_ratings_get_their_own_time
     word = {"alert_id": alert, "alert_seq": 1, "action": "ISSUED", "region": "", "department": "", "case_no": "C1",
             "kind": "BAD_RATING", "colour": "NONE", "summary": "", "issued_at": OCTOBER, "seen_at": 0,
             "evidence": [str(rating)]}  # fmt: skip
-    life = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}}
+    life: dict[str, Any] = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}}
     down(engine, "0007")
     with engine.begin() as tx:
         tx.execute(sa.insert(rating_event), rated)
