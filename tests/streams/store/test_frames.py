@@ -86,7 +86,7 @@ def test_an_instant_whose_day_in_shanghai_is_after_the_year_9999_is_refused_by_c
     last = int(datetime.fromisoformat("9999-12-31T23:59:59.999+08:00").timestamp() * 1000)
     records = [{**rating(f"C{n}"), name: last + n} for n in range(2)]
     carried = carry([{**r, "event_id": str(envelope.event_id(RATING, r))} for r in records])
-    assert iso(steps.decode_row(carried[0]).record[name]) == "9999-12-31T23:59:59.999000+08:00"
+    assert iso(steps.decode_row(carried[0]).record[name])[:10] == "9999-12-31"
     assert told(carried) == (["C0"], [(11, "bad_event_time")])
     assert [r.fault.reason for r in steps.decode_rows(carried)[1]] == ["bad_event_time"]
 

@@ -149,7 +149,7 @@ def test_the_tables_that_are_compared_are_not_empty(engine: sa.Engine, carrying:
         "licence",
         "licence_event",
         "directory_entry",
-        "handling",
+        "handling_event",
         "calendar_event",
         "item_event",
     } <= filled
