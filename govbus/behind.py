@@ -48,11 +48,9 @@ def behind(
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """
-    from consumers.alerts.queue import UNHEARD
-
     now = wall_clock()
     until = min(now, horizon.ceiling(tx, clock, settle_ms, now))
-    found = dict(tx.execute(_WAITING, {"until": until, "unheard": UNHEARD}).mappings().one())
+    found = dict(tx.execute(_WAITING, {"until": until}).mappings().one())
     consumer = reader(kafka)
     try:
         return {**found, "lag": lag(tx, consumer, _delivery(tx, subscribed))}
@@ -74,8 +72,7 @@ SELECT count(*) AS unsent,
        (SELECT count(*) FROM desk_check WHERE next_check_at <= :until) AS undecided,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NULL) AS unacknowledged,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NOT NULL) AS refused,
-       (SELECT count(*) FROM delivery
-           WHERE done_at IS NULL AND dead_at IS NULL AND not_before < :unheard) AS undelivered,
+       (SELECT count(*) FROM delivery WHERE done_at IS NULL AND dead_at IS NULL) AS undelivered,
        (SELECT count(*) FROM delivery WHERE dead_at IS NOT NULL) AS given_up,
        (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL) AS dead_letters
 FROM outbox WHERE sent_at IS NULL""")

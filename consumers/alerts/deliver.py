@@ -16,7 +16,7 @@ import structlog
 
 from consumers.alerts import digest
 from consumers.alerts.digest import Mailbox
-from consumers.alerts.queue import DIGEST, UNHEARD
+from consumers.alerts.queue import DIGEST
 from consumers.alerts.quiet import Quiet, slot
 from consumers.alerts.webhook import Undelivered, Webhook, post
 from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, passes
@@ -159,7 +159,7 @@ _FAILED = sa.text(
 )
 _WAITING = sa.text(
     "SELECT channel, event_id, case_no, queued_at, not_before, attempts, last_error, dead_at FROM delivery "
-    f"WHERE done_at IS NULL AND not_before < {UNHEARD} AND (NOT :dead OR dead_at IS NOT NULL) ORDER BY seq"
+    "WHERE done_at IS NULL AND (NOT :dead OR dead_at IS NOT NULL) ORDER BY seq"
 )
 _HEARD = sa.text("SELECT EXISTS (SELECT FROM delivery WHERE channel = :channel)")
 _REDRIVE = sa.text(

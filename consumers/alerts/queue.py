@@ -2,7 +2,7 @@
 
 Decides which subscriber wants which alert and from when on; sends nothing. The same statement is queued once a channel.
 Whoever heard of an alert hears all that is said of it after, or it would stand there for ever; the decision on its
-appeal too, which is an alert of its own in a partition of its own, and waits here for those who did not hear yet.
+appeal too, which is an alert of its own in a partition of its own: it is kept for who hears of the appealed one later.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 
@@ -18,13 +19,15 @@ from schemas.clock import wall_clock
 from schemas.topics import ALERT, Topic
 from streams.store import bulk
 from streams.store.projection import Event
-from streams.store.tables import delivery
+from streams.store.tables import delivery, ruling
 
+Heard = tuple[str, str]
+"""A channel and the id of an alert of which something was queued for it."""
 DIGEST = "digest"
 RULING = "RULING"
 """Kind (govbus.alert-kind) of an appeal's decision; its first evidence is the alert that was appealed against."""
-UNHEARD = 2**62
-"""``not_before`` (epoch ms) of what is kept for a channel that has not heard of the alert that it is about."""
+LOCK = 1_130_400_431
+"""PostgreSQL advisory lock: two that queue at once would not see what the other lets a channel hear of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,41 +61,57 @@ class Queue:
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         """Queue ``events``."""
-        alerts = sorted({event.record["alert_id"] for event in events})
-        heard = {(channel, alert) for channel, alert in tx.execute(_HEARD, {"alerts": alerts})}
-        now = self._clock()
-        bulk.insert_new(tx, delivery, list(self._rows(events, now, heard)), ())
-        tx.execute(_HEARD_NOW, {"channels": [channel.channel for channel in self._channels], "now": now})
+        if not events:
+            return
+        tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+        bulk.insert_new(tx, ruling, [_kept(event) for event in events if event.record["kind_code"] == RULING], ())
+        alerts = sorted({alert for event in events for alert in _about(event.record)})
+        before = {(channel, alert) for channel, alert in tx.execute(_HEARD, {"alerts": alerts})}
+        heard, now = set(before), self._clock()
+        rows = list(self._rows(events, now, heard))
+        rows += self._decided(tx, heard - before, now)
+        bulk.insert_new(tx, delivery, rows, ())
 
-    def _rows(self, events: Sequence[Event], now: int, heard: set[tuple[str, str]]) -> Iterable[dict[str, Any]]:
+    def _rows(self, events: Sequence[Event], now: int, heard: set[Heard]) -> Iterable[dict[str, Any]]:
         for event in events:
-            alert, young = event.record["alert_id"], now - event.record["received_at"] <= self._max_age_ms
+            record = event.record
+            young = now - record["received_at"] <= self._max_age_ms
             for channel in self._channels:
-                if (channel.channel, alert) in heard or (young and channel.wants(event.record)):
-                    heard.add((channel.channel, alert))
-                    yield self._row(channel.channel, event, now)
-                elif event.record["kind_code"] == RULING:
-                    yield self._row(channel.channel, event, now) | {"not_before": UNHEARD}
+                follows = any((channel.channel, alert) in heard for alert in _about(record))
+                if follows or (young and channel.wants(record)):
+                    heard.add((channel.channel, record["alert_id"]))
+                    yield self._row(channel.channel, event.event_id, record, now)
 
-    def _row(self, channel: str, event: Event, now: int) -> dict[str, Any]:
-        held = now if channel == DIGEST else self._quiet.alert_until(event.record["colour_code"], now)
+    def _decided(self, tx: sa.Connection, first: set[Heard], now: int) -> Iterable[dict[str, Any]]:
+        """What appeals decided of alerts that a channel hears of for the first time."""
+        channels: dict[str, list[str]] = {}
+        for channel, alert in sorted(first):
+            channels.setdefault(alert, []).append(channel)
+        for event_id, about, body in tx.execute(_DECIDED, {"alerts": list(channels)}):
+            yield from (self._row(channel, event_id, body, now) for channel in channels[about])
+
+    def _row(self, channel: str, event_id: UUID, record: Mapping[str, Any], now: int) -> dict[str, Any]:
+        held = now if channel == DIGEST else self._quiet.alert_until(record["colour_code"], now)
         return {
             "channel": channel,
-            "event_id": event.event_id,
-            "case_no": event.record["case_no"],
-            "body": dict(event.record),
+            "event_id": event_id,
+            "case_no": record["case_no"],
+            "body": dict(record),
             "queued_at": now,
             "not_before": held,
         }
 
 
+def _about(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The alert; of an appeal's decision also the one that was appealed against."""
+    return (record["alert_id"], *(record["evidence"][:1] if record["kind_code"] == RULING else ()))
+
+
+def _kept(event: Event) -> dict[str, Any]:
+    return {"event_id": event.event_id, "about": event.record["evidence"][0], "body": dict(event.record)}
+
+
 _HEARD = sa.text(
-    "SELECT DISTINCT channel, body->>'alert_id' FROM delivery WHERE body->>'alert_id' = ANY(CAST(:alerts AS text[])) "
-    f"AND not_before < {UNHEARD}"
+    "SELECT DISTINCT channel, body->>'alert_id' FROM delivery WHERE body->>'alert_id' = ANY(CAST(:alerts AS text[]))"
 )
-_HEARD_NOW = sa.text(
-    "UPDATE delivery AS ruling SET not_before = :now FROM delivery AS heard "
-    "WHERE ruling.channel = ANY(CAST(:channels AS text[])) AND ruling.done_at IS NULL AND ruling.dead_at IS NULL "
-    f"AND ruling.not_before = {UNHEARD} AND heard.channel = ruling.channel AND heard.not_before < {UNHEARD} "
-    "AND heard.body->>'alert_id' = ruling.body->'evidence'->>0"
-)
+_DECIDED = sa.select(ruling).where(bulk.any_of(ruling.c.about, "alerts")).order_by(ruling.c.about, ruling.c.event_id)

@@ -1,5 +1,5 @@
-"""Which processor follows which topic. One module per verb; its rule, its projection and its test bear the
-same name.
+"""Which processor follows which topic. One module per verb; its projection, its test and, where it has one, its rule
+bear the same name.
 """
 
 from __future__ import annotations

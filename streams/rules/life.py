@@ -422,17 +422,17 @@ def _grounds(lived: Life) -> tuple[Ground, ...]:
 
 
 def _ruled(lived: Life) -> tuple[Ground, ...]:
-    """The decision on an appeal that was upheld; it stands beside a bad rating whose case is void, for nobody took that
-    alert back (docs/decisions/0016).
+    """The decision on an appeal that was upheld, while that is what took the alert out; it stands beside a bad rating
+    whose case is void, for nobody took that alert back (docs/decisions/0016).
     """
-    out = process(lived.word.kind).out
+    word, out = lived.word, process(lived.word.kind).out
     step = next((s for s in lived.steps if s.stage in out and not s.fault), None)
-    if step is None or lived.out_reason not in (APPEAL_UPHELD, "case_voided"):
+    rated_of_void = (word.kind, word.revoked_reason) == ("BAD_RATING", "case_voided")
+    if step is None or (word.revoked_at is not None and not rated_of_void):
         return ()
     ruling = Ground(
-        RULING, cards.NO_COLOUR, _rule_of("ruling"), data("life")["rule"]["version"],
-        f"{lived.word.alert_id}/{step.stage}", step.act.known_at, None, "", False,
-        (lived.word.alert_id, step.act.event_id),
+        RULING, cards.NO_COLOUR, _rule_of("ruling"), data("life")["rule"]["version"], f"{word.alert_id}/{step.stage}",
+        step.act.known_at, None, "", False, (word.alert_id, step.act.event_id),
     )  # fmt: skip
     return (ruling,)
 

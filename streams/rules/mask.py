@@ -8,11 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from pathlib import Path
 
 from streams.rules.data import data
 
-DATA = Path(__file__).with_name("mask.toml")
 # Full-width digits, Latin letters, @ . - + hide a number from a pattern; they are folded before scanning.
 _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))} | {
     ord("＠"): ord("@"),

@@ -500,6 +500,14 @@ delivery = sa.Table(  # alerts on their way to subscribers, one row a channel: t
     sa.Index("ix_delivery_alert", sa.text("(body->>'alert_id')")),
 )
 
+ruling = sa.Table(  # what was said of appeals' decisions, for who hears of the appealed alert later
+    "ruling",
+    metadata,
+    sa.Column("event_id", UUID(as_uuid=True), primary_key=True),  # of the statement on oversight.alert.v1
+    sa.Column("about", TEXT, nullable=False, index=True),  # id of the alert that was appealed against
+    sa.Column("body", JSONB, nullable=False),
+)
+
 directory_view = sa.Table(  # built from directory.entry.v1 alone
     "directory_view",
     metadata,

@@ -51,7 +51,7 @@ SELECT 'cursor', processor || ' ' || topic || ' ' || partition || ' ' || next_of
 UNION ALL SELECT 'dead', event_id::text FROM dead_letter WHERE event_id IS NOT NULL
 UNION ALL SELECT 'desk', alert_id || ' ' || alert_seq || ' ' || action FROM alert_inbox
 UNION ALL SELECT 'view', resource_code || ' ' || entry_version FROM directory_view
-UNION ALL SELECT 'told', event_id::text FROM delivery WHERE not_before = 0
+UNION ALL SELECT 'told', event_id::text FROM delivery
 UNION ALL SELECT 'queued', event_id::text FROM push_queue
 UNION ALL SELECT 'receipt ' || (r ->> 'outcome'), (r ->> 'event_id') || ' ' || (r ->> 'digest')
 FROM receipt, jsonb_array_elements(body -> 'records') AS r"""

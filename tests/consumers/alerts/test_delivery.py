@@ -330,16 +330,37 @@ def test_whoever_heard_of_a_card_hears_that_an_appeal_took_it_out_in_whatever_or
     engine: sa.Engine, order: tuple[int, ...]
 ) -> None:
     """They travel in different partitions: who reads a backlog may meet the decision first."""
-    cards, time = Subscription("desk", kinds=frozenset({"CARD"}), colours=frozenset({"RED"})), Time(NOON)
-    ruled = {"kind_code": "RULING", "evidence": [str(uuid.UUID(int=1)), "act"], "received_at": NOON - 73 * 3_600_000}
-    told = (alert(1), alert(3, "NONE", **ruled), again(3, 2, "alert.revoked", **ruled))
-    unheard = alert(4, "NONE", kind_code="RULING", evidence=[str(uuid.UUID(int=2))])
-    queued(engine, time, unheard, alert(2, "YELLOW"), channel=cards)
+    cards, told = Subscription("desk", kinds=frozenset({"CARD"}), colours=frozenset({"RED"})), [alert(1), *decided(1)]
+    queued(engine, Time(NOON), *decided(2)[:1], alert(2, "YELLOW"), channel=cards)
     for n in order:
-        queued(engine, time, told[n], channel=cards)
-    with engine.connect() as tx:
-        assert [(r.case_no, r.not_before) for r in waiting(tx)] == [(told[n].record["case_no"], NOON) for n in order]
-    assert sorted(rows(engine, "body->>'kind_code'")) == [("CARD",), ("RULING",), ("RULING",), ("RULING",)]
+        queued(engine, Time(NOON), told[n], channel=cards)
+    assert sorted(rows(engine, "event_id")) == sorted((event.event_id,) for event in told)
+
+
+def decided(n: int) -> list[Event]:
+    """What is said of the decision on alert ``n``: that it was made, and that it stands no more; long ago."""
+    about = {"kind_code": "RULING", "evidence": [str(uuid.UUID(int=n)), "act"], "received_at": NOON - 73 * 3_600_000}
+    return [alert(n + 10, "NONE", **about), again(n + 10, 2, "alert.revoked", **about)]
+
+
+@pytest.mark.stack
+def test_who_comes_later_and_hears_of_a_card_hears_what_was_decided_of_it(engine: sa.Engine) -> None:
+    first, later = Subscription("first", kinds=frozenset({"CARD"})), Subscription("later", kinds=frozenset({"CARD"}))
+    queued(engine, Time(NOON), alert(1), *decided(1), channel=first)
+    queued(engine, Time(NOON), again(1, 2, "alert.issued", department="HS-GAFJ"), channel=later)
+    assert [kind for _, kind in rows(engine, "channel, body->>'kind_code'")[3:]] == ["CARD", "RULING", "RULING"]
+
+
+@pytest.mark.stack
+def test_two_that_queue_at_once_miss_no_decision(engine: sa.Engine) -> None:
+    cards = Subscription("desk", kinds=frozenset({"CARD"}))
+    other = threading.Thread(target=queued, args=(engine, Time(NOON), decided(1)[0]), kwargs={"channel": cards})
+    with engine.begin() as tx:
+        Queue([cards], NIGHT, 72 * 3_600_000, Time(NOON)).apply(tx, [alert(1)])
+        other.start()
+        other.join(0.5)
+    other.join()
+    assert sorted(rows(engine, "body->>'kind_code'")) == [("CARD",), ("RULING",)]
 
 
 @pytest.mark.stack

@@ -135,21 +135,29 @@ EXCLUDED = [act("signed", "2020-09-21 14:00"), act("appealed", "2020-09-23 09:00
 
 
 @pytest.mark.parametrize(
-    ("reason", "late", "fate"),
+    ("kind", "reason", "late", "fate"),
     [
-        ("case_voided", [], ""),  # nobody takes back what the citizen said, and the appeal stays decided
-        ("rating_corrected", [], "2020-09-25 09:00 alert_revoked"),
-        ("", [act("upheld", "2020-09-24 09:00", heard="2020-09-28 09:00")], "2020-09-28 09:00 late_handling"),
+        # nobody takes back what the citizen said, and the appeal stays decided
+        ("BAD_RATING", "case_voided", [], ""),
+        ("BAD_RATING", "rating_corrected", [], "2020-09-25 09:00 alert_revoked"),
+        ("CARD", "case_voided", [], "2020-09-25 09:00 alert_revoked"),
+        ("FINDING", "appeal_upheld", [], "2020-09-25 09:00 alert_revoked"),
+        ("CARD", "", [act("upheld", "2020-09-24 09:00", heard="2020-09-28 09:00")], "2020-09-28 09:00 late_handling"),
     ],
 )
 def test_a_decision_on_an_appeal_stands_as_long_as_the_appeal_is_what_took_the_alert_out(
-    reason: str, late: list[Act], fate: str
+    kind: str, reason: str, late: list[Act], fate: str
 ) -> None:
-    word = bad("2020-09-21 11:00")
+    word = replace(bad("2020-09-21 11:00"), kind=kind)
     if reason:
         word = replace(word, revoked_at=ms("2020-09-25 09:00"), revoked_reason=reason)
     found = seen([word], [*EXCLUDED, *late], "2020-09-30 09:00")
-    assert ("RULING", "NONE", "HS-LIFE-RULING", "2020-09-24 10:00", fate) in said(found)
+    assert [a for a in said(found) if a[0] == "RULING"] == [
+        ("RULING", "NONE", "HS-LIFE-RULING", "2020-09-24 10:00", fate)
+    ]
+    if reason and fate:
+        early = replace(word, revoked_at=ms("2020-09-23 10:00"))
+        assert [a for a in said(seen([early], EXCLUDED, "2020-09-30 09:00")) if a[0] == "RULING"] == []
 
 
 def test_an_appeal_that_fails_goes_back_to_rectifying() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from schemas import codesets
 from streams.rules import mask
+from streams.rules.data import data
 
 SENTENCES = tomllib.loads(Path(__file__).with_name("staff.toml").read_text("utf-8"))
 TITLES = (
@@ -131,7 +132,7 @@ def test_free_text_loses_persons_and_keeps_sense(text: str, published: str) -> N
 
 
 def test_a_person_is_masked_whatever_words_the_surname_spells_with_what_stands_around_it() -> None:
-    surnames = "".join(tomllib.loads(mask.DATA.read_text("utf-8"))["names"]["single"].split())
+    surnames = "".join(data("mask")["names"]["single"].split())
     for before, surname, rest, title in itertools.product(["找", "对"], surnames, ["", "小明"], TITLES):
         assert mask.free_text(f"{before}{surname}{rest}{title}") == f"{before}【姓名】{title}"
 
@@ -179,8 +180,8 @@ def test_what_is_said_of_a_window_or_its_staff_without_a_name_stays_readable(tex
 
 def test_a_name_is_sought_over_a_bounded_number_of_characters() -> None:
     """No pattern of names repeats without end, so none can go back over a long text again and again."""
-    data = tomllib.loads(mask.DATA.read_text("utf-8"))
-    sought = [token["pattern"] for token in data["token"] if token["name"] == "姓名"] + list(data["part"].values())
+    rule = data("mask")
+    sought = [token["pattern"] for token in rule["token"] if token["name"] == "姓名"] + list(rule["part"].values())
     assert [p for p in sought if re.search(r"(?<!\\)[*+](?![^\[]*\])|\{\d+,\}", p)] == []
 
 

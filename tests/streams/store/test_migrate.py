@@ -158,3 +158,35 @@ def test_what_waits_for_the_province_waits_on_beneath_the_release_before(databas
     with engine.connect() as tx:
         kept = tx.execute(sa.select(*(push_queue.c[name] for name in waits))).one()
         assert dict(kept._mapping) == waits
+
+
+def test_what_appeals_decided_before_is_looked_at_again_and_the_release_before_sees_no_decision(
+    database: str, engine: sa.Engine
+) -> None:
+    life = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}, "steps": []}
+    word = {"alert_seq": 1, "action": "ISSUED", "region": "", "department": "", "colour": "NONE", "summary": "",
+            "issued_at": OCTOBER, "seen_at": 0}  # fmt: skip
+
+    def looked_at() -> list[str]:
+        with engine.begin() as tx:
+            due = tx.execute(sa.text("SELECT key FROM desk_check WHERE next_check_at = 0 ORDER BY key")).scalars().all()
+            tx.execute(sa.text("UPDATE desk_check SET next_check_at = NULL"))
+        return list(due)
+
+    down(engine, "0011")
+    with engine.begin() as tx:
+        tx.execute(sa.insert(alert_life), [{**life, "case_no": "C1", "out_reason": "appeal_upheld"},
+                                           {**life, "case_no": "C2", "out_reason": "late_stop"}])  # fmt: skip
+        tx.execute(sa.insert(alert_inbox), [
+            {**word, "alert_id": uuid.UUID(int=n), "case_no": f"C{n}", "kind": kind}
+            for n, kind in ((1, "CARD"), (3, "RULING"))
+        ])  # fmt: skip
+        checked = {"scope": "CASE", "partition": 0, "said": {}}
+        tx.execute(sa.insert(desk_check), [{**checked, "key": key} for key in ("C1", "C2", "C3")])
+    migrate.upgrade(database)
+    assert looked_at() == ["C1"]
+    down(engine, "0011")
+    assert looked_at() == ["C3"]
+    with engine.connect() as tx:
+        assert tx.execute(sa.text("SELECT kind FROM alert_inbox")).scalars().all() == ["CARD"]
+    migrate.upgrade(database)
