@@ -163,7 +163,7 @@ def test_what_waits_for_the_province_waits_on_beneath_the_release_before(databas
 def test_what_appeals_decided_before_is_looked_at_again_and_the_release_before_sees_no_decision(
     database: str, engine: sa.Engine
 ) -> None:
-    life = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}, "steps": []}
+    life: dict[str, Any] = {c.name: "" for c in alert_life.c if not c.nullable} | {"dues": {}, "steps": []}
     word = {"alert_seq": 1, "action": "ISSUED", "region": "", "department": "", "colour": "NONE", "summary": "",
             "issued_at": OCTOBER, "seen_at": 0}  # fmt: skip
 
