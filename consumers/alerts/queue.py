@@ -84,6 +84,8 @@ class Queue:
 
     def _decided(self, tx: sa.Connection, first: set[Heard], now: int) -> Iterable[dict[str, Any]]:
         """What appeals decided of alerts that a channel hears of for the first time."""
+        if not first:
+            return
         channels: dict[str, list[str]] = {}
         for channel, alert in sorted(first):
             channels.setdefault(alert, []).append(channel)

@@ -157,14 +157,14 @@ def handling(rng: random.Random, told: Sequence[Story]) -> list[Row]:
     bad = Opinion(story, 1, 0, "I", rng.choice((1, 2)), 0, at, at + 30_000, service_no=3)
     about = ratings.alert_id(bad), story, bad.received_at
     acts = records.handling(*about, END)
-    if rng.random() < 0.5:
-        acts = [*acts[:1], *records.appeal(*about, rng.choice(records.DECISIONS))]
+    if rng.random() < 0.7:
+        acts = [*acts[:1], *records.appeal(*about, rng.choice((*records.DECISIONS, "revoked")))]
     return [row if row.topic is RATING else late(rng, row) for row in (ratings.row(rng, bad), *acts)]
 
 
 Part = Callable[[random.Random, Sequence[Story]], list[Row]]
-PARTS: Sequence[Part] = (opinion_rows, opinion_rows, licences, resource, handling)
-"""What goes with cases; ratings twice, for they reach the farthest."""
+PARTS: Sequence[Part] = (opinion_rows, opinion_rows, licences, resource, handling, handling)
+"""What goes with cases; those twice that reach the farthest."""
 MOST: Mapping[Part, int] = {handling: 6}
 """So many rows of a part, of others three."""
 

@@ -60,7 +60,7 @@ from streams.store.tally import TallyProjection
 from streams.transport import Chunk, ChunkConsumer
 
 SETTLE_MS = 200
-TICK_S, ASIDE_S, POLL_S, STRETCHED, MIRROR_S = 1.0, 1.0, 5.0, 20.0, 0.1
+TICK_S, ASIDE_S, POLL_S, STRETCHED, MIRROR_S = 1.0, 2.0, 5.0, 20.0, 0.1
 """Paces of those who look again though nothing stirred: slower than in the product, for each look costs time. Only
 offsets are mirrored more often, or there would be no commits to lose."""
 RATHER_BEFORE_OTHERS = 0.7

@@ -106,8 +106,8 @@ BUGS: Mapping[str, Plant] = {
     ),
     "dead letters have random ids": lambda: patch.object(steps, "_dead_row", _random_dead_id),
     "the push forgets a batch when it is formed": lambda: patch.object(push, "_form_batch", _form_and_forget),
-    "an appeal's decision that came before its alert reaches no subscriber": lambda: patch.object(
-        queue.Queue, "_decided", lambda *_: ()
+    "an appeal's decision does not follow its alert to subscribers": lambda: patch.object(
+        queue, "_about", lambda record: (record["alert_id"],)
     ),
     "the desk is not told that something changed": lambda: patch.object(desk, "mark", lambda *_: None),
 }
