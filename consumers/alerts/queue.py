@@ -63,8 +63,8 @@ class Queue:
         """Queue ``events``."""
         if not events:
             return
-        tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-        bulk.insert_new(tx, ruling, [_kept(event) for event in events if event.record["kind_code"] == RULING], ())
+        tx.execute(_ALONE)
+        bulk.insert_new(tx, ruling, [row for event in events for row in _kept(event)], ())
         alerts = sorted({alert for event in events for alert in _about(event.record)})
         before = {(channel, alert) for channel, alert in tx.execute(_HEARD, {"alerts": alerts})}
         heard, now = set(before), self._clock()
@@ -109,10 +109,12 @@ def _about(record: Mapping[str, Any]) -> tuple[str, ...]:
     return (record["alert_id"], *(record["evidence"][:1] if record["kind_code"] == RULING else ()))
 
 
-def _kept(event: Event) -> dict[str, Any]:
-    return {"event_id": event.event_id, "about": event.record["evidence"][0], "body": dict(event.record)}
+def _kept(event: Event) -> Iterable[dict[str, Any]]:
+    for about in _about(event.record)[1:]:
+        yield {"event_id": event.event_id, "about": about, "body": dict(event.record)}
 
 
+_ALONE = sa.select(sa.func.pg_advisory_xact_lock(LOCK))
 _HEARD = sa.text(
     "SELECT DISTINCT channel, body->>'alert_id' FROM delivery WHERE body->>'alert_id' = ANY(CAST(:alerts AS text[]))"
 )

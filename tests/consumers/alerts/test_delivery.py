@@ -352,6 +352,12 @@ def test_who_comes_later_and_hears_of_a_card_hears_what_was_decided_of_it(engine
 
 
 @pytest.mark.stack
+def test_a_decision_that_names_no_alert_goes_to_who_wants_it_and_holds_nobody_up(engine: sa.Engine) -> None:
+    queued(engine, Time(NOON), alert(1, "NONE", kind_code="RULING", evidence=[]), alert(2))
+    assert sorted(rows(engine, "case_no")) == [("c1",), ("c2",)]
+
+
+@pytest.mark.stack
 def test_two_that_queue_at_once_miss_no_decision(engine: sa.Engine) -> None:
     cards = Subscription("desk", kinds=frozenset({"CARD"}))
     other = threading.Thread(target=queued, args=(engine, Time(NOON), decided(1)[0]), kwargs={"channel": cards})
