@@ -18,13 +18,14 @@ from functools import cache, lru_cache
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
+from schemas.clock import OFFSET_MS
 from schemas.errors import Fault
 from streams.rules.data import data
 
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAY_MINUTES = 1440
-OFFSET_MINUTES = 480
 MINUTE_MS = 60_000
+OFFSET_MINUTES = OFFSET_MS // MINUTE_MS
 NATION = "000000"
 DISTRICT_DIGITS = 6
 """Of a region code (GB/T 2260); three more name a township (DOMAIN §1.2)."""
