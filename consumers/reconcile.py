@@ -166,19 +166,22 @@ def load_carried(tx: sa.Connection, bootstrap: str, progress: Progress) -> tuple
         columns = (
             "topic", "partition", "offset", "event_id", "digest", "department", "occurred_at", "about", "original",
         )  # fmt: skip
-        copy(tx, "rc_carried", columns, _records(consumer, starts, ends, progress))
+        copy(tx, "rc_carried", columns, map(_row, messages(consumer, starts, ends, progress)))
     finally:
         consumer.close(autocommit=False)
     return starts, ends
 
 
-def _records(
+def messages(
     consumer: KafkaConsumer,
     starts: Mapping[TopicPartition, int],
     ends: Mapping[TopicPartition, int],
     progress: Progress,
-) -> Iterator[tuple[Any, ...]]:
-    """Every record from start to end of every partition, as a row of ``rc_carried``."""
+) -> Iterator[Any]:
+    """Every message from start to end of every partition, to which ``consumer`` is assigned and sought.
+
+    Raises ``Retryable`` if Kafka falls silent or the log is damaged.
+    """
     total, done, silent = sum(ends[p] - starts[p] for p in ends), 0, 0
     left = {p for p in ends if starts[p] < ends[p]}
     while left:
@@ -194,7 +197,7 @@ def _records(
         for place, messages in polled.items():
             fresh = [m for m in messages if m.offset < ends[place]]
             done += len(fresh)
-            yield from map(_row, fresh)
+            yield from fresh
         left = {p for p in left if consumer.position(p) < ends[p]}
         for place in {p for p in ends if p not in left} - consumer.paused():
             consumer.pause(place)

@@ -138,6 +138,17 @@ def _receipt(event_id: uuid.UUID, digest: uuid.UUID) -> str:
     return f"{event_id}.{digest.hex}"
 
 
+def adopt(tx: sa.Connection, topic: Topic, value: bytes, partition: int, offset: int, sent_at: int) -> bool:
+    """Take in an event that Kafka carries at ``partition`` and ``offset`` since ``sent_at`` (epoch ms), as if it had been
+    published and sent; False if there is one of its id. ``value`` must be what :func:`row` once made.
+    """
+    record = codec.decode(value, topic)
+    content = envelope.digest(envelope.without_receipt(value))
+    columns = _columns(OutboxRow(topic, uuid.UUID(record["event_id"]), record, value, content))
+    place = {"sent_partition": partition, "sent_offset": offset, "sent_at": sent_at}
+    return bool(bulk.insert_new(tx, outbox, [{**columns, **place}], ("seq",)))
+
+
 def read_back(tx: sa.Connection, topic: Topic, event_id: uuid.UUID) -> Mapping[str, Any]:
     """The stored record of an event in the outbox; raises ``LookupError`` if there is none."""
     query = sa.select(outbox.c.value).where(outbox.c.topic == topic.name, outbox.c.event_id == event_id)

@@ -169,7 +169,7 @@ def test_an_address_that_names_no_postgresql_database_is_refused(url: str, monke
         settings.load()
 
 
-@pytest.mark.parametrize("command", ["resend --json", "rebuild --json"])
+@pytest.mark.parametrize("command", ["resend --json", "rebuild --json", "adopt --json"])
 def test_a_question_is_asked_beside_the_json(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
     monkeypatch.setenv("GOVBUS_DATABASE_URL", NOBODY)
