@@ -12,7 +12,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
+from schemas.errors import Misconfigured
 from streams.store import migrate
+from streams.store.engine import connect
 from streams.store.tables import (
     alert_inbox,
     alert_life,
@@ -43,7 +45,21 @@ def test_a_forgotten_column_is_noticed(engine: sa.Engine) -> None:
 
 
 def test_an_upgrade_may_be_repeated(database: str, engine: sa.Engine) -> None:
-    migrate.upgrade(database)
+    up(database, engine)
+    assert differences(engine) == []
+
+
+def test_nobody_migrates_beside_a_process_that_still_works(
+    database: str, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down(engine)
+    engine.dispose()
+    monkeypatch.setattr(migrate, "LEAVING_S", 0.5)
+    with connect(database, checked=False).connect() as worker:
+        worker.execute(sa.text("SELECT 1"))
+        with pytest.raises(Misconfigured, match="1 sessions of govbus still work on this database"):
+            migrate.upgrade(database)
+    up(database, engine)
     assert differences(engine) == []
 
 
@@ -52,6 +68,12 @@ SAID += '"HS-ZJJ/x", null, "", false, ["r"], %d, null, ""], "about": {}}'
 SEPTEMBER, OCTOBER = 1_600_000_000_000, 1_602_000_000_000
 KEPT = sa.text("SELECT key, partition, next_check_at, (SELECT array_agg(s) FROM jsonb_object_keys(said) AS s) "
                "FROM desk_check ORDER BY scope, key")  # fmt: skip
+
+
+def up(database: str, engine: sa.Engine) -> None:
+    """Migrates beside nobody: ``engine`` keeps no connection."""
+    engine.dispose()
+    migrate.upgrade(database)
 
 
 def down(engine: sa.Engine, revision: str = "0006") -> None:
@@ -69,7 +91,7 @@ def test_what_was_said_of_a_department_moves_to_its_months_and_back(database: st
         tx.execute(sa.text("INSERT INTO desk_check VALUES ('DEPARTMENT', 'HS-ZJJ', 3, NULL, CAST(:s AS jsonb)), "
                            "('CASE', 'C1', 1, NULL, '{\"a\": \"HS-ESC-CASE\"}'), ('CASE', 'C2', 1, 7, '{}')"),
                    {"s": said})  # fmt: skip
-    migrate.upgrade(database)
+    up(database, engine)
     with engine.connect() as tx:
         assert [tuple(r) for r in tx.execute(KEPT)] == [
             ("C1", 1, 0, ["a"]), ("C2", 1, 7, None), ("HS-ZJJ/2020-09", 3, 0, ["a"]), ("HS-ZJJ/2020-10", 3, 0, ["b"]),
@@ -99,7 +121,7 @@ def test_alerts_with_acts_are_looked_at_again_and_bad_ratings_get_their_own_time
                                            {**life, "case_no": "C2", "steps": []}])  # fmt: skip
         checked = {"scope": "CASE", "partition": 0, "said": {}}
         tx.execute(sa.insert(desk_check), [{**checked, "key": key} for key in ("C1", "C2")])
-    migrate.upgrade(database)
+    up(database, engine)
     with engine.connect() as tx:
         assert tx.execute(sa.select(alert_inbox.c.given_at)).scalar_one() == SEPTEMBER
         checks = tx.execute(sa.select(desk_check.c.key, desk_check.c.next_check_at).order_by(desk_check.c.key))
@@ -119,7 +141,7 @@ def test_bad_ratings_of_void_cases_and_districts_of_townships_are_looked_at_afte
             tx.execute(sa.insert(rating_out).values(**out, case_no=case_no, out=void))
             tx.execute(sa.insert(desk_check).values(**checked, key=case_no))
         tx.execute(sa.insert(rating_cell_merged), [{**cell, "region": r} for r in ("430903", "430903101")])
-    migrate.upgrade(database)
+    up(database, engine)
     with engine.connect() as tx:
         checks = tx.execute(sa.select(desk_check.c.key, desk_check.c.next_check_at).order_by(desk_check.c.key))
         assert [tuple(r) for r in checks] == [("C1", 0), ("C2", None)]
@@ -139,7 +161,7 @@ def test_ratings_of_void_cases_and_excluded_ones_are_looked_at_after_the_upgrade
             ), {"case_no": case_no, "status": status})  # fmt: skip
         tx.execute(sa.insert(alert_life), [{**life, "case_no": "C3", "out_reason": "appeal_upheld"},
                                            {**life, "case_no": "C4", "out_reason": "rating_corrected"}])  # fmt: skip
-    migrate.upgrade(database)
+    up(database, engine)
     with engine.connect() as tx:
         assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM rating_out"))] == [("C1", "", 0, 0, True, 1, 7)]
         assert sorted(tx.execute(sa.text("SELECT case_no FROM rating_out_news")).scalars()) == ["C1", "C3"]
@@ -154,7 +176,7 @@ def test_what_waits_for_the_province_waits_on_beneath_the_release_before(databas
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT record_key, occurred_at FROM push_queue")).one() == ("", 0)
         assert tx.execute(sa.text("SELECT count(*) FROM handling")).scalar_one() == 0
-    migrate.upgrade(database)
+    up(database, engine)
     with engine.connect() as tx:
         kept = tx.execute(sa.select(*(push_queue.c[name] for name in waits))).one()
         assert dict(kept._mapping) == waits
@@ -183,10 +205,10 @@ def test_what_appeals_decided_before_is_looked_at_again_and_the_release_before_s
         ])  # fmt: skip
         checked = {"scope": "CASE", "partition": 0, "said": {}}
         tx.execute(sa.insert(desk_check), [{**checked, "key": key} for key in ("C1", "C2", "C3")])
-    migrate.upgrade(database)
+    up(database, engine)
     assert looked_at() == ["C1"]
     down(engine, "0011")
     assert looked_at() == ["C3"]
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT kind FROM alert_inbox")).scalars().all() == ["CARD"]
-    migrate.upgrade(database)
+    up(database, engine)
