@@ -121,8 +121,9 @@ def _show_differences(screen: Console, report: Report) -> None:
     for d in report.differences[:SHOWN]:
         table.add_row(d.event_id, d.department, d.topic, f"{d.kind} {d.place}", d.reason)
     screen.print(table)
-    more = len(report.differences) + report.unnamed - SHOWN
-    if more > 0:
+    if (more := len(report.differences) - SHOWN) > 0:
         screen.print(f"and {more:,} more; --json names them")
+    if report.unnamed:
+        screen.print(f"and {report.unnamed:,} beyond the first {len(report.differences):,}, named nowhere")
     if any(d.reason.startswith("refused: ") for d in report.differences):
         screen.print("what the province refused goes to it again with govbus push --again, once the cause is mended")

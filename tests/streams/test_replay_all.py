@@ -376,7 +376,9 @@ def begin_anew(bootstrap: str) -> None:
         future.result()
     for future in admin.delete_topics([t.name for t in INBOUND]).values():
         future.result()
+    end = time.monotonic() + 60
     while {t.name for t in INBOUND} & admin.list_topics(timeout=10).topics.keys():
+        assert time.monotonic() < end, "the topics are still there"
         time.sleep(0.05)
     topics_admin.apply(bootstrap, replication=1)
 
