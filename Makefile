@@ -14,10 +14,12 @@ COMPILE := CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --gener
 # kcat's place when the machine has none and we are not root
 export PATH := $(CURDIR)/$(VENV)/kcat/bin:$(PATH)
 
-.PHONY: help demo test chaos lint kcat lock kafka-lock clean
+.PHONY: help install demo test chaos lint kcat lock kafka-lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+install: $(RUNTIME) ## only make .venv with govbus in it, for a server (docs/operate.md)
 
 demo: $(RUNTIME) ## run the whole system with a simulated district; ARGS="--exit --json report.json" passes options on
 	@$(BIN)/govbus demo $(ARGS)

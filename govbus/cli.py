@@ -6,7 +6,8 @@ import importlib
 import logging
 import pkgutil
 import sys
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 from rich.text import Text
@@ -21,9 +22,24 @@ def build() -> typer.Typer:
     """The ``govbus`` application with every command registered."""
     about = "Event bus of a district's departments."
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+    app.callback()(_options)
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"govbus.commands.{module.name}").register(app)
     return app
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=lambda wanted: _version(wanted), is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Event bus of a district's departments."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"govbus {metadata.version('govbus')}")
+        raise typer.Exit
 
 
 def main() -> None:

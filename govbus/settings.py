@@ -181,6 +181,10 @@ class Settings(BaseSettings):
         )  # fmt: skip
 
 
+DEMO = "demo.json"
+"""In a home: what district is simulated there, whose time is that of its events."""
+
+
 def load() -> Settings:
     """Settings from the environment; raises ``Misconfigured`` that lists every fault at once."""
     try:
@@ -193,6 +197,8 @@ def load() -> Settings:
         raise Misconfigured(str(error)) from None
     if faults := _together(settings):
         raise Misconfigured(*faults)
+    if "clock" not in settings.model_fields_set and (settings.home / DEMO).exists():
+        return settings.model_copy(update={"clock": "watermark"})
     return settings
 
 

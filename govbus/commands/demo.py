@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from govbus.supervisor import Child, Supervisor
 
 T = TypeVar("T")
-MARK = "demo.json"
 SAY_EVERY_S = 10.0
 CHUNK = 100
 LOOK_EVERY_S = 0.5
@@ -363,7 +362,9 @@ def _claim(settings: Settings, seed: int, cases: int) -> bool:
 
 
 def _mark(settings: Settings, content: dict[str, Any] | None = None) -> dict[str, Any]:
-    path = settings.home / MARK
+    from govbus.settings import DEMO
+
+    path = settings.home / DEMO
     if content is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))

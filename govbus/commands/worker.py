@@ -12,6 +12,8 @@ def register(app: typer.Typer) -> None:
 
 def worker() -> None:
     """Apply the inbound topics to the database, for ever; several workers share the partitions."""
+    import structlog
+
     from connectors.topics_admin import await_topics
     from govbus.logs import configure
     from govbus.runtime import resolve
@@ -23,6 +25,8 @@ def worker() -> None:
     settings = resolve(load())
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, "worker")
+    if settings.clock == "watermark":
+        structlog.get_logger(__name__).warning("worker.simulates", why="timers go by the events' time, not by the clock")
     access.ask(settings.kafka)
     await_topics(settings.kafka)
     run(
