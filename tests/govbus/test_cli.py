@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,11 @@ def test_an_absent_kafka_is_told_in_one_line_with_its_address(told: Told, monkey
     code, said = told("topics check", NOBODY)
     assert (code, len(said.splitlines())) == (1, 1)
     assert "Kafka does not answer at 127.0.0.1:1" in said
+
+
+def test_the_version_is_told() -> None:
+    result = CliRunner().invoke(cli.build(), ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"govbus {metadata.version('govbus')}\n")
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

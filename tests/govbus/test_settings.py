@@ -215,3 +215,15 @@ def test_the_operator_s_table_names_every_setting_and_no_other() -> None:
     told = (Path(__file__).parents[2] / "docs" / "operate.md").read_text().partition("## Settings")[2]
     named = {word.strip("`,").removeprefix("GOVBUS_").lower() for word in told.split() if word.startswith("`GOVBUS_")}
     assert named == set(settings.Settings.model_fields)
+
+
+@pytest.mark.parametrize(("given", "found"), [(None, "watermark"), ("wall", "wall")])
+def test_in_the_demo_s_home_time_is_the_demo_s_unless_somebody_says_otherwise(
+    given: str | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOVBUS_HOME", str(tmp_path))
+    assert settings.load().clock == "wall"
+    (tmp_path / settings.DEMO).write_text("{}")
+    if given:
+        monkeypatch.setenv("GOVBUS_CLOCK", given)
+    assert settings.load().clock == found
