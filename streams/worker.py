@@ -16,6 +16,7 @@ from typing import Any, get_args
 import faust
 import structlog
 
+from streams.rules import mask
 from streams.store import heap
 from streams.store.horizon import Clock
 
@@ -61,6 +62,7 @@ def run(
     from streams.store import quarantine
     from streams.store.engine import connect
 
+    log.info("worker starts", masking=mask.version())
     quarantine.stand_by(home / "worker", name or "worker")
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)

@@ -53,16 +53,6 @@ def citizen_id(text: str) -> str:
     return f"{text[:6]}{'*' * 10}{text[-2:]}" if len(text) == 18 else "*" * len(text)
 
 
-def mobile(text: str) -> str:
-    """An 11-digit mobile number: the first three and the last four stay. Anything else is hidden whole."""
-    return f"{text[:3]}****{text[-4:]}" if len(text) == 11 else "*" * len(text)
-
-
-def landline(text: str) -> str:
-    """A landline number: the last four digits are hidden. Shorter texts are hidden whole."""
-    return f"{text[:-4]}****" if len(text) > 4 else "*" * len(text)
-
-
 def free_text(text: str, names: Iterable[str] = ()) -> str:
     """Written text with every hit of a pattern, and every one of ``names``, replaced by a token such as
     【手机号】.

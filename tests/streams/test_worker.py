@@ -22,6 +22,7 @@ from kafka import KafkaProducer
 from consumers.loop import partitions, reader
 from schemas import envelope
 from schemas.topics import LICENCE, TICKET, Topic
+from streams.rules import mask
 from streams.store import outbox
 from streams.store.tables import cursor, dead_letter, licence, ticket_event
 
@@ -137,6 +138,12 @@ def test_a_worker_told_to_stop_ends_with_zero_and_the_next_one_goes_on_where_it_
     with workers(bus, 1, tmp_path):
         produce(bus.kafka, LICENCE, [{**record, "event_type": "licence.revoked", "status_code": "03"}])
         wait_until(lambda: statuses(store) == ["REVOKED"], 180, "the revocation")
+
+
+@pytest.mark.stack
+def test_a_worker_says_by_which_rules_it_masks(bus: Any, tmp_path: Path) -> None:
+    with workers(bus, 1, tmp_path):
+        wait_until(lambda: said(tmp_path / "0", mask.version()), 60, "the version")
 
 
 HANGING = """
