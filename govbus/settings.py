@@ -74,6 +74,7 @@ SUBSCRIBED = {
 TLS = ("kafka_ca", "kafka_certificate", "kafka_certificate_key")
 SASL = ("kafka_sasl_mechanism", "kafka_user", "kafka_password")
 DATABASE = r"postgresql\+psycopg://([^/@:]+(:[^/@:]*)?@)?(\[[0-9A-Fa-f:.]+\]|[^/@:?]*)(:\d{1,5})?/[^/?]+(\?.*)?"
+PLATFORM = r"https?://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?(/[!\"$->@-~]*)?"
 
 
 class Settings(BaseSettings):
@@ -153,6 +154,23 @@ class Settings(BaseSettings):
             raise ValueError("must be postgresql://user:password@host:port/database; in a password write %40 for @, "
                              "%2F for /, %3A for :")  # fmt: skip
         return driven
+
+    @field_validator("province_url")
+    @classmethod
+    def _names_a_platform(cls, url: str) -> str:
+        """What no request can go to would end the push, or let it wait for ever. The value is never told."""
+        if url and not (re.fullmatch(PLATFORM, url) and _split(url) and _taken_by_httpx(url)):
+            raise ValueError("must be http:// or https:// with a host, as https://host:port/path: no user, password, "
+                             "query or fragment, the port up to 65535")  # fmt: skip
+        return url
+
+    @field_validator("province_public_key")
+    @classmethod
+    def _is_a_key(cls, keys: str) -> str:
+        """A digit too few would make every receipt look as if somebody else had signed it."""
+        if keys and not all(re.fullmatch(r"\s*[0-9A-Fa-f]{64}\s*", key) for key in keys.split(",")):
+            raise ValueError("must be 64 hex digits (Ed25519), and so each former key behind a comma; ask the province")
+        return keys
 
     @field_validator("kafka")
     @classmethod
@@ -290,3 +308,14 @@ def _split(url: str) -> SplitResult | None:
     except ValueError:  # an error of encoding is one too
         return None
     return parts
+
+
+def _taken_by_httpx(url: str) -> bool:
+    """Whether the push's client would begin with it: not with a host such as 10.0.0.256."""
+    import httpx
+
+    try:
+        httpx.URL(url)
+    except httpx.InvalidURL:
+        return False
+    return True

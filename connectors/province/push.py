@@ -42,6 +42,8 @@ cannot wait on the same server."""
 FIRST_WAIT_S, LONGEST_WAIT_S, LONGEST_RETRY_AFTER_S = 0.5, 60.0, 600.0
 LOCK = 430_903_001
 """PostgreSQL advisory lock of the one sender; a second one stands by."""
+REASON = 300
+"""Characters of why there is no answer."""
 LATER, TOO_LARGE, OTHER_CONTENT = frozenset({408, 409, 425, 429}), 413, 409
 
 
@@ -217,7 +219,7 @@ class Sender:
                     return self._unwilling(response)
                 text = line.read(response)
         except httpx.HTTPError as error:
-            return Again(f"no answer: {type(error).__name__}")
+            return Again(f"no answer: {_reason(error)}")
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError):
@@ -244,6 +246,14 @@ class Sender:
             return None
         moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
         return max(0.0, moment.timestamp() - self.clock())
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    """What kept an answer away. Of a connection the system's own words too, as of a certificate; other errors may quote
+    what was sent or came back.
+    """
+    words = f": {error}" if isinstance(error, httpx.NetworkError) and str(error) else ""
+    return f"{type(error).__name__}{words}"[:REASON]
 
 
 _UNDONE = push_queue.c.refused_reason.is_(None)

@@ -74,14 +74,14 @@ def test_a_province_on_this_machine_is_found_by_what_it_published(tmp_path: Path
 
 def test_a_configured_province_wins_over_a_published_one(tmp_path: Path) -> None:
     _publish(tmp_path, json.dumps({"url": "http://127.0.0.1:8430", "public_key": "ab"}))
-    given = Settings(home=tmp_path, province_url="https://province", province_public_key="cd", **CONFIGURED)  # type: ignore[arg-type]
+    given = Settings(home=tmp_path, province_url="https://province", province_public_key="cd" * 32, **CONFIGURED)  # type: ignore[arg-type]
     assert runtime.resolve(given) == given
 
 
 def test_a_configured_key_is_never_replaced_by_a_published_one(tmp_path: Path) -> None:
     _publish(tmp_path, json.dumps({"url": "http://127.0.0.1:8430", "public_key": "ab"}))
-    given = Settings(home=tmp_path, province_public_key="cd", **CONFIGURED)  # type: ignore[arg-type]
-    assert runtime.resolve(given).province_public_key == "cd"
+    given = Settings(home=tmp_path, province_public_key="cd" * 32, **CONFIGURED)  # type: ignore[arg-type]
+    assert runtime.resolve(given).province_public_key == "cd" * 32
 
 
 def test_a_half_written_province_address_is_a_wait(tmp_path: Path) -> None:

@@ -143,6 +143,43 @@ def test_the_usual_database_urls_are_taken(monkeypatch: pytest.MonkeyPatch, url:
     assert settings.load().database_url.startswith("postgresql+psycopg://")
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "province.example:8430", "http://province.example:99999", "http://province.example:port", "http://:8430",
+        "https://u:w0rd@province.example", "https://province.example/?token=w0rd", "https://province.example/#w0rd",
+        "ftp://province.example", "http://10.0.0.256:8430", "http://[:::]", "http://pro vince", f"http://{LONG}",
+    ],
+)  # fmt: skip
+def test_a_province_that_no_request_reaches_is_refused_without_its_address(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    told = faults(monkeypatch, PROVINCE_URL=url)
+    assert "GOVBUS_PROVINCE_URL: " in told
+    assert "must be http:// or https:// with a host" in told
+    assert "w0rd" not in told
+
+
+@pytest.mark.parametrize(
+    "url", ["http://province:8430", "https://sheng.example.cn/hcp/", "http://127.0.0.1:8430", "http://[::1]:8430"]
+)
+def test_the_usual_addresses_of_a_province_are_taken(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GOVBUS_PROVINCE_URL", url)
+    assert settings.load().province_url == url
+
+
+@pytest.mark.parametrize("keys", ["ab" * 31 + "a", "ab" * 33, "zz" * 32, "ab" * 32 + ",", f"{'ab' * 32},cd"])
+def test_a_key_by_which_no_receipt_could_be_proven_is_refused(monkeypatch: pytest.MonkeyPatch, keys: str) -> None:
+    told = faults(monkeypatch, PROVINCE_PUBLIC_KEY=keys)
+    assert "GOVBUS_PROVINCE_PUBLIC_KEY: " in told
+    assert "must be 64 hex digits" in told
+
+
+def test_a_key_may_stand_before_its_former_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_PROVINCE_PUBLIC_KEY", keys := f"{'ab' * 32}, {'CD' * 32}")
+    assert settings.load().province_public_key == keys
+
+
 PASSWORD = "never-to-be-shown"
 SASL = {"KAFKA_SASL_MECHANISM": "SCRAM-SHA-512", "KAFKA_USER": "govbus", "KAFKA_PASSWORD": PASSWORD}
 

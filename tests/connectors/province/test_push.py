@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import ssl
 import threading
 import time
 import uuid
@@ -435,6 +437,42 @@ def test_a_province_that_is_not_there_is_waited_for(engine: sa.Engine) -> None:
     outcome = sender.step()
     assert isinstance(outcome, Again)
     assert "no answer" in outcome.why
+
+
+def test_a_certificate_that_nobody_trusts_is_said_to_be_that(
+    engine: sa.Engine, province: Province, authority: Any
+) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*authority("stranger").certificate("province"))
+    province.socket = tls.wrap_socket(province.socket, server_side=True)
+    queue(engine, 1, writingEvaluation="personal")
+    url = f"https://127.0.0.1:{province.server_port}/secret"
+    outcome = Sender(engine, lambda: (url, HONEST.public_key), "430903").step()
+    assert isinstance(outcome, Again)
+    assert outcome.why.startswith("no answer: ConnectError: ")
+    assert "certificate verify failed" in outcome.why
+    assert not {"secret", "personal"} & set(re.findall(r"\w+", outcome.why))
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (httpx.ConnectError("Name or service not known"), "ConnectError: Name or service not known"),
+        (httpx.ReadError(""), "ReadError"),
+        (httpx.RemoteProtocolError("illegal status line: bytearray(b'projectNo')"), "RemoteProtocolError"),
+        (httpx.WriteError("x" * 1_000), f"WriteError: {'x' * 288}"),
+    ],
+)
+def test_what_is_said_of_a_broken_line_is_short_and_quotes_nothing_that_was_sent(
+    engine: sa.Engine, province: Province, error: httpx.HTTPError, why: str
+) -> None:
+    def breaks(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    queue(engine, 1)
+    sender = new_sender(engine, province)
+    sender.client = httpx.Client(transport=httpx.MockTransport(breaks))
+    assert sender.step() == Again(f"no answer: {why}")
 
 
 def test_a_batch_id_is_a_function_of_its_events_in_order() -> None:
