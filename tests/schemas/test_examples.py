@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from schemas.contracts import contract, event_types
 from schemas.envelope import event_id, headers
 from schemas.evolution import example_faults
 from schemas.readable import from_json, to_json
-from schemas.topics import TOPICS, Topic
+from schemas.topics import RATING, TOPICS, UPLOAD, Topic
 
 FILES = [(t, name) for t in TOPICS for name in examples.load(t)]
 every = pytest.mark.parametrize(("topic", "situation"), FILES, ids=[f"{t.name}/{name}" for t, name in FILES])
@@ -55,6 +57,21 @@ def test_the_examples_of_a_topic_read_by_column_as_by_row() -> None:
         rows = [decode(v) for v in values]
         read = decode_columns(topic, values, [r["event_id"].encode() for r in rows])
         assert read.rows(named=True) == rows
+
+
+def test_a_correction_of_a_rating_bears_the_time_of_the_rating_that_it_corrects() -> None:
+    """A rating counts on the day of its ``occurred_at``, of which the highest revision speaks."""
+    told = [decode(encode(RATING, record)) for record in examples.load(RATING).values()]
+    given = {_assessment(r): r["occurred_at"] for r in told if r["revision"] == 0}
+    later = [r for r in told if r["event_type"] != "rating.given"]
+
+    assert later
+    assert all(r["occurred_at"] == given[_assessment(r)] < r["entered_at"] for r in later)
+    assert all(r["occurred_at"] == r["assess_time"] for r in examples.load(UPLOAD).values())
+
+
+def _assessment(rating: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(rating[name] for name in RATING.identity if name != "revision")
 
 
 def test_every_people_and_bodys_number_in_examples_is_of_the_synthetic_ranges() -> None:
