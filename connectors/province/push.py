@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import accumulate
@@ -80,11 +80,12 @@ class Idle:
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """A batch was sent and its receipt is stored."""
+    """A batch was sent and its receipt is stored; it could have had ``most`` records."""
 
     batch_id: uuid.UUID
     records: int
     refused: int
+    most: int = BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,7 @@ class Sender:
 
     def wait(self, outcome: Outcome, failures: int) -> float:
         """Seconds until the next step: 0 after a full batch, backoff with jitter or as told after a failure."""
-        if isinstance(outcome, Acknowledged) and outcome.records >= BATCH:
+        if isinstance(outcome, Acknowledged) and outcome.records >= outcome.most:
             return 0.0
         if not isinstance(outcome, Again):
             return IDLE_S
@@ -187,7 +188,8 @@ class Sender:
             done = _keep(tx, batch_id, body, str(answer["signature"]), int(self.clock() * 1000))
             failpoints.reach("push.before_keep_commit")
         failpoints.reach("push.after_keep")
-        self.most = BATCH
+        done = replace(done, most=self.most)
+        self.most = _larger(self.most, len(rows))
         return done
 
     def _told(self, batch_id: uuid.UUID, again: Again, records: int = 0) -> Again:
@@ -286,6 +288,13 @@ def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The first rows that make a batch of ``BATCH_BYTES`` at most; one at least."""
     sizes = accumulate(len(receipts.canonical(row["body"])) for row in rows)
     return rows[: max(1, sum(size <= BATCH_BYTES for size in sizes))]
+
+
+def _larger(most: int, taken: int) -> int:
+    """``most`` after a batch of ``taken`` records: a tenth more if that was all it could have. What a province takes is
+    found once; to try the largest batch after each success would cost refusals and their pauses every time.
+    """
+    return min(BATCH, most + max(1, most // 10)) if taken >= most else most
 
 
 def _keep(

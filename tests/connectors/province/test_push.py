@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from connectors.province import format, line, push
-from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Sender
+from connectors.province.push import BATCH, IDLE_S, Acknowledged, Again, Idle, Outcome, Sender
 from consumers.province.app import LARGEST
 from consumers.province.keys import Signer
 from consumers.province.store import OtherContent, Store, record
@@ -34,7 +34,9 @@ Play = Callable[[dict[str, Any]], Answer]
 
 
 class Province(ThreadingHTTPServer):
-    """Stores honestly, then answers as its script of plays says; honestly when the script is over."""
+    """Stores honestly, then answers as its script of plays says; honestly when the script is over. ``refuses``: with
+    what status it refuses records before that, 0 for those that it takes.
+    """
 
     daemon_threads = True
 
@@ -42,6 +44,7 @@ class Province(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.store, self.script, self.keys = store, list[Play](), list[str]()
         self.largest, self.drip_s, self.only_continues = 0, 0.0, False
+        self.refuses: Callable[[list[dict[str, Any]]], int] = lambda _: 0
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
 
 
@@ -53,12 +56,13 @@ class Handler(BaseHTTPRequestHandler):
         content = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.keys.append(self.headers["Idempotency-Key"])
         self.server.largest = max(self.server.largest, len(content))
+        request = json.loads(content)
+        if status := self.server.refuses(request["records"]):
+            return self._refuse(status)
         try:
-            honest = self.server.store.accept(json.loads(content), self.headers["Idempotency-Key"])
+            honest = self.server.store.accept(request, self.headers["Idempotency-Key"])
         except OtherContent:
-            self.send_response(409)
-            self.send_header("Content-Length", "0")
-            return self.end_headers()
+            return self._refuse(409)
         play = self.server.script.pop(0) if self.server.script else lambda answer: (200, {}, answer)
         status, headers, answer = play(json.loads(json.dumps(honest)))
         body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
@@ -77,6 +81,11 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"" if self.server.drip_s else body)
         except OSError:
             self.close_connection = True
+
+    def _refuse(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *_: Any) -> None:
         return
@@ -199,6 +208,15 @@ def queue(engine: sa.Engine, n: int, **changes: Any) -> None:
         tx.execute(sa.insert(push_queue), rows)
 
 
+def drain(sender: Sender) -> list[Outcome]:
+    """What became of every step until nothing is left to send."""
+    outcomes: list[Outcome] = []
+    while not isinstance(outcome := sender.step(), Idle):
+        outcomes.append(outcome)
+        assert len(outcomes) < 100, outcomes[-1]
+    return outcomes
+
+
 def count(engine: sa.Engine, what: str) -> int:
     with engine.connect() as tx:
         return int(tx.execute(sa.text(f"SELECT count(*) FROM {what}")).scalar_one())
@@ -291,10 +309,23 @@ def test_a_batch_too_large_for_the_province_goes_in_halves_and_arrives_once(
     """The province of this test stores what it refuses as too large: it will know the records again."""
     queue(engine, 5)
     province.script = [lambda _: (413, {}, {}), lambda _: (413, {}, {})]
-    outcomes = [sender.step() for _ in range(5)]
-    assert [isinstance(o, Again) and o.too_large for o in outcomes] == [True, True, False, False, False]
-    assert [getattr(o, "records", None) for o in outcomes[2:]] == [1, 4, None]
+    outcomes = [sender.step() for _ in range(6)]
+    assert [isinstance(o, Again) and o.too_large for o in outcomes] == [True, True, False, False, False, False]
+    assert [getattr(o, "records", None) for o in outcomes[2:]] == [1, 2, 2, None]
     assert (count(engine, "push_queue"), count(province.store.engine, "province_rating")) == (0, 5)
+
+
+def test_how_much_a_province_takes_is_found_once_and_tried_a_tenth_more_after_each_full_batch(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 400)
+    province.refuses = lambda records: 413 if len(records) > 60 else 0
+    outcomes = drain(sender)
+    taken = [o for o in outcomes if isinstance(o, Acknowledged)]
+    assert [o.records for o in taken] == [50, 55, 60, 33, 36, 39, 42, 46, 39]
+    assert len(outcomes) - len(taken) == 4  # of 400, 200, 100 and 66
+    assert [sender.wait(o, 0) for o in taken] == [0.0] * 8 + [IDLE_S]
+    assert [push._larger(*of) for of in ((1, 1), (31, 30), (495, 495), (BATCH, BATCH))] == [2, 31, BATCH, BATCH]
 
 
 def test_a_record_too_large_for_the_province_waits_and_is_never_given_up(
