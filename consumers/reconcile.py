@@ -458,8 +458,10 @@ def _difference(row: Any, pair: Pair, refused: Mapping[uuid.UUID, str]) -> Diffe
 
 
 def _refusals(tx: sa.Connection) -> dict[uuid.UUID, str]:
-    rows = tx.exec_driver_sql("SELECT event_id, reason FROM rc_word WHERE outcome = 'REFUSED'").all()
-    return {event_id: f"refused: {reason}" for event_id, reason in rows}
+    """Why the province did not take a record: by its signed word, or, where it gave none, as the queue has it."""
+    aside = tx.exec_driver_sql("SELECT event_id, refused_reason FROM push_queue WHERE refused_reason IS NOT NULL").all()
+    words = tx.exec_driver_sql("SELECT event_id, reason FROM rc_word WHERE outcome = 'REFUSED'").all()
+    return {event_id: f"refused: {reason}" for event_id, reason in (*aside, *words)}
 
 
 def _uploads(tx: sa.Connection) -> list[Difference]:

@@ -2,7 +2,8 @@
 
 Decides when to try again and what counts as a receipt. A batch keeps its id and content over retries and
 restarts: both are stored before the first byte is sent. Records that the province refuses stay in the queue
-with its reason, until somebody has them sent again.
+with its reason, until somebody has them sent again; one that it refuses without a word of its own, by a status, is set
+aside only while it takes others.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -45,6 +46,10 @@ LOCK = 430_903_001
 REASON = 300
 """Characters of why there is no answer."""
 LATER, TOO_LARGE, OTHER_CONTENT = frozenset({408, 409, 425, 429}), 413, 409
+MOST_DOUBTED = 5
+"""So many records that a status refuses are passed over at most: a province that refuses all of them is not to be asked
+about the whole queue, one by one.
+"""
 
 
 class Queue:
@@ -90,14 +95,15 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """Not acknowledged; try the same batch again, ``after`` seconds if the province said so; ``too_large``: try its
-    records in smaller ones; ``other_content``: form it anew.
+    """Not acknowledged; try the same batch again, ``after`` seconds if the province said so; ``too_large``, or
+    ``refused`` by this status: try its records in smaller ones; ``other_content``: form it anew.
     """
 
     why: str
     after: float | None = None
     too_large: bool = False
     other_content: bool = False
+    refused: int = 0
 
 
 Outcome = Idle | Acknowledged | Again
@@ -117,6 +123,10 @@ class Sender:
     jitter: Callable[[], float] = random.random
     most: int = BATCH
     _line: line.Line = field(default_factory=line.Line, init=False)
+    _doubted: set[uuid.UUID] = field(default_factory=set, init=False)
+    """Batches of one record that a status refused; whoever starts again knows none and finds them anew."""
+    _taking: bool = field(default=False, init=False)
+    """Whether the province has just acknowledged something."""
 
     def run(self, stop: threading.Event, tell: Callable[[Outcome], None] = lambda _: None) -> None:
         """Send until ``stop``, as the only sender on this database."""
@@ -168,7 +178,7 @@ class Sender:
     def step(self) -> Outcome:
         """Send the oldest unacknowledged batch, forming one if there is none."""
         with self.engine.begin() as tx:
-            rows = _open_batch(tx) or _form_batch(tx, self.region, self.most)
+            rows = self._next(tx)
         if not rows:
             return Idle()
         batch_id = rows[0]["batch_id"]
@@ -188,23 +198,47 @@ class Sender:
             done = _keep(tx, batch_id, body, str(answer["signature"]), int(self.clock() * 1000))
             failpoints.reach("push.before_keep_commit")
         failpoints.reach("push.after_keep")
+        self._taking = True
+        self._doubted.discard(batch_id)
         done = replace(done, most=self.most)
         self.most = _larger(self.most, len(rows))
         return done
 
+    def _next(self, tx: sa.Connection) -> list[Mapping[str, Any]]:
+        """The oldest open batch or a new one. Doubted ones are passed over until another is acknowledged, and then
+        tried once more; where nothing else is left, or ``MOST_DOUBTED`` are, it begins again with the first.
+        """
+        if not self._taking and len(self._doubted) == MOST_DOUBTED:
+            self._doubted.clear()
+        passed: Collection[uuid.UUID] = () if self._taking else self._doubted
+        rows = _open_batch(tx, passed) or _form_batch(tx, self.region, self.most)
+        if not rows and self._doubted:
+            self._doubted.clear()
+            rows = _open_batch(tx)
+        return rows
+
     def _told(self, batch_id: uuid.UUID, again: Again, records: int = 0) -> Again:
-        """Say why the batch goes again and count the attempt. One that is too large for the province is given up, and
-        its ``records`` form new ones of half the size; so is one whose id the province knows with another content, for
-        then the sender's region has changed, which is part of both: what was stored before will be known again.
+        """Say why the batch goes again and count the attempt. One that is too large for the province, or that it
+        refuses, is given up, and its ``records`` form new ones of half the size; so is one whose id the province knows
+        with another content, for then the sender's region has changed, which is part of both: what was stored before
+        will be known again. A record refused alone is doubted, and set aside if it was already and another is taken.
         """
         log.warning("push.waits", waits_for="the province", batch=str(batch_id), why=again.why)
+        smaller = records > 1 and (again.too_large or again.refused > 0)
+        doubted = records == 1 and again.refused > 0
+        aside = doubted and batch_id in self._doubted
         with self.engine.begin() as tx:
             mine = sa.update(push_queue).where(push_queue.c.batch_id == batch_id)
             tx.execute(mine.values(attempts=push_queue.c.attempts + 1))
-            if again.too_large and records > 1:
-                self.most = records // 2
-            if again.other_content or (again.too_large and records > 1):
+            if smaller or again.other_content:
                 tx.execute(mine.values(batch_id=None))
+            if aside:
+                tx.execute(mine.values(refused_reason=f"http {again.refused}"))
+        if smaller:
+            self.most = records // 2
+        if doubted:
+            self._doubted ^= {batch_id}
+        self._taking = aside
         return again
 
     def _post(
@@ -235,7 +269,8 @@ class Sender:
         status = response.status_code
         kind = "asks to wait" if status in LATER or status >= 500 else "refuses"
         why, after = f"the province {kind}: {status}", self._retry_after(response)
-        return Again(why, after, status == TOO_LARGE, status == OTHER_CONTENT)
+        refuses = 400 <= status < 500 and status not in LATER | {TOO_LARGE}
+        return Again(why, after, status == TOO_LARGE, status == OTHER_CONTENT, status if refuses else 0)
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3: seconds or a date), or None."""
@@ -261,9 +296,10 @@ def _reason(error: httpx.HTTPError) -> str:
 _UNDONE = push_queue.c.refused_reason.is_(None)
 
 
-def _open_batch(tx: sa.Connection) -> list[Mapping[str, Any]]:
-    """The rows of the oldest batch that is formed but not acknowledged, in order."""
-    first = sa.select(push_queue.c.batch_id).where(push_queue.c.batch_id.is_not(None), _UNDONE)
+def _open_batch(tx: sa.Connection, but: Collection[uuid.UUID] = ()) -> list[Mapping[str, Any]]:
+    """The rows of the oldest batch that is formed but not acknowledged and not among ``but``, in order."""
+    formed = push_queue.c.batch_id.is_not(None), push_queue.c.batch_id.not_in(but)
+    first = sa.select(push_queue.c.batch_id).where(*formed, _UNDONE)
     batch_id = tx.execute(first.order_by(push_queue.c.seq).limit(1)).scalar_one_or_none()
     if batch_id is None:
         return []

@@ -278,6 +278,19 @@ def test_revisions_that_kafka_compacted_away_before_the_province_was_sent_them_a
     assert named(look(settled), "missing_at", "carried") == {gone[1]}
 
 
+def test_what_a_filter_before_the_province_never_took_is_named_with_its_status(settled: Any) -> None:
+    """No receipt says so; the queue does."""
+    settled.publish(ROLLUP, [rolled(1)])
+    settled.relay()
+    settled.run(f"""
+      INSERT INTO push_queue (event_id, topic, region, department, digest, body, refused_reason)
+      SELECT event_id, topic, region, department, digest, '{{}}', 'http 403' FROM outbox
+      WHERE topic = '{ROLLUP.name}'""")
+    assert [(d.kind, d.place, d.reason) for d in look(settled).differences] == [
+        ("missing_at", "acknowledged", "refused: http 403")
+    ]
+
+
 def statements(line: Any) -> int:
     """How many statements a reconciliation sends."""
     sent: list[str] = []

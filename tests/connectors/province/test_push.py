@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import re
@@ -25,6 +26,7 @@ from consumers.province.keys import Signer
 from consumers.province.store import OtherContent, Store, record
 from schemas import receipts
 from schemas.topics import UPLOAD
+from streams.store import failpoints
 
 pytestmark = pytest.mark.stack
 HONEST = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -43,6 +45,7 @@ class Province(ThreadingHTTPServer):
     def __init__(self, store: Store) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.store, self.script, self.keys = store, list[Play](), list[str]()
+        self.sent = list[list[str]]()
         self.largest, self.drip_s, self.only_continues = 0, 0.0, False
         self.refuses: Callable[[list[dict[str, Any]]], int] = lambda _: 0
         threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
@@ -57,6 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self.server.keys.append(self.headers["Idempotency-Key"])
         self.server.largest = max(self.server.largest, len(content))
         request = json.loads(content)
+        self.server.sent.append([r["body"]["projectNo"] for r in request["records"]])
         if status := self.server.refuses(request["records"]):
             return self._refuse(status)
         try:
@@ -434,6 +438,125 @@ def test_a_record_that_the_province_refuses_stays_with_its_reason_and_does_not_h
     assert isinstance(sender.step(), Idle)
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT refused_reason FROM push_queue")).scalar_one() == "bad_body"
+
+
+def filtered(*projects: str, status: int = 403) -> Callable[[list[dict[str, Any]]], int]:
+    """A filter before the province that takes no request with one of ``projects`` in it."""
+    return lambda records: status if any(r["body"]["projectNo"] in projects for r in records) else 0
+
+
+def refused(engine: sa.Engine) -> list[tuple[str, str]]:
+    """What is set aside: project number and reason."""
+    query = "SELECT body ->> 'projectNo', refused_reason FROM push_queue WHERE refused_reason IS NOT NULL ORDER BY seq"
+    with engine.connect() as tx:
+        return [(project, reason) for project, reason in tx.execute(sa.text(query))]
+
+
+@pytest.mark.parametrize("status", [400, 403, 422])
+def test_a_record_that_a_filter_never_takes_is_set_aside_once_others_are_taken_and_goes_again_when_asked(
+    engine: sa.Engine, sender: Sender, province: Province, status: int
+) -> None:
+    queue(engine, 8)
+    province.refuses = filtered("p3", status=status)
+    drain(sender)
+    assert refused(engine) == [("p3", f"http {status}")]
+    assert (count(engine, "push_queue"), count(province.store.engine, "province_rating")) == (1, 7)
+    alone = [key for key, sent in zip(province.keys, province.sent, strict=True) if sent == ["p3"]]
+    assert len(alone) == 2
+    assert len(set(alone)) == 1
+    with engine.begin() as tx:
+        assert (push.refused(tx), push.again(tx, f"http {status}")) == ({f"http {status}": 1}, 1)
+    province.refuses = filtered()
+    assert isinstance(sender.step(), Acknowledged)
+    assert province.keys[-1] not in alone
+    assert (count(engine, "push_queue"), count(province.store.engine, "province_rating")) == (0, 8)
+
+
+@pytest.mark.parametrize("bad", [(), ("p0",), ("p4",), ("p0", "p2", "p3"), ("p7", "p18")], ids=str)
+def test_while_everything_is_refused_nothing_is_set_aside_and_a_few_are_tried_and_afterwards_only_the_bad_stay(
+    engine: sa.Engine, sender: Sender, province: Province, bad: tuple[str, ...]
+) -> None:
+    queue(engine, 20)
+    province.refuses = lambda _: 401
+    outcomes = [sender.step() for _ in range(40)]
+    assert {o.why for o in outcomes if isinstance(o, Again)} == {"the province refuses: 401"}
+    assert [sender.wait(outcomes[-1], n) for n in (1, 7, 8, 40)] == [0.5, 32.0, 60.0, 60.0]
+    assert (refused(engine), count(engine, "push_queue")) == ([], 20)
+    assert {sent[0] for sent in province.sent if len(sent) == 1} == {f"p{i}" for i in range(push.MOST_DOUBTED)}
+    province.refuses = filtered(*bad)
+    drain(sender)
+    assert refused(engine) == [(project, "http 403") for project in bad]
+    assert count(province.store.engine, "province_rating") == 20 - len(bad)
+
+
+def test_the_only_record_keeps_its_batch_while_it_is_refused_and_lets_a_later_one_pass(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    queue(engine, 1, writingEvaluation="bad")
+    province.refuses = lambda records: 403 if records[0]["body"]["writingEvaluation"] else 0
+    assert all(isinstance(sender.step(), Again) for _ in range(12))
+    assert len(set(province.keys)) == 1
+    queue(engine, 1)
+    drain(sender)
+    assert refused(engine) == [("p0", "http 403")]
+    assert (count(engine, "push_queue"), count(province.store.engine, "province_rating")) == (1, 1)
+
+
+def test_a_record_refused_again_after_an_outage_is_not_set_aside_by_what_was_taken_before_it(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    """Refused, another taken, no answer, then an expired permission: nothing was taken since."""
+    queue(engine, 3)
+    sender.most = 1
+    answers = iter([401, 0, 503, 401, 401, 401])
+    province.refuses = lambda _: next(answers, 0)
+    assert [type(sender.step()) for _ in range(6)] == [Again, Acknowledged, *[Again] * 4]
+    drain(sender)
+    assert (refused(engine), count(province.store.engine, "province_rating")) == ([], 3)
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500])
+def test_a_status_that_asks_to_wait_gives_no_batch_up(
+    engine: sa.Engine, sender: Sender, province: Province, status: int
+) -> None:
+    queue(engine, 3)
+    province.refuses = lambda _: status
+    assert all(isinstance(sender.step(), Again) for _ in range(12))
+    assert (len(set(province.keys)), refused(engine)) == (1, [])
+
+
+class Killed(BaseException):
+    """kill -9, as far as a thread can have it."""
+
+
+@pytest.mark.parametrize("place", ["push.after_form", "push.after_post", "push.before_keep_commit", "push.after_keep"])
+@pytest.mark.parametrize("everything", [False, True])
+def test_whoever_dies_at_any_step_sets_aside_what_is_never_taken_and_nothing_else(
+    engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch, place: str, everything: bool
+) -> None:
+    """Killed at every step of the first one in turn, with a new process after each."""
+    queue(engine, 8)
+    province.refuses = (lambda _: 401) if everything else filtered("p3")
+    passed = 0
+
+    def reach(name: str) -> None:
+        nonlocal passed
+        passed += name == place
+        if passed > lives:
+            raise Killed
+
+    monkeypatch.setattr(failpoints, "reach", reach)
+    for lives in range(12):
+        passed, restarted = 0, new_sender(engine, province)
+        with contextlib.suppress(Killed):
+            for _ in range(20):
+                restarted.step()
+    monkeypatch.undo()
+    assert refused(engine) == ([] if everything else [("p3", "http 403")])
+    province.refuses = filtered("p3")
+    drain(new_sender(engine, province))
+    assert refused(engine) == [("p3", "http 403")]
+    assert (count(engine, "push_queue"), count(province.store.engine, "province_rating")) == (1, 7)
 
 
 def test_what_was_refused_goes_again_when_asked_under_an_id_the_province_has_not_answered_yet(
