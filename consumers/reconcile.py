@@ -277,19 +277,13 @@ def _words(
             sa.select(tables.receipt)
         )
         for done, row in enumerate(rows, 1):
-            if _genuine(row, public_key):
+            if receipts.genuine(row.batch_id, row.body, row.signature, public_key):
                 for r in row.body["records"]:
                     reason = str(r.get("reason") or "")  # an older release kept whatever was signed
                     yield uuid.UUID(r["event_id"]), uuid.UUID(r["digest"]), r["outcome"], reason
             else:
                 forged.append(str(row.batch_id))
             progress("receipts", done, total)
-
-
-def _genuine(row: Any, public_key: str) -> bool:
-    return row.body.get("batch_id") == str(row.batch_id) and receipts.signed_by(
-        row.body, row.signature, public_key
-    )
 
 
 def copy(tx: sa.Connection, table: str, columns: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> None:
@@ -352,7 +346,8 @@ CREATE TEMP VIEW rc_pushed AS SELECT {_COLUMNS} FROM outbox WHERE topic IN ({pus
 CREATE TEMP TABLE rc_acknowledged AS
   SELECT DISTINCT coalesce(p.topic, '') AS topic, w.event_id, w.digest,
          coalesce(p.department, 'unknown') AS department, coalesce(p.occurred_at, 0) AS occurred_at
-  FROM rc_word w LEFT JOIN rc_pushed p ON p.event_id = w.event_id WHERE w.outcome IN ({told});
+  FROM rc_word w LEFT JOIN rc_pushed p ON p.event_id = w.event_id WHERE w.outcome IN ({told})
+  AND NOT EXISTS (SELECT FROM push_queue q WHERE q.event_id = w.event_id AND q.refused_reason IS NOT NULL);
 CREATE INDEX ON rc_once (event_id);
 CREATE INDEX ON rc_carried (event_id);
 CREATE INDEX ON rc_acknowledged (event_id);

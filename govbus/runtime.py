@@ -65,7 +65,7 @@ def resolve(settings: Settings, prepare: bool = True) -> Settings:
     access.use(settings.kafka_access())
     if not (settings.kafka and settings.database_url):
         settings = _with_local(settings, prepare)
-    return _with_province(settings)
+    return with_province(settings)
 
 
 def database_url(settings: Settings, prepare: bool = True) -> str:
@@ -106,7 +106,7 @@ def resolve_ready(settings: Settings) -> Settings:
     if settings.database_url:
         migrate.upgrade(settings.database_url)
     topics_admin.apply(filled.kafka, filled.replication)
-    return _with_province(filled)
+    return with_province(filled)
 
 
 def _with_local(settings: Settings, prepare: bool) -> Settings:
@@ -142,7 +142,7 @@ def needed(part: str, settings: Settings) -> bool:
     return not (settings.database_url if part == "postgres" else settings.kafka)
 
 
-def _with_province(settings: Settings) -> Settings:
+def with_province(settings: Settings) -> Settings:
     """Fills the province's URL and key from what a province on this machine published, if neither is set."""
     path = settings.home / PROVINCE_ADDRESS
     if settings.province_url or not path.exists():

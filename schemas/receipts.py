@@ -88,6 +88,11 @@ def check(answer: object, batch_id: uuid.UUID, sent: Places, public_key: str) ->
     return body
 
 
+def genuine(batch_id: uuid.UUID, body: Mapping[str, Any], signature: str, public_keys: str) -> bool:
+    """Whether a kept receipt is the province's word on the batch that it is kept for."""
+    return body.get("batch_id") == str(batch_id) and signed_by(body, signature, public_keys)
+
+
 def _has_float(value: object) -> bool:
     """PostgreSQL gives 1e16 back as a whole number and -0.0 without its sign: the signature would fit no more."""
     if isinstance(value, float):

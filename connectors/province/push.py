@@ -26,13 +26,13 @@ import structlog
 from sqlalchemy.dialects.postgresql import insert
 
 from connectors.province import format, line
-from schemas import receipts
+from schemas import codec, receipts
 from schemas.errors import Retryable
-from schemas.topics import Topic
-from streams.store import failpoints
+from schemas.topics import BY_NAME, Topic
+from streams.store import bulk, failpoints
 from streams.store.engine import is_transient, why
 from streams.store.projection import Event
-from streams.store.tables import push_queue, receipt
+from streams.store.tables import outbox, push_queue, receipt
 
 log = structlog.get_logger(__name__)
 BATCH, BATCH_BYTES = 500, 4 * 1024 * 1024
@@ -61,19 +61,18 @@ class Queue:
 
     def apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
         """Queue ``events`` in the order of the log."""
-        rows = [_queued(e) for e in events]
+        rows = [_queued(e.carried.topic, e.event_id, e.digest, e.record) for e in events]
         if rows:
             tx.execute(insert(push_queue).on_conflict_do_nothing(index_elements=["event_id"]), rows)
 
 
-def _queued(event: Event) -> dict[str, Any]:
-    topic, record = event.carried.topic, event.record
+def _queued(topic: Topic, event_id: uuid.UUID, digest: uuid.UUID, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "event_id": event.event_id,
+        "event_id": event_id,
         "topic": topic.name,
         "region": record["region"],
         "department": record["department"],
-        "digest": event.digest,
+        "digest": digest,
         "body": format.body(topic, record),
     }
 
@@ -315,9 +314,16 @@ def _form_batch(tx: sa.Connection, region: str, most: int = BATCH) -> list[Mappi
     if not rows:
         return []
     ids = [r["event_id"] for r in rows]
-    batch_id = format.batch_id(region, ids, sum(r["attempts"] for r in rows))
+    batch_id = _new_id(tx, region, ids, sum(r["attempts"] for r in rows))
     tx.execute(sa.update(push_queue).where(push_queue.c.event_id.in_(ids)).values(batch_id=batch_id))
     return [{**r, "batch_id": batch_id} for r in rows]
+
+
+def _new_id(tx: sa.Connection, region: str, ids: Sequence[uuid.UUID], tried: int) -> uuid.UUID:
+    """The id of a batch that has no receipt yet: whoever knows an id answers as before."""
+    batch_id = format.batch_id(region, ids, tried)
+    known = tx.execute(sa.select(receipt.c.batch_id).where(receipt.c.batch_id == batch_id)).first()
+    return _new_id(tx, region, ids, tried + 1) if known else batch_id
 
 
 def _fitting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -355,13 +361,55 @@ def refused(tx: sa.Connection) -> dict[str, int]:
 
 
 def again(tx: sa.Connection, reason: str = "") -> int:
-    """Have what the province refused (for ``reason``; "": for any) sent once more, as if it had never been; how many.
-
-    It counts as an attempt: a batch of the same records, with the same id, would get the same receipt.
-    """
+    """Have what the province refused (for ``reason``; "": for any) sent once more as if it had never been; how many."""
     mine = sa.update(push_queue).where(push_queue.c.refused_reason == reason if reason else ~_UNDONE)
-    fresh = {"refused_reason": None, "batch_id": None, "attempts": push_queue.c.attempts + 1}
-    return tx.execute(mine.values(fresh)).rowcount
+    return tx.execute(mine.values(refused_reason=None, batch_id=None)).rowcount
+
+
+@dataclass(frozen=True, slots=True)
+class Requeued:
+    """``records`` go to the province once more. ``forged``: so many receipts are not signed by it and prove nothing;
+    ``lost``: so many acknowledged records the outbox does not have.
+    """
+
+    records: int
+    forged: int
+    lost: int
+
+
+def acknowledged(tx: sa.Connection, since: int) -> int:
+    """How many words on a record the receipts that came at ``since`` (epoch ms) or later have."""
+    words = sa.func.coalesce(sa.func.sum(sa.func.jsonb_array_length(receipt.c.body["records"])), 0)
+    return int(tx.execute(sa.select(words).where(receipt.c.received_at >= since)).scalar_one())
+
+
+def again_since(engine: sa.Engine, since: int, public_key: str) -> Requeued:
+    """Queue what genuine receipts that came at ``since`` (epoch ms, our clock) or later acknowledge, for a province
+    that has lost it. What is in the queue stays as it is there.
+    """
+    late = sa.select(receipt).where(receipt.c.received_at >= since).order_by(receipt.c.received_at)
+    records = forged = lost = 0
+    with engine.connect() as side, engine.begin() as tx:  # one look at the receipts: the push goes on and adds to them
+        for row in side.execution_options(stream_results=True, max_row_buffer=10).execute(late):
+            if not receipts.genuine(row.batch_id, row.body, row.signature, public_key):
+                forged += 1
+                continue
+            told = dict(receipts.acknowledged(row.body))
+            stored = map(_stored_row, tx.execute(_STORED, {"ids": list(told)}))
+            rows = [r for r in stored if r["digest"] == told[r["event_id"]]]
+            lost += len(told) - len(rows)
+            records += len(bulk.insert_new(tx, push_queue, rows, ("event_id",)))
+    return Requeued(records, forged, lost)
+
+
+_STORED = sa.select(outbox.c.topic, outbox.c.event_id, outbox.c.digest, outbox.c.value).where(
+    outbox.c.topic.in_([t.name for t in format.PUSHED]), bulk.any_of(outbox.c.event_id, "ids")
+)
+
+
+def _stored_row(stored: Any) -> dict[str, Any]:
+    topic = BY_NAME[stored.topic]
+    return _queued(topic, stored.event_id, stored.digest, codec.decode(stored.value, topic))
 
 
 def waiting(tx: sa.Connection) -> int:

@@ -1,5 +1,5 @@
 """``govbus push``: the process that sends ratings and rollups to the province and keeps its receipts; with ``--again``
-what the province refused goes back to it.
+what the province refused, or has lost, goes back to it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,24 @@ def push(
         bool, typer.Option("--again", help="Only put back in the queue what the province refused, and end.")
     ] = False,
     reason: Annotated[str, typer.Option(help="With --again: only what it refused for this reason.")] = "",
+    since: Annotated[
+        str,
+        typer.Option(
+            help="With --again: instead what it acknowledged at or after this time, for it has lost it; ISO 8601 "
+            "(Asia/Shanghai unless it says otherwise)."
+        ),
+    ] = "",
     yes: Annotated[bool, typer.Option("--yes", help="With --again: do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="With --again: print the result as JSON.")] = False,
 ) -> None:
     """Push ratings and rollups to the province, every batch until its signed receipt is here."""
-    if not again and (reason or yes or as_json):
-        raise typer.BadParameter("--reason, --yes and --json belong to --again")
-    if again:
+    if not again and (reason or since or yes or as_json):
+        raise typer.BadParameter("--reason, --since, --yes and --json belong to --again")
+    if reason and since:
+        raise typer.BadParameter("--reason is about what was refused, --since about what was acknowledged: give one")
+    if since:
+        _again_since(since, yes, as_json)
+    elif again:
         _again(reason, yes, as_json)
     else:
         _run()
@@ -54,6 +65,48 @@ def _again(reason: str, yes: bool, as_json: bool) -> None:
         with engine.begin() as tx:
             count = queue.again(tx, reason)
     typer.echo(json.dumps({"again": count}) if as_json else f"{count:,} records go to the province again")
+
+
+def _again_since(since: str, yes: bool, as_json: bool) -> None:
+    """Queue anew what was acknowledged; exit code 1 if a receipt proves nothing or a record is not in the outbox."""
+    import json
+
+    from connectors.province import push as queue
+    from govbus.runtime import district, with_province
+    from govbus.settings import load
+    from schemas.errors import Misconfigured
+
+    at, key = _moment(since), with_province(load()).province_public_key
+    if not key:
+        raise Misconfigured("no province is known: set GOVBUS_PROVINCE_PUBLIC_KEY")
+    with district() as engine:
+        with engine.connect() as tx:
+            found = queue.acknowledged(tx, at)
+        if found and not yes:
+            asked = f"Send again what the province acknowledged since {since} (up to {found:,} records)?"
+            typer.confirm(asked, abort=True, err=True)
+        done = queue.again_since(engine, at, key)
+    if as_json:
+        typer.echo(json.dumps({"again": done.records, "forged_receipts": done.forged, "not_in_outbox": done.lost}))
+    else:
+        typer.echo(f"{done.records:,} records go to the province again")
+    if done.forged or done.lost:
+        left_out = f"{done.forged:,} receipts that it has not signed, {done.lost:,} records that are not in the outbox"
+        typer.echo(f"left out: {left_out}", err=True)
+        raise typer.Exit(1)
+
+
+def _moment(text: str) -> int:
+    """Epoch milliseconds."""
+    from datetime import datetime
+
+    from schemas.clock import SHANGHAI
+
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter("not an ISO 8601 time such as 2026-11-30T02:00", param_hint="--since") from None
+    return int((at if at.tzinfo else at.replace(tzinfo=SHANGHAI)).timestamp() * 1000)
 
 
 def _run() -> None:

@@ -15,7 +15,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from connectors.province import format
-from connectors.province.push import Queue, _form_batch, _keep
+from connectors.province.push import Queue, Requeued, _form_batch, _keep, acknowledged, again_since
+from consumers.province import store as at_province
 from consumers.province.keys import Signer
 from consumers.province.store import Store
 from consumers.reconcile import Report, _carry, _summed, reconcile
@@ -28,6 +29,8 @@ from streams.store import settling, standing, steps
 
 pytestmark = pytest.mark.stack
 SIGNER = Signer(Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
+LOSABLE = (at_province.record, at_province.rating, at_province.standing, at_province.rollup)
+"""All that the province holds but its batches and their receipts."""
 
 
 @pytest.fixture
@@ -63,6 +66,12 @@ def acknowledge(line: Any, store: Store) -> None:
     events, _ = steps.decode_rows([*line.carried(UPLOAD), *line.carried(ROLLUP)])
     with line.engine.begin() as tx:
         Queue().apply(tx, events)
+    send(line, store)
+
+
+def send(line: Any, store: Store) -> None:
+    """Push what is queued."""
+    with line.engine.begin() as tx:
         rows = _form_batch(tx, "430903")
         batch_id = rows[0]["batch_id"]
         answer = store.accept(format.batch(batch_id, "430903", rows), str(batch_id))
@@ -302,6 +311,63 @@ def statements(line: Any) -> int:
     look(line)
     sa.event.remove(line.engine, "before_cursor_execute", note)
     return len(sent)
+
+
+def kept(store: Store) -> list[list[Any]]:
+    """What the province holds, without the batch that brought it."""
+    with store.engine.connect() as tx:
+        held = [tx.execute(sa.select(*(c for c in t.c if c.name != "batch_id"))).all() for t in LOSABLE]
+    return [sorted(map(str, rows)) for rows in held]
+
+
+def test_what_a_province_lost_with_a_backup_goes_to_it_again_and_is_there_once(settled: Any, province: Store) -> None:
+    """It knows its batches still, so each has to have an id of its own, also the second time."""
+    settled.publish(ROLLUP, [rolled(9)])
+    settled.relay()
+    acknowledge(settled, province)
+    whole = kept(province)
+    assert [len(rows) for rows in whole] == [14, 12, 1, 1]
+    for _ in range(2):
+        with province.engine.begin() as tx:
+            for table in LOSABLE:
+                tx.execute(sa.delete(table))
+        assert look(settled).equal
+        assert again_since(settled.engine, 0, SIGNER.public_key) == Requeued(14, 0, 0)
+        assert again_since(settled.engine, 0, SIGNER.public_key) == Requeued(0, 0, 0)  # it waits already
+        waits = look(settled)
+        assert waits.equal, waits.differences
+        send(settled, province)
+        assert kept(province) == whole
+        after = look(settled)
+        assert after.equal, after.differences
+        assert after.topics[UPLOAD.name]["acknowledged"] == 13
+        assert settled.scalar("SELECT count(*) FROM push_queue") == 0
+
+
+def test_what_no_genuine_receipt_of_that_time_acknowledges_or_the_outbox_does_not_have_is_not_queued_again(
+    settled: Any,
+) -> None:
+    stranger = Signer(Ed25519PrivateKey.from_private_bytes(bytes(32)))
+    assert again_since(settled.engine, 0, stranger.public_key) == Requeued(0, 1, 0)
+    assert again_since(settled.engine, 1, SIGNER.public_key) == Requeued(0, 0, 0)  # they came at 0
+    with settled.engine.connect() as tx:
+        assert [acknowledged(tx, since) for since in (0, 1)] == [13, 0]
+    settled.run("DELETE FROM outbox WHERE seq = (SELECT min(seq) FROM outbox WHERE topic = :t)", t=UPLOAD.name)
+    altered = "UPDATE outbox SET digest = gen_random_uuid() WHERE seq = (SELECT min(seq) FROM outbox WHERE topic = :t)"
+    settled.run(altered, t=UPLOAD.name)
+    assert again_since(settled.engine, 0, SIGNER.public_key) == Requeued(11, 0, 2)
+
+
+def test_what_the_province_refuses_now_is_named_whatever_it_acknowledged_before(settled: Any, province: Store) -> None:
+    with province.engine.begin() as tx:
+        first = "(SELECT min(event_id::text)::uuid FROM province_record)"
+        changed = f"UPDATE province_record SET digest = gen_random_uuid() WHERE event_id = {first} RETURNING event_id"
+        lost = str(tx.execute(sa.text(changed)).scalar_one())
+    assert again_since(settled.engine, 0, SIGNER.public_key) == Requeued(13, 0, 0)
+    send(settled, province)
+    assert [(d.event_id, d.kind, d.place, d.reason) for d in look(settled).differences] == [
+        (lost, "missing_at", "acknowledged", "refused: conflict")
+    ]
 
 
 def test_a_forged_receipt_is_told_and_acknowledges_nothing(settled: Any) -> None:
