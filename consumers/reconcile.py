@@ -92,6 +92,7 @@ class Report:
     cells: int = 0
     duplicates: int = 0
     superseded: int = 0
+    """Behind a newer one of their key: compacted away, or rollups that the province refused."""
     unread: int = 0
     """Compacted away before they were queued for the province, which has a newer one."""
     expired: int = 0
@@ -516,11 +517,11 @@ def _excused(
     tx: sa.Connection, found: list[Difference], starts: Mapping[TopicPartition, int]
 ) -> tuple[list[Difference], int, int, int]:
     """Without what Kafka may forget: compacted behind a newer record of its key, or past retention. What was compacted
-    before it was queued for the province, the province cannot have.
+    before it was queued for the province, the province cannot have; what it refused, it has a newer one of.
     """
     lost = [d for d in found if (d.kind, d.place) == ("missing_at", "carried") and BY_NAME[d.topic].forgets]
     compacted = _compacted(tx) if lost else {}
-    superseded = {d for d in lost if (d.topic, d.event_id) in compacted}
+    superseded = {d for d in lost if (d.topic, d.event_id) in compacted} | _outdone(tx, found)
     unread = {
         d for d in found if (d.kind, d.place, d.reason) == ("missing_at", "acknowledged", "")
         and not compacted.get((d.topic, d.event_id), True)
@@ -528,6 +529,26 @@ def _excused(
     expired = {d for d in lost if d not in superseded and _before_start(tx, d, starts)}
     excused = superseded | unread | expired
     return [d for d in found if d not in excused], len(superseded), len(unread), len(expired)
+
+
+def _outdone(tx: sa.Connection, found: list[Difference]) -> set[Difference]:
+    """Rollups that the province refused, of whose scope it has acknowledged a higher revision: they would change
+    nothing there.
+    """
+    refused = {
+        uuid.UUID(d.event_id): d for d in found
+        if (d.topic, d.kind, d.place) == (ROLLUP.name, "missing_at", "acknowledged") and d.reason
+    }  # fmt: skip
+    query = sa.text("""
+      SELECT event_id, key, value FROM outbox o WHERE topic = :topic
+      AND key IN (SELECT key FROM outbox WHERE topic = :topic AND event_id = ANY(:ids))
+      AND (event_id = ANY(:ids) OR EXISTS (SELECT FROM rc_acknowledged k
+                                           WHERE (k.event_id, k.digest) = (o.event_id, o.digest)))""")
+    rows = tx.execute(query, {"topic": ROLLUP.name, "ids": list(refused)}).all() if refused else []
+    revisions = {i: (scope, codec.decode(value, ROLLUP)["revision"]) for i, scope, value in rows}
+    newest = dict(sorted(said for i, said in revisions.items() if i not in refused))
+    mine = ((d, *revisions[i]) for i, d in refused.items())
+    return {d for d, scope, revision in mine if newest.get(scope, revision) > revision}
 
 
 def _compacted(tx: sa.Connection) -> dict[tuple[str, str], bool]:

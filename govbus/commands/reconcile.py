@@ -103,7 +103,7 @@ def show(report: Report) -> None:
     screen.print(
         f"{report.cells:,} cells (department x topic x hour) compared; "
         f"{report.duplicates:,} repeated deliveries; "
-        f"{report.superseded:,} compacted away ({report.unread:,} before the province's queue read them); "
+        f"{report.superseded:,} superseded ({report.unread:,} compacted away before the province's queue read them); "
         f"{report.expired:,} past retention"
     )
     _show_differences(screen, report)

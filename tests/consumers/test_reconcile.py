@@ -287,6 +287,23 @@ def test_revisions_that_kafka_compacted_away_before_the_province_was_sent_them_a
     assert named(look(settled), "missing_at", "carried") == {gone[1]}
 
 
+@pytest.mark.parametrize(("refused", "named"), [(1, []), (9, [9])])
+def test_a_refused_rollup_is_no_difference_once_a_higher_revision_of_its_scope_is_acknowledged(
+    settled: Any, province: Store, refused: int, named: list[int]
+) -> None:
+    """The province has another content under its id, and will refuse it for ever."""
+    ids = {revision: settled.publish(ROLLUP, [rolled(revision)])[0].event_id for revision in (9, 1)}
+    settled.relay()
+    other = {"event_id": ids[refused], "digest": uuid.uuid4(), "batch_id": uuid.uuid4()}
+    with province.engine.begin() as tx:
+        known = {"kind": "rollup", "region": "430903", "department": "HS-ZRZYJ", "body": {}}
+        tx.execute(sa.insert(at_province.record), {**other, **known})
+    acknowledge(settled, province)
+    report = look(settled)
+    assert [(d.event_id, d.reason) for d in report.differences] == [(str(ids[n]), "refused: conflict") for n in named]
+    assert (report.equal, report.superseded) == (not named, 1 - len(named))
+
+
 def test_what_a_filter_before_the_province_never_took_is_named_with_its_status(settled: Any) -> None:
     """No receipt says so; the queue does."""
     settled.publish(ROLLUP, [rolled(1)])
