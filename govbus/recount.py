@@ -241,15 +241,30 @@ def _ended(record: Record) -> int:
 
 
 def _corrected(records: Sequence[Record]) -> list[Record]:
-    """What the records say after corrections and annulments; the latest correction of an event holds."""
-    gone = {r["corrects_event_id"] for r in records if r["event_type"] == "case.voided"}
-    corrections = [r for r in records if r["event_type"] == "case.corrected" and r["corrected_at"] is not None]
-    moved = {r["corrects_event_id"]: r["corrected_at"] for r in sorted(corrections, key=_occurred)}
+    """What the records say after corrections and annulments; the latest correction of an event that was not annulled
+    holds.
+    """
+    gone = _annulled(records)
+    corrections = [r for r in records if r["event_type"] == "case.corrected" and r["event_id"] not in gone]
+    moved = {r["corrects_event_id"]: r["corrected_at"] for r in sorted(corrections, key=_occurred)
+             if r["corrected_at"] is not None}  # fmt: skip
     return [
         _moved(r, moved[r["event_id"]]) if r["event_id"] in moved else r
         for r in records
         if r["event_id"] not in gone and r["event_type"] != "case.corrected" and not r["corrects_event_id"]
     ]
+
+
+def _annulled(records: Iterable[Record]) -> set[str]:
+    """What is annulled: an annulment counts once all that annul it are known to be annulled themselves."""
+    annuls = {r["event_id"]: r["corrects_event_id"] for r in records if r["event_type"] == "case.voided"}
+    named_by: dict[str, set[str]] = defaultdict(set)
+    for one, target in annuls.items():
+        named_by[target].add(one)
+    gone: set[str] = set()
+    while plain := {one for one in annuls if named_by[one] <= gone}:
+        gone |= {annuls.pop(one) for one in plain}
+    return gone
 
 
 def _clocked(records: Sequence[Record]) -> Iterator[Record]:

@@ -7,6 +7,7 @@ An illegal event becomes a finding and an event without its predecessor is parke
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -206,8 +207,8 @@ def course(events: Sequence[CaseEvent], calendar: Calendar, counting: Counting, 
     """The course that ``events`` (log order, not empty) describe, as far as they are known; independent of
     their order.
     """
-    if any(e.type == "voided" and not e.corrects for e in events):
-        return Course(VOID, events[0], stopped_at=max(e.occurred_at for e in events if e.type == "voided"))
+    if void := voids(events):
+        return Course(VOID, events[0], stopped_at=max(e.occurred_at for e in void))
     walk = _Walk(events[0], calendar, counting, practice)
     for event in in_order(_effective(events)):
         walk.take(event)
@@ -231,15 +232,40 @@ def _order(event: CaseEvent) -> tuple[int, int, str]:
     return moment, RANK[event.type], event.event_id
 
 
+def voids(events: Sequence[CaseEvent]) -> list[CaseEvent]:
+    """What makes the whole case void: an annulment that names no event, unless it was itself annulled."""
+    void = [e for e in events if e.type == "voided" and not e.corrects]
+    gone = _annulled(events) if void else ()
+    return [e for e in void if e.event_id not in gone]
+
+
+def _annulled(events: Iterable[CaseEvent]) -> set[str]:
+    """Ids of the events that an annulment takes back, a correction or another annulment included: what an annulment
+    that is itself annulled had taken stands again, and those that annul each other in a ring annul nothing.
+    """
+    target = {e.event_id: e.corrects for e in events if e.type == "voided"}
+    against = Counter(target.values())
+    settled = [event_id for event_id in target if event_id not in against]
+    gone: set[str] = set()
+    for event_id in settled:  # grows: an annulment is settled after all that name it
+        if event_id not in gone:
+            gone.add(target[event_id])
+        against[target[event_id]] -= 1
+        if not against[target[event_id]] and target[event_id] in target:
+            settled.append(target[event_id])
+    return gone
+
+
 def _effective(events: Sequence[CaseEvent]) -> Iterable[CaseEvent]:
-    """The events with corrections and single annulments carried out; the latest correction of an event
-    holds.
+    """The events with corrections and single annulments carried out; the latest correction of an event that was not
+    annulled holds.
     """
     changes = [e for e in events if e.type in ("corrected", "voided")]
     if not changes:
         return events
-    gone = {e.corrects for e in changes if e.type == "voided"}
-    moved = {e.corrects: e for e in in_order(changes) if e.corrected_at is not None}
+    gone = _annulled(changes)
+    corrections = [e for e in changes if e.type == "corrected" and e.event_id not in gone]
+    moved = {e.corrects: e for e in in_order(corrections) if e.corrected_at is not None}
     return [
         _moved(e, moved.get(e.event_id))
         for e in events

@@ -15,7 +15,7 @@ import structlog
 from schemas import codesets
 from schemas.topics import ALERT, CASE
 from streams.rules.judge import Decision, alert_record, fold
-from streams.rules.lifecycle import VOID, CaseEvent
+from streams.rules.lifecycle import VOID, CaseEvent, voids
 from streams.rules.state import CaseState, Spoken
 from streams.rules.tally import Standing
 from streams.store import bulk, cards, claims, desk, frames, groups, references, standing
@@ -150,8 +150,12 @@ def _load(tx: sa.Connection, cases: list[str], rows: Sequence[sa.Row[Any]]) -> d
 
 def _turned_at(after: CaseState) -> int:
     """Since when it is known that a case is void, or that it is no more."""
-    voided = (e.known_at for e in after.events if e.type == "voided" and not e.corrects)
-    return next(voided, after.known_at) if after.status == VOID else after.known_at
+    turned = after.known_at
+    for known in range(len(after.events), 0, -1):
+        if after.status != VOID or not voids(after.events[:known]):
+            break
+        turned = after.events[known - 1].known_at
+    return turned
 
 
 class _Judged:

@@ -203,6 +203,12 @@ def test_the_recount_reads_a_case_as_the_rules_do_or_leaves_it_out(
     assert read(log, told)[1].differences == []
 
 
+def test_the_recount_carries_out_annulments_as_the_rules_do() -> None:
+    for log, _ in judging.ANNULMENTS:
+        why, found = read(log, [judging.item(5)])
+        assert (why, found.differences, found.checked.total()) == ("", [], 1)
+
+
 @pytest.mark.parametrize("unit", ["2", "3", "5"])
 @pytest.mark.parametrize("more", [1.0, 12.0])
 def test_the_recount_holds_a_promise_in_another_unit_to_the_policy(unit: str, more: float) -> None:

@@ -6,7 +6,7 @@ import random
 import uuid
 from dataclasses import replace
 from datetime import date, datetime
-from itertools import combinations, groupby
+from itertools import combinations, groupby, permutations
 from typing import Any
 
 import pytest
@@ -663,6 +663,41 @@ def test_a_corrected_acceptance_time_moves_the_due_time() -> None:
     state, _ = told([accepted, correction], references(item(5)), "2020-10-20 10:00")
     assert due(state) == "2020-10-21 17:00"
     assert cards(state)[1] == ("RED", "2020-10-19 17:01", "2020-10-20 09:00", "case_corrected")
+
+
+THEN = event("accepted", "2020-10-12 10:00")
+MOVED = event("corrected", "2020-10-13 09:00", corrects=THEN.event_id, corrected_at=ms("2020-10-14 10:00"))
+
+
+def annulled(target: CaseEvent, at: str) -> CaseEvent:
+    return event("voided", at, corrects=target.event_id)
+
+
+UNDONE, WHOLE = annulled(MOVED, "2020-10-13 10:00"), event("voided", "2020-10-12 11:00")
+ANNULMENTS = [
+    ([THEN, MOVED], "2020-10-21 17:00"),
+    ([THEN, MOVED, UNDONE], "2020-10-19 17:00"),
+    ([THEN, MOVED, UNDONE, annulled(UNDONE, "2020-10-13 09:30")], "2020-10-21 17:00"),
+    ([THEN, WHOLE], ""),
+    ([THEN, WHOLE, annulled(WHOLE, "2020-10-12 12:00")], "2020-10-19 17:00"),
+]
+"""What a case was told, and when it is due; none: it is void."""
+
+
+@pytest.mark.parametrize(("log", "expected"), ANNULMENTS)
+def test_what_is_annulled_is_as_if_it_had_not_been_said_a_correction_or_an_annulment_too(
+    log: list[CaseEvent], expected: str
+) -> None:
+    for heard in permutations(log):
+        state, _ = told(list(heard), references(item(5)), "2020-10-15 10:00")
+        assert (due(state), state.status) == (expected, "ACCEPTED" if expected else "VOID")
+
+
+def test_annulments_of_each_other_annul_nothing() -> None:
+    one = annulled(THEN, "2020-10-13 10:00")
+    two = structs.replace(one, event_id="two", corrects=one.event_id)
+    ring = [structs.replace(one, corrects="two"), two]
+    assert due(told([THEN, MOVED, *ring], references(item(5)), "2020-10-15 10:00")[0]) == "2020-10-21 17:00"
 
 
 def test_a_card_issued_again_after_its_revocation_is_another_card() -> None:

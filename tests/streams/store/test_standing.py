@@ -41,7 +41,7 @@ def record(topic: Topic, kind: str, at: int, **more: Any) -> dict[str, Any]:
 
 
 def case(kind: str, at: int, **more: Any) -> dict[str, Any]:
-    return record(CASE, f"case.{kind}", at, event_no=1, **more)
+    return record(CASE, f"case.{kind}", at, **{"event_no": 1, **more})
 
 
 def rating(at: int, score: int, **more: Any) -> dict[str, Any]:
@@ -187,6 +187,18 @@ def test_a_case_that_is_void_no_more_has_its_ratings_counted_again(bus: Bus) -> 
     bus.settle()
     assert (bus.scores(), bus.total()) == ({1: 1}, 1)
     assert bus.stands() == [("rating.excluded", 1, 1, False), ("rating.restored", 1, 2, True)]
+
+
+def test_a_case_of_which_the_voiding_is_annulled_counts_again_and_since_when_is_known(bus: Bus) -> None:
+    undone = case("voided", ms(22, 9), corrects_event_id=VOIDED["event_id"], event_no=2)
+    after_all = case("voided", ms(23, 9), corrects_event_id=undone["event_id"], event_no=3)
+    bus.put(ACCEPTED, DECIDED, BAD, VOIDED)
+    for told, out, scores in ((undone, False, {1: 1}), (after_all, True, {})):
+        bus.put(told)
+        bus.settle()
+        noted = bus.rows('SELECT "out", known_at FROM rating_out WHERE service_no = 0')
+        assert noted == [(out, told["received_at"])]
+        assert bus.scores() == scores
 
 
 def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(bus: Bus) -> None:
