@@ -8,7 +8,7 @@ An illegal event becomes a finding and an event without its predecessor is parke
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,6 +212,7 @@ def course(events: Sequence[CaseEvent], calendar: Calendar, counting: Counting, 
     walk = _Walk(events[0], calendar, counting, practice)
     for event in in_order(_effective(events)):
         walk.take(event)
+    walk.findings.extend(_missing_targets(events, practice))
     return walk.end()
 
 
@@ -271,6 +272,18 @@ def _effective(events: Sequence[CaseEvent]) -> Iterable[CaseEvent]:
         for e in events
         if e.event_id not in gone and e.type not in ("corrected", "voided")
     ]
+
+
+def _missing_targets(events: Sequence[CaseEvent], practice: Practice) -> Iterator[Finding]:
+    """Findings about corrections and annulments of what is no event of the case; it may still be on its way."""
+    changes = [e for e in events if e.type in ("corrected", "voided")]
+    if not changes:
+        return
+    there = {e.event_id for e in events}
+    gone = _annulled(changes)
+    for e in changes:
+        if e.corrects not in there and e.event_id not in gone:
+            yield Finding("missing_target", e.event_id, e.known_at + practice.park_ms)
 
 
 def _moved(event: CaseEvent, correction: CaseEvent | None) -> CaseEvent:

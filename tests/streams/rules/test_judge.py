@@ -693,6 +693,20 @@ def test_what_is_annulled_is_as_if_it_had_not_been_said_a_correction_or_an_annul
         assert (due(state), state.status) == (expected, "ACCEPTED" if expected else "VOID")
 
 
+@pytest.mark.parametrize("kind", ["corrected", "voided"])
+def test_a_change_of_what_the_case_never_heard_of_is_a_finding_after_a_day_until_that_comes(kind: str) -> None:
+    target = event("step_completed", "2020-10-12 11:00", "2020-10-15 10:00")
+    change = event(kind, "2020-10-13 09:00", corrects=target.event_id, corrected_at=ms("2020-10-12 12:00"))
+    known = references(item(20))
+    state, _ = told([THEN, change], known, "2020-10-14 08:59")
+    assert (findings(state), judge.local_text(state.next_check_at)) == ([], "2020-10-14 09:00")
+    state, _ = fold(state, [], known, ms("2020-10-14 09:00"))
+    assert findings(state) == ["missing_target"]
+    assert findings(fold(state, [target], known, ms("2020-10-15 10:00"))[0]) == []
+    undone = annulled(change, "2020-10-13 10:00")
+    assert findings(told([THEN, change, undone], known, "2020-10-16 10:00")[0]) == []
+
+
 def test_annulments_of_each_other_annul_nothing() -> None:
     one = annulled(THEN, "2020-10-13 10:00")
     two = structs.replace(one, event_id="two", corrects=one.event_id)
