@@ -121,7 +121,7 @@ def finding_version() -> str:
 
 class Ground(Struct, frozen=True):
     """What supports an alert under one state of knowledge: the rule, what it is about, and from when on
-    (epoch ms).
+    (epoch ms). ``department``: who must answer for it, where that is another than who answers for the case.
     """
 
     kind: str
@@ -134,6 +134,7 @@ class Ground(Struct, frozen=True):
     calendar_version: str
     provisional: bool
     evidence: tuple[str, ...]
+    department: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -234,7 +235,7 @@ class _Desk:
             if moment >= until:
                 return moment
             if not (ground.colour == YELLOW and self._is_red(clock_of(ground.rule_id))):
-                self._active[ground.key] = self._alert(ground, moment, knowledge.department)
+                self._active[ground.key] = self._alert(ground, moment, ground.department or knowledge.department)
         return None
 
     def all(self) -> tuple[Alert, ...]:

@@ -454,12 +454,12 @@ def _ended_at(lived: Life) -> int:
 
 
 def _irregular(lived: Life, step: Step) -> Ground:
-    """A finding; an act that came before its predecessor waits for it a while."""
+    """A finding about who did it; an act that came before its predecessor waits for it a while."""
     park = data("life")["rule"]["park_hours"] * 3_600_000 if step.fault == "out_of_order" else 0
     return Ground(
         cards.FINDING, cards.NO_COLOUR, "illegal_handling", data("life")["rule"]["version"],
         f"{lived.word.alert_id}/{step.act.type}/{step.fault}/{step.act.event_id}", step.act.known_at + park, None, "",
-        False, (lived.word.alert_id, step.act.event_id),
+        False, (lived.word.alert_id, step.act.event_id), step.act.department,
     )  # fmt: skip
 
 

@@ -85,7 +85,9 @@ def summary(alert: Alert, about: Mapping[str, Any]) -> str:
         timer = codesets.name("govbus.timer", parts[1])
         return life.text("overdue").format(**values, due=local_text(alert.due_at), timer=timer)
     act = codesets.name("govbus.event-type", f"handling.{parts[1]}")
-    return life.text("finding").format(**values, act=act, fault=codesets.name("govbus.handling-fault", parts[2]))
+    fault = codesets.name("govbus.handling-fault", parts[2])
+    who = "".join(f"{codesets.name(codesets.DEPARTMENTS, by)}对" for _, by in alert.answering[-1:])
+    return life.text("finding").format(**values, who=who, act=act, fault=fault)
 
 
 def _escalation(alert: Alert, about: Mapping[str, Any]) -> str:

@@ -173,7 +173,7 @@ def _look_at_cases(
         try:
             found = life.desk(told, done, calendars, region, horizon)
             lives = list(_life_rows(case_no, found, own, done))
-            statements = words.differences(_spoken(before), found.alerts, horizon, _astray(before, own))
+            statements = words.differences(_spoken(before), found.alerts, horizon, _astray(before, found.alerts, own))
             written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
         except Exception as error:
             written.unfit[CASE, case_no] = error
@@ -250,20 +250,24 @@ def _row_of(alert: Alert, rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str,
 
 
 def _about(row: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
-    """What ``alert`` repeats of the one that it is about; it is for who answered when it was issued, or who decides."""
+    """What ``alert`` repeats of the one that it is about; it is for who did what it finds wrong, who decides, or who
+    answered when it was issued.
+    """
     former = (department for until, department in row.get("former", ()) if alert.issued_at < until)
-    department = life.addressee(alert.rule_id) or next(former, row["department"])
+    doer = next((department for _, department in alert.answering), "")
+    department = doer or life.addressee(alert.rule_id) or next(former, row["department"])
     return {**{name: row[name] for name in ABOUT}, "department": department}
 
 
-def _astray(before: Remembered, rows: Mapping[str, Mapping[str, Any]]) -> set[str]:
+def _astray(before: Remembered, alerts: Iterable[Alert], rows: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The alerts that stand and were told to another department than they are for: who answered became known late."""
     found = set()
-    for alert_id, said in before.items():
-        alert = alert_of(said["alert"])
-        row = _row_of(alert, rows) if said["action"] == "ISSUED" else None
-        if row is not None and _about(row, alert)["department"] != said["about"]["department"]:
-            found.add(alert_id)
+    for alert in alerts:
+        said, row = before.get(alert.alert_id), _row_of(alert, rows)
+        if said is None or said["action"] != "ISSUED" or row is None:
+            continue
+        if _about(row, alert)["department"] != said["about"]["department"]:
+            found.add(alert.alert_id)
     return found
 
 

@@ -26,6 +26,7 @@ from streams.store.follow import FollowProjection
 from streams.store.projection import Carried, Projection
 from streams.store.schedule import ScheduleProjection
 from streams.store.steps import decode_rows
+from streams.store.tables import desk_check
 from streams.store.tally import TallyProjection
 
 pytestmark = pytest.mark.stack
@@ -335,6 +336,46 @@ def test_an_act_of_another_department_or_from_before_the_card_has_no_effect(offi
         steps = tx.execute(sa.text("SELECT steps FROM alert_life WHERE alert_id = :id"), {"id": RED}).scalar_one()
     assert [s[-1] for s in steps] == ["before_alert", "not_entitled"]
     assert any(w[2:4] == ("HS-LIFE-SIGN", "alert.issued") for w in office.words())
+
+
+def test_a_wrong_act_is_a_finding_about_who_did_it_and_who_did_nothing_is_asked_nothing(office: Bus) -> None:
+    """A bureau signs another's card by a wrong id, the supervisor supervises one that is closed."""
+    closed = [act("signed", "2020-09-21 14:00", RED), act("rectified", "2020-09-21 15:00", RED),
+              act("closed", "2020-09-21 16:00", RED)]  # fmt: skip
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"), *closed)
+    office.hear(
+        act("signed", "2020-09-22 09:00", RED, department="HS-JTJ"),
+        act("supervised", "2020-09-22 10:00", RED, department="HS-XZSPJ"),
+    )
+    office.tick("2020-09-24 09:00")
+    told = [(r["rule_id"], r["department"], r["summary"]) for r, _, _ in office.said()]
+    assert sorted(told) == [
+        ("HS-LIFE-SIGN", "HS-JTJ", f"处置超时：办件 {CASE} 的监察发现未在 2020-09-23 17:00 前完成签收，请立即处理。"),
+        ("HS-LIFE-SIGN", "HS-XZSPJ", f"处置超时：办件 {CASE} 的监察发现未在 2020-09-23 17:00 前完成签收，请立即处理。"),
+        ("illegal_handling", "HS-JTJ",
+         f"监察发现：区交通运输局对办件 {CASE} 的红牌处置不合规（签收：无权作出该处置），请核查。"),
+        ("illegal_handling", "HS-XZSPJ",
+         f"监察发现：区行政审批服务局对办件 {CASE} 的红牌处置不合规（督办：终结后仍有处置），请核查。"),
+    ]  # fmt: skip
+    finding = next(r["alert_id"] for r, _, _ in office.said() if r["department"] == "HS-JTJ")
+    office.hear(act("signed", "2020-09-24 10:00", finding, department="HS-JTJ"))
+    office.tick("2020-09-24 11:00")
+    assert office.stage(finding) == "SIGNED"
+
+
+def test_a_finding_that_was_told_to_who_did_nothing_is_told_to_who_did_it(office: Bus) -> None:
+    """As an older consumer addressed it."""
+    office.hear(alert(RED, "RED", "2020-09-21 11:00"), act("signed", "2020-09-21 14:00", RED, department="HS-JTJ"))
+    office.tick("2020-09-21 15:00")
+    mine = desk_check.c.scope == "CASE"
+    with office.engine.begin() as tx:
+        said = tx.execute(sa.select(desk_check.c.said).where(mine)).scalar_one()
+        (one,) = said.values()
+        one["about"]["department"], one["alert"] = "HS-ZJJ", one["alert"][:-1]
+        tx.execute(sa.update(desk_check).where(mine).values(said=said, next_check_at=0))
+    office.tick("2020-09-21 16:00")
+    told = [(r["department"], r["alert_seq"]) for r, _, _ in office.said() if r["rule_id"] == "illegal_handling"]
+    assert told == [("HS-JTJ", 1), ("HS-JTJ", 2)]
 
 
 def test_what_a_department_did_while_it_answered_stays_right_when_another_does(office: Bus) -> None:

@@ -59,3 +59,7 @@ def test_the_sentences_name_the_case_what_is_due_and_what_is_wrong_and_nobody() 
     assert words.summary(ruled, about) == "复核决定：办件 C1 的差评经复核申诉成立（已剔除），不再计入统计。"
     assert words.summary(late, about) == "处置超时：办件 C1 的差评未在 2020-09-22 17:00 前完成联系核实，请立即处理。"
     assert words.summary(odd, about) == "监察发现：办件 C1 的差评处置不合规（撤牌：无权作出该处置），请核查。"
+    named = replace(odd, answering=((1000, "HS-JTJ"),))
+    assert words.summary(named, about) == (
+        "监察发现：区交通运输局对办件 C1 的差评处置不合规（撤牌：无权作出该处置），请核查。"
+    )
