@@ -313,6 +313,7 @@ def _life_rows(
 def _life_row(one: Life, case_no: str, alert: Mapping[str, Any]) -> dict[str, Any]:
     running = one.next_run
     verified, level, closed = one.last("verified"), one.last("supervised"), one.last("closed")
+    first = {r.timer.name: r for r in reversed(one.runs)}
     return {
         "alert_id": one.word.alert_id,
         "case_no": case_no,
@@ -327,7 +328,7 @@ def _life_row(one: Life, case_no: str, alert: Mapping[str, Any]) -> dict[str, An
         "verified": "" if verified is None else verified.verified,
         "level": "" if level is None else level.level or "ORDINARY",
         "closing": "" if closed is None else closed.closing or "CLOSED_OUT",
-        "dues": {r.timer.name: r.due_at for r in reversed(one.runs)},
+        "dues": {name: run.due_at for name, run in first.items() if not run.provisional},
         "next_timer": "" if running is None else running.timer.name,
         "next_due_at": None if running is None else running.due_at,
         "steps": [[s.act.event_id, s.act.type, s.act.occurred_at, s.stage, s.fault] for s in one.steps],

@@ -294,14 +294,15 @@ _CASES = f"""WITH {LEVELS}, {LATE}, {EFFECTIVE}, facts AS (
 _CARDS = f"""WITH {LEVELS}, facts AS (
     SELECT k.colour, k.issued_at, coalesce(s.department, k.department) AS department, k.region, k.item_code,
         coalesce(v.body_level, '') AS body_level,
-        l.rectified_at < (l.dues->>'at_once')::bigint + 60000 AS at_once
+        l.rectified_at < (l.dues->>'at_once')::bigint + 60000 AS at_once,
+        l.issued_at IS NULL OR l.dues->>'at_once' IS NOT NULL AS settled
     FROM card k LEFT JOIN case_state s USING (case_no)
     LEFT JOIN levels v ON {_of_item("k.item_code")} AND {_by_version("coalesce(s.accepted_at, k.issued_at)")}
     LEFT JOIN alert_life l ON l.case_no = k.case_no AND l.alert_id = k.alert_id::text
     WHERE k.kind = 'CARD' AND k.revoked_at IS NULL AND l.out_at IS NULL)
 -- sums
  count(*) FILTER (WHERE colour <> 'YELLOW') AS red_cards, count(*) FILTER (WHERE colour = 'YELLOW') AS yellow_cards,
- count(*) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
+ count(*) FILTER (WHERE settled) AS cards, count(*) FILTER (WHERE at_once) AS at_once"""
 _SCORES = f"""WITH {LEVELS}, facts AS (
     SELECT r.*, coalesce(v.body_level, '') AS body_level
     FROM rating_cell r LEFT JOIN levels v ON {_of_item("r.item_code")} AND {_in_force("r.rated_on")}

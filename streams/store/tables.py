@@ -468,7 +468,8 @@ alert_life = sa.Table(  # how far each alert's handling has come: derived from a
     sa.Column("verified", TEXT, nullable=False),  # govbus.verify-result
     sa.Column("level", TEXT, nullable=False),  # govbus.supervision-level
     sa.Column("closing", TEXT, nullable=False),  # govbus.closing
-    sa.Column("dues", JSONB, nullable=False),  # timer (govbus.timer) -> due minute of its first run, epoch ms
+    # timer (govbus.timer) -> due minute of its first run (epoch ms), if no calendar that it counts is unpublished
+    sa.Column("dues", JSONB, nullable=False),
     sa.Column("next_timer", TEXT, nullable=False),  # the running timer that ends first
     sa.Column("next_due_at", BIG),
     sa.Column("steps", JSONB, nullable=False),  # [[event id, act, occurred_at, stage after it, fault], ...]

@@ -22,7 +22,7 @@ from schemas import envelope
 from schemas.topics import ALERT, CALENDAR, CASE, ITEM, RATING, Topic
 from streams.rules import lateness, tally
 from streams.rules.indicators import Figure
-from streams.store import indicators, outbox, standing, tables
+from streams.store import desk, indicators, outbox, standing, tables
 from streams.store.applier import apply_batch, aside, tick
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
@@ -396,6 +396,38 @@ def test_what_a_calendar_that_is_not_published_yet_may_still_turn_is_in_no_figur
     hear(engine, [(CALENDAR, {**row, **base}) for row in year], {CALENDAR: 2}, "2022-06-02 10:00")
     mine = figures(govbus)["HS-JTJ"]
     assert (mine["on_time_rate"], mine["late_service"]) == ((2, 3), (2, None))
+
+
+def test_what_is_due_in_a_year_that_is_not_published_yet_is_neither_missed_nor_kept(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    """A bad rating of December, whose rectification is due in January, and a card of New Year's Eve."""
+    word = {"alert_id": bad_alert("R1"), "alert_seq": 1, "action": "ISSUED", "region": "430903", "department": "HS-JTJ",
+            "case_no": "R1", "kind": "BAD_RATING", "colour": "NONE", "summary": "", "seen_at": 0,
+            "issued_at": ms("2021-12-20 11:00")}  # fmt: skip
+    late = [case("K8", "accepted", "2021-12-24 10:00", department="HS-JTJ"),
+            case("K9", "accepted", "2022-06-01 10:00", department="HS-JTJ")]  # fmt: skip
+    with engine.begin() as tx:
+        tx.execute(sa.insert(alert_inbox), word)
+        desk.mark(tx, desk.CASE, {"R1": 0, "K8": 0})
+    hear(engine, late, {CASE: 11}, "2022-06-01 10:00")
+    with engine.begin() as tx:  # as the desk hears of them; K8's yellow card is of 12-30 17:00, the red one of 12-31
+        tx.execute(sa.text(
+            "INSERT INTO alert_inbox (alert_id, alert_seq, action, region, department, case_no, kind, colour, summary, "
+            "seen_at, issued_at) SELECT alert_id, 1, 'ISSUED', region, department, case_no, kind, colour, '', 0, issued_at "
+            "FROM card WHERE case_no = 'K8'"
+        ))  # fmt: skip
+    wanted = {}
+    for published in (False, True):
+        if published:
+            year = calendar_rows(2022, 2022, occurred_at=0, department="HS-XZSPJ")
+            base = {"region": "000000", "received_at": ms("2022-06-02 10:00"), "entered_at": None, "occurred_text": ""}
+            hear(engine, [(CALENDAR, {**row, **base}) for row in year], {CALENDAR: 2}, "2020-10-09 09:00")
+        with engine.begin() as tx:
+            desk.DeskReader().tick(tx, 0, ms("2022-06-02 10:00"))
+        mine = figures(govbus)["HS-JTJ"]
+        wanted[published] = mine["rectified_rate"], mine.get("rectified_in_time_rate"), mine["at_once_rate"]
+    assert wanted == {False: ((0, 1), None, (0, 1)), True: ((0, 1), (0, 1), (0, 2))}
 
 
 @pytest.mark.parametrize(
