@@ -595,7 +595,7 @@ ORDER BY case_no, region, service_no, is_default DESC, revision, occurred_at, ev
 _WAITING = "SELECT case_no FROM rating_out_news"
 _ITEMS_RAW = """
 WITH today AS (
-    SELECT (timestamp 'epoch' + (least(coalesce(max(watermark), 0), :top) + 28800000)
+    SELECT (timestamp 'epoch' + (least(greatest(max(watermark), (SELECT max(issued_at) FROM card), 0), :top) + 28800000)
         * interval '1 millisecond')::date AS d
     FROM cursor WHERE topic IN ('service.case.v1', 'service.rating.v1', 'oversight.handling.v1', 'service.item.v1',
         'reference.calendar.v1')),

@@ -45,8 +45,9 @@ class Chosen:
 class Report:
     """Figures by group (values of ``chosen.by``), and what they rest on.
 
-    ``as_of``: highest ``received_at`` applied, but not later than now, epoch ms UTC. ``cursors``: topic -> partition ->
-    first offset that is not in it. The same question about the same state has the same ``query_id``.
+    ``as_of``: highest ``received_at`` applied, or when the newest card was issued if that was later, but not later than
+    now, epoch ms UTC. ``cursors``: topic -> partition -> first offset that is not in it. The same question about the
+    same state has the same ``query_id``.
     """
 
     query_id: str
@@ -108,18 +109,23 @@ def satisfaction(tx: sa.Connection) -> dict[str, tuple[int, int]]:
 
 
 def _stand(tx: sa.Connection, clock: Clock) -> tuple[int, dict[str, dict[int, int]]]:
-    """How far the log is in this snapshot; a publishing host whose clock is ahead makes nothing late before now."""
+    """How far the log is in this snapshot, and the timers if these are further; a publishing host whose clock is ahead
+    makes nothing late before now.
+    """
     cursors: dict[str, dict[int, int]] = {t.name: {} for t in SOURCES}
     names = list(cursors)
     query = sa.text(
         "SELECT topic, partition, next_offset, watermark FROM cursor "
         "WHERE topic = ANY(:names) ORDER BY topic, partition"
     )
-    as_of = 0
+    as_of: int = tx.execute(_NEWEST_CARD).scalar_one()
     for topic, partition, next_offset, watermark in tx.execute(query, {"names": names}):
         cursors[topic][partition] = next_offset
         as_of = max(as_of, watermark)
     return min(as_of, horizon.now(tx, clock)), cursors
+
+
+_NEWEST_CARD = sa.text("SELECT coalesce(max(issued_at), 0) FROM card")
 
 
 def _figures(n: Mapping[str, float]) -> dict[str, Figure]:

@@ -489,6 +489,16 @@ def test_a_report_says_what_it_rests_on_and_the_same_question_has_the_same_numbe
     assert other["query_id"] != first["query_id"]
 
 
+def test_a_report_is_of_the_newest_card_where_nothing_was_heard_since(govbus: CliRunner, engine: sa.Engine) -> None:
+    hear(engine, [case("K8", "accepted", "2020-10-09 10:00", department="HS-JTJ")], {CASE: 11}, "2020-10-15 17:01")
+    told = json.loads(govbus.invoke(build(), ["indicators", "show", "--json"]).stdout)
+    assert told["as_of"] == "2020-10-15T17:01:00.000+08:00"
+    mine = figures(govbus)["HS-JTJ"]
+    assert (mine["red_cards"], mine["late_service"]) == ((1, None), (1, None))
+    assert govbus.invoke(build(), ["indicators", "late", "--department", "HS-JTJ"]).exit_code == 0
+    assert equal(govbus)
+
+
 def test_the_recount_agrees_and_says_what_it_could_not_judge(govbus: CliRunner) -> None:
     counted = govbus.invoke(build(), ["indicators", "recount", "--json"])
     found = json.loads(counted.stdout)
