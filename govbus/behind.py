@@ -43,8 +43,9 @@ def behind(
 ) -> dict[str, Any]:
     """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` by processor and topic,
     what the desk has to look at (``undecided``), records for the province (``unacknowledged``, ``refused``), alerts
-    for subscribers (``undelivered``, ``given_up``), open ``dead_letters``. ``subscribed``: somebody is to be told of
-    alerts; who was told before is always asked. ``clock``, ``settle_ms``: what the desk goes by.
+    for subscribers (``undelivered``, ``given_up``), open ``dead_letters``, and open clocks that end on
+    a day whose calendar is not published (``provisional``). ``subscribed``: somebody is to be told of alerts; who was
+    told before is always asked. ``clock``, ``settle_ms``: what the desk goes by.
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """
@@ -74,5 +75,7 @@ SELECT count(*) AS unsent,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NOT NULL) AS refused,
        (SELECT count(*) FROM delivery WHERE done_at IS NULL AND dead_at IS NULL) AS undelivered,
        (SELECT count(*) FROM delivery WHERE dead_at IS NOT NULL) AS given_up,
-       (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL) AS dead_letters
+       (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL) AS dead_letters,
+       (SELECT count(*) FROM case_state WHERE provisional AND stopped_at IS NULL)
+           + (SELECT count(*) FROM group_state WHERE provisional AND ended_at IS NULL) AS provisional
 FROM outbox WHERE sent_at IS NULL""")

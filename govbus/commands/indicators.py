@@ -136,6 +136,7 @@ def as_dict(found: Report, public: bool) -> dict[str, Any]:
         "speed_up_excludes": [
             {"item_code": e.item_code, "department": e.department, "why": e.why} for e in found.excluded
         ],
+        "calendar_excludes": _left_out(found, public),
     }  # fmt: skip
 
 
@@ -152,6 +153,14 @@ def _shown(figures: Mapping[str, Figure], public: bool) -> Mapping[str, Figure]:
     from streams.rules import indicators
 
     return indicators.published(figures) if public else figures
+
+
+def _left_out(found: Report, public: bool) -> int | str:
+    """How many cases wait for a calendar, as far as the public may know."""
+    from streams.rules.indicators import Figure
+
+    (figure,) = _shown({"": Figure(found.unpublished)}, public).values()
+    return "<5" if figure.suppressed else found.unpublished
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
@@ -178,6 +187,8 @@ def _print(found: Report, public: bool) -> None:
             table.add_row(known.name, *_texts(name, figure, known.target), known.formula)
         screen.print(table)
     screen.print(f"查询号 {found.query_id} · 截至 {iso(found.as_of, 'milliseconds')} · 口径版本 {indicators.version()}")
+    if found.unpublished:
+        screen.print(f"{_left_out(found, public)} 件因日历未公布未计（govbus calendar load，见 docs/calendar.md）", style="dim")
     if found.excluded:
         screen.print(f"提速率未计入 {len(found.excluded)} 个事项（--json 列出名单与原因）", style="dim")
 

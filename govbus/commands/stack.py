@@ -24,6 +24,8 @@ WAITING = {
     "undelivered": "alerts wait for their subscribers (govbus alerts deliveries)",
     "given_up": "alerts could not be delivered (govbus alerts deliveries --dead)",
     "dead_letters": "dead letters are open (govbus dlq list)",
+    "provisional": "open clocks end on a day whose calendar is not published, and bring no red card until it is "
+    "(govbus calendar load, docs/calendar.md)",
 }
 JSON = typer.Option(False, "--json", help="Print JSON to standard output.")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -56,14 +56,16 @@ class Report:
     cursors: Mapping[str, Mapping[int, int]]
     groups: Mapping[Key, Mapping[str, Figure]]
     excluded: Sequence[Excluded] = field(default=())
+    unpublished: int = 0
+    """Cases that count nowhere because their limit lies in a year whose calendar is not published."""
 
 
 def report(tx: sa.Connection, chosen: Chosen, clock: Clock = "wall") -> Report:
     """All indicators; ``tx`` must read one snapshot (REPEATABLE READ), ``clock``: what timers take for now."""
     as_of, cursors = _stand(tx, clock)
     counts: dict[Key, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for query, moment in ((_CASES, _local("coalesce(stopped_at, due_at)")), (_CARDS, _ISSUED), (_SCORES, "rated_on"),
-                          (_BAD, _GIVEN), (_BAD_DUE, _local("rectify_due_at"))):  # fmt: skip
+    for query, moment in ((_CASES, _ENDED), (_CARDS, _ISSUED), (_SCORES, "rated_on"), (_BAD, _GIVEN),
+                          (_BAD_DUE, _local("rectify_due_at"))):  # fmt: skip
         for row in tx.execute(sa.text(_grouped(query, moment, chosen)), _values(chosen, as_of)).mappings():
             for name, value in row.items():
                 if not name.startswith("k_"):
@@ -72,9 +74,11 @@ def report(tx: sa.Connection, chosen: Chosen, clock: Clock = "wall") -> Report:
     if not PERIODS.keys() & set(chosen.by):
         excluded = _add_items(tx, chosen, as_of, counts)
     groups = {key: _figures(counts[key]) for key in sorted(counts)}
+    left_out = _grouped(_UNPUBLISHED, _ENDED, replace(chosen, by=()))
+    unpublished = tx.execute(sa.text(left_out), _values(chosen, as_of)).scalar_one()
     asked = (*chosen.by, chosen.since, chosen.until, chosen.department, chosen.region)
     query_id = derived_id("indicators", indicators.version(), *asked, as_of, json.dumps(cursors, sort_keys=True))
-    return Report(str(query_id), as_of, chosen, cursors, groups, excluded)
+    return Report(str(query_id), as_of, chosen, cursors, groups, excluded, unpublished)
 
 
 def late_cases(tx: sa.Connection, department: str = "", clock: Clock = "wall") -> list[dict[str, Any]]:
@@ -160,7 +164,7 @@ def _local(moment: str) -> str:
     return f"(timestamp 'epoch' + ({moment} + {OFFSET_MS}) * interval '1 millisecond')"
 
 
-_ISSUED, _GIVEN = _local("issued_at"), _local("given_at")
+_ISSUED, _GIVEN, _ENDED = _local("issued_at"), _local("given_at"), _local("coalesce(stopped_at, due_at)")
 
 
 def _grouped(query: str, moment: str, chosen: Chosen) -> str:
@@ -297,6 +301,11 @@ _CASES = f"""WITH {LEVELS}, {LATE}, {EFFECTIVE}, facts AS (
  count(*) FILTER (WHERE label = 'BACKFILL') AS backfill,
  count(active) FILTER (WHERE on_time IS NOT NULL) AS rated,
  count(*) FILTER (WHERE on_time IS NOT NULL AND active) AS actively_rated"""
+_UNPUBLISHED = f"""WITH facts AS (
+    SELECT c.* FROM case_state c WHERE (c.on_time IS NOT NULL AND {UNSETTLED})
+    OR (c.stopped_at IS NULL AND c.provisional AND c.due_at + 60000 <= :as_of))
+-- sums
+ count(*) AS unpublished"""
 _CARDS = f"""WITH {LEVELS}, facts AS (
     SELECT k.colour, k.issued_at, coalesce(s.department, k.department) AS department, k.region, k.item_code,
         coalesce(v.body_level, '') AS body_level,

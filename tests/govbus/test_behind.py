@@ -17,7 +17,7 @@ from govbus.cli import build
 from govbus.commands import stack
 from schemas.clock import wall_clock
 from streams.store import desk
-from streams.store.tables import cursor, desk_check
+from streams.store.tables import case_state, cursor, desk_check, group_state
 
 pytestmark = pytest.mark.stack
 DELIVERY = "delivery on oversight.alert.v1"
@@ -72,6 +72,23 @@ def test_what_a_desk_that_stands_still_has_to_look_at_is_counted(engine: sa.Engi
     found = waiting(engine)
     assert found["undecided"] == 2
     assert "2 cases and departments wait for the desk (govbus consume)" in list(stack._waiting(found))
+
+
+def test_open_clocks_that_end_in_a_year_without_a_calendar_are_counted_and_it_is_said_what_to_do(
+    engine: sa.Engine,
+) -> None:
+    case = {"partition": 0, "region": "430903", "department": "HS-ZJJ", "item_code": "I", "status": "ACCEPTED", "state": {}}
+    put(engine, case_state, case_no="C1", provisional=True, **case)
+    put(engine, case_state, case_no="C2", provisional=True, stopped_at=1, **case)
+    put(engine, case_state, case_no="C3", provisional=False, **case)
+    put(engine, group_state, group_key="project/430903/P", region="430903", department="HS-ZJJ", stage="", limit_rule="",
+        provisional=True, calendar_version="", parts=[])  # fmt: skip
+    found = waiting(engine)
+    assert found["provisional"] == 2
+    assert (
+        "2 open clocks end on a day whose calendar is not published, and bring no red card until it is "
+        "(govbus calendar load, docs/calendar.md)"
+    ) in list(stack._waiting(found))
 
 
 def status(monkeypatch: pytest.MonkeyPatch, url: str, *options: str) -> Any:

@@ -390,12 +390,17 @@ def test_what_a_calendar_that_is_not_published_yet_may_still_turn_is_in_no_figur
     hear(engine, told, {CASE: 11})
     mine = figures(govbus)["HS-JTJ"]
     assert (mine["on_time_rate"], mine["overdue_rate"], mine["late_service"]) == ((1, 1), (0, 1), (0, None))
+    mine_only = ["indicators", "show", "--department", "HS-JTJ"]
+    assert "3 件因日历未公布未计" in govbus.invoke(build(), mine_only).stdout
+    assert "<5 件因日历未公布未计" in govbus.invoke(build(), [*mine_only, "--public"]).stdout
+    assert json.loads(govbus.invoke(build(), [*mine_only, "--json"]).stdout)["calendar_excludes"] == 3
     assert govbus.invoke(build(), ["indicators", "late", "--department", "HS-JTJ"]).exit_code == 1
     year = calendar_rows(2022, 2022, occurred_at=0, department="HS-XZSPJ")
     base = {"region": "000000", "received_at": ms("2022-06-02 10:00"), "entered_at": None, "occurred_text": ""}
     hear(engine, [(CALENDAR, {**row, **base}) for row in year], {CALENDAR: 2}, "2022-06-02 10:00")
     mine = figures(govbus)["HS-JTJ"]
     assert (mine["on_time_rate"], mine["late_service"]) == ((2, 3), (2, None))
+    assert "因日历未公布未计" not in govbus.invoke(build(), mine_only).stdout
 
 
 def test_what_is_due_in_a_year_that_is_not_published_yet_is_neither_missed_nor_kept(
