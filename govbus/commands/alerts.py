@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import sqlalchemy as sa
     from rich.console import Console
 
+    from connectors.publisher import Publisher
+
 ACTIONS = {"alert.issued": "发牌", "alert.revoked": "撤牌", "alert.retracted": "收回"}
 COLOURS = {"YELLOW": "黄牌", "RED": "红牌", "RED_STATUTORY": "红牌(法定)", "NONE": "预警"}
 
@@ -136,6 +138,7 @@ def handle(
     level: Annotated[str, typer.Option(help="For supervised: ORDINARY, YELLOW, RED.")] = "",
     closing: Annotated[str, typer.Option(help="For closed: CLOSED_OUT, CIRCULATED, ACCOUNTABILITY.")] = "",
     satisfied: Annotated[bool | None, typer.Option(help="For called_back: whether the citizen is satisfied.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Register it though it will not count.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
     """Publish what was done about an alert; exit code 0 if it stands on the bus. 登记处置：签收、说明、整改、回访…"""
@@ -160,6 +163,8 @@ def handle(
         if not any(life.entitled(event, publisher.department, d) for d in answering):  # it would be a finding
             may = life.deciders() if life.decides(event) else (*answering, *life.deciders())
             raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")
+        if not force:
+            _not_in_vain(engine, publisher, found, row)
         (result,) = publisher.publish(HANDLING, [row])
     if as_json:
         faults = [{"field": f.field, "reason": f.reason, "text": f.text} for f in result.faults]
@@ -172,6 +177,31 @@ def handle(
         for fault in result.faults:
             console(highlight=False).print(f"未登记：{fault.field} {fault.text} {fault.mend}".rstrip(), style="red")
     raise typer.Exit(0 if result.accepted else 1)
+
+
+def _not_in_vain(engine: sa.Engine, publisher: Publisher, found: Mapping[str, Any], row: Mapping[str, Any]) -> None:
+    """Raise ``Misconfigured`` if the act would have no effect by what the desk knows, and say which would have one; one
+    that is no act at all is refused later, with its reason.
+    """
+    from schemas.clock import wall_clock
+    from schemas.errors import Misconfigured
+    from schemas.topics import HANDLING
+    from streams.rules.life import Act
+    from streams.store import desk
+
+    (checked,) = publisher.check(HANDLING, [row])
+    if not checked.accepted:
+        return
+    what = row["event_type"].removeprefix("handling.")
+    act = Act(str(checked.event_id), row["alert_id"], what, publisher.department, _done_at(row), wall_clock(),
+              row["verify_result_code"])  # fmt: skip
+    with engine.connect() as tx:
+        fault, may = desk.tried(tx, found, act)
+    if fault:
+        why = codesets.name("govbus.handling-fault", fault)
+        names = [f"{one} {codesets.name('govbus.event-type', f'handling.{one}')}" for one in may]
+        raise Misconfigured(f"--event {what} would have no effect 不起作用：{why}（{fault}）；now may follow 此时可以："
+                            f"{'、'.join(names) or '无'}；--force registers it all the same 仍予登记")  # fmt: skip
 
 
 def _done_at(row: Mapping[str, Any]) -> int:

@@ -355,6 +355,21 @@ class _Walk:
         return tuple(replace(r, ended=True) for r in self.runs)
 
 
+# --- an act before it is done --------------------------------------------------------------------
+
+
+def fault(word: Word, acts: Iterable[Act], act: Act, calendar: Calendar) -> str:
+    """Why ``act`` would have no effect beside ``acts`` (govbus.handling-fault); empty: it would have one."""
+    return next(s.fault for s in life(word, (*acts, act), calendar).steps if s.act is act)
+
+
+def may_follow(word: Word, acts: Sequence[Act], act: Act, calendar: Calendar) -> tuple[str, ...]:
+    """What the department of ``act`` may do by the time at which that becomes known."""
+    now = replace(act, occurred_at=act.known_at, verified="")
+    names = (name for name in process(word.kind).acts if "." not in name)
+    return tuple(name for name in names if not fault(word, acts, replace(now, type=name), calendar))
+
+
 # --- what must be said about it -------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 import structlog
 from kafka.partitioner.default import murmur2
 
+from schemas import codec
 from schemas.topics import ALERT, HANDLING
 from streams.rules import life, words
 from streams.rules.calendar import CalendarHistory
@@ -33,6 +34,8 @@ log = structlog.get_logger(__name__)
 CASE, DEPARTMENT = "CASE", "DEPARTMENT"
 BLOCK = 500
 """Cases and departments' months that one call of ``tick`` looks at."""
+RECENT = 10_000
+"""The newest rows of the outbox, among which are those that were sent and not applied yet."""
 UNKNOWN: Mapping[str, Any] = {"region": "", "department": "", "item_code": "", "rule_id": "", "named": None}
 """What ``alert_life`` repeats of an alert, for one that nobody issued."""
 ABOUT = ("region", "department", "case_no", "item_code", "kind", "colour")
@@ -120,6 +123,23 @@ def _let_be(tx: sa.Connection, unfit: Unfit) -> None:
     for (scope, key), error in unfit.items():
         log.error("a rule failed at the desk; the key waits for news", scope=scope, key=key, where=place(error))
         tx.execute(_LET_BE, {"scope": scope, "key": key})
+
+
+def tried(tx: sa.Connection, alert: Mapping[str, Any], act: Act) -> tuple[str, tuple[str, ...]]:
+    """Why an act that is not published yet would have no effect on ``alert`` (its row in ``alert_inbox``) by all acts that
+    are applied or on their way (govbus.handling-fault), and what its department may do now. Of one that would have an
+    effect, or is published, nothing: sameness is the outbox's to judge.
+    """
+    asked = {"topic": HANDLING.name, "key": alert["case_no"], "recent": RECENT}
+    coming = [Act.of(codec.decode(bytes(v), HANDLING)) for v in tx.execute(_COMING, asked).scalars()]
+    done = [*_acts(tx, [alert["case_no"]]).get(alert["case_no"], ()), *coming]
+    acts = {a.event_id: a for a in done if a.alert_id == act.alert_id}
+    if act.event_id in acts:
+        return "", ()
+    word, others = _word({**alert, "alert_id": act.alert_id}), list(acts.values())
+    calendar = CalendarHistory(references.publications(tx)).known_at(act.known_at, alert["region"])
+    fault = life.fault(word, others, act, calendar)
+    return fault, life.may_follow(word, others, act, calendar) if fault else ()
 
 
 class _Written:
@@ -358,6 +378,10 @@ begun AS (
     ORDER BY t.alert_id, t.revision)
 UPDATE alert_inbox i SET issued_at = b.received_at, given_at = b.occurred_at FROM begun b
 WHERE i.alert_id = b.alert_id AND (i.issued_at, i.given_at) IS DISTINCT FROM (b.received_at, b.occurred_at)"""
+)
+_COMING = sa.text(  # unsent ones, and those that the worker has not applied yet
+    "SELECT value FROM outbox WHERE topic = :topic AND key = :key "
+    "AND (sent_at IS NULL OR seq > (SELECT max(seq) FROM outbox) - :recent)"
 )
 _MARK = sa.text(
     "INSERT INTO desk_check (scope, key, partition, next_check_at) "

@@ -198,6 +198,28 @@ def test_a_supervisor_signs_an_alert_once_and_sees_a_wrong_act_refused(govbus: C
 
 
 @pytest.mark.stack
+def test_an_act_that_would_not_count_is_refused_with_what_may_follow_unless_it_is_forced(
+    govbus: CliRunner, engine: sa.Engine
+) -> None:
+    with engine.begin() as tx:
+        tx.execute(sa.update(alert_inbox).values(kind="CARD", colour="RED"))
+    at = {"closed": "12:00", "signed": "11:00", "explained": "11:30", "appealed": "13:00"}
+
+    def handle(event: str, *more: str) -> Any:
+        when = f"2021-03-01 {at[event]}:00"
+        return govbus.invoke(build(), ["alerts", "handle", str(STANDS), "--event", event, "--at", when, *more])
+
+    why = str(handle("closed").exception)
+    assert "缺少前置环节（out_of_order）；now may follow 此时可以：signed 签收、appealed 申诉；" in why
+    assert [handle(e).exit_code for e in ("signed", "explained", "closed")] == [0, 0, 0]  # none is applied yet
+    assert "终结后仍有处置（after_end）；now may follow 此时可以：无；" in str(handle("appealed").exception)
+    assert (handle("closed").exit_code, handle("appealed", "--force").exit_code) == (0, 0)
+    with engine.connect() as tx:
+        sent = tx.execute(sa.text("SELECT count(*) FROM outbox WHERE topic = 'oversight.handling.v1'")).scalar_one()
+    assert sent == 4
+
+
+@pytest.mark.stack
 def test_a_former_department_enters_what_it_did_before_the_case_went_on(govbus: CliRunner, engine: sa.Engine) -> None:
     moved = 1_614_571_200_000  # 2021-03-01 12:00
     with engine.begin() as tx:
