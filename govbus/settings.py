@@ -122,11 +122,15 @@ class Settings(BaseSettings):
     """The hosts that may be called, as a JSON list; any other is refused."""
     webhook_loopback: bool = False
     """For tests: lets webhooks go to this machine, over plain HTTP too."""
-    webhook_attempts: int = Field(default=12, ge=1, le=100)
-    """So often a delivery is tried before it is given up and shown as dead."""
+    webhook_attempts: int = Field(default=250, ge=1, le=1000)
+    """So often a delivery is tried before it is given up and shown as dead: 250 take ten days, as the waits between
+    them are an hour at most.
+    """
     webhook_timeout: float = Field(default=10.0, gt=0, le=60)
-    delivery_max_age_hours: float = Field(default=72.0, gt=0)
-    """Alerts older than this when they are read are not delivered: a first start or a replay would send the history."""
+    delivery_max_age_hours: float = Field(default=240.0, gt=0)
+    """Alerts older than this when they are read are not delivered: a first start or a replay would send the history.
+    Ten days: what is issued on the eve of the longest public holiday (nine days) is, where all stood still over it.
+    """
     digest_dir: Path | None = None
     """Where the daily digest is dropped as an .eml file; none: no file."""
     digest_at: str = Field(default="08:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$")

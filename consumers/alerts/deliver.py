@@ -9,7 +9,7 @@ from __future__ import annotations
 import smtplib
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import sqlalchemy as sa
 import structlog
@@ -18,7 +18,7 @@ from consumers.alerts import digest
 from consumers.alerts.digest import Mailbox
 from consumers.alerts.queue import DIGEST
 from consumers.alerts.quiet import Quiet, slot
-from consumers.alerts.webhook import Undelivered, Webhook, post
+from consumers.alerts.webhook import Refused, Undelivered, Webhook, post
 from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, passes
 from schemas.clock import wall_clock
 from schemas.envelope import derived_id
@@ -26,6 +26,8 @@ from schemas.envelope import derived_id
 log = structlog.get_logger(__name__)
 EVERY_S = 0.2
 FIRST_RETRY_MS, LONGEST_RETRY_MS = 5_000, 3_600_000
+LONGEST_REST_MS = 60_000
+"""How long a subscriber that is down is left alone at most: each of its rows would cost a timeout."""
 DIGEST_ROWS = 2_000
 """Alerts that one digest lists."""
 
@@ -46,8 +48,10 @@ class Deliverer:
 
     engine: sa.Engine
     quiet: Quiet
-    attempts: int = 12
+    attempts: int
     clock: Callable[[], int] = wall_clock
+    _down: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Channels that are down: how often in a row they were found so, and until when (epoch ms) they are left alone."""
 
     def webhook(self, hook: Webhook) -> Callable[[threading.Event], None]:
         """The work of one subscriber, to run in a thread."""
@@ -72,8 +76,10 @@ class Deliverer:
                 wait = min(LONGEST_WAIT_S, wait * 2)
 
     def call(self, hook: Webhook) -> bool:
-        """Try the delivery that has waited longest; False if none is due."""
+        """Try the delivery that has waited longest; False if none is due or the subscriber is left alone."""
         now = self.clock()
+        if now < self._down.get(hook.channel, (0, 0))[1]:
+            return False
         with self.engine.begin() as tx:
             row = tx.execute(_NEXT, {"channel": hook.channel, "now": now}).one_or_none()
             if row is None:
@@ -86,9 +92,17 @@ class Deliverer:
                 post(hook, idempotency_key(hook.channel, row.event_id), row.body, now)
             except Undelivered as error:
                 self._failed(tx, hook.channel, row, str(error))
+                self._found(hook.channel, isinstance(error, Refused))
             else:
+                self._found(hook.channel, True)
                 tx.execute(_DONE, {"channel": hook.channel, "ids": [row.event_id], "now": self.clock()})
         return True
+
+    def _found(self, channel: str, up: bool) -> None:
+        """Note how a subscriber was found; one that is down is left alone for twice as long each time."""
+        times, now = self._down.pop(channel, (0, 0))[0] + 1, self.clock()
+        if not up:
+            self._down[channel] = (times, min(retry_at(times, now), now + LONGEST_REST_MS))
 
     def _failed(self, tx: sa.Connection, channel: str, row: sa.Row[*tuple[object, ...]], why: str) -> None:
         now, tried = self.clock(), row.attempts + 1

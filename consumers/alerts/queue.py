@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+import structlog
 
 from consumers.alerts.quiet import Quiet
 from schemas.clock import wall_clock
@@ -21,6 +22,7 @@ from streams.store import bulk
 from streams.store.projection import Event
 from streams.store.tables import delivery, ruling
 
+log = structlog.get_logger(__name__)
 Heard = tuple[str, str]
 """A channel and the id of an alert of which something was queued for it."""
 DIGEST = "digest"
@@ -73,14 +75,19 @@ class Queue:
         bulk.insert_new(tx, delivery, rows, ())
 
     def _rows(self, events: Sequence[Event], now: int, heard: set[Heard]) -> Iterable[dict[str, Any]]:
+        too_old = 0
         for event in events:
             record = event.record
             young = now - record["received_at"] <= self._max_age_ms
-            for channel in self._channels:
-                follows = any((channel.channel, alert) in heard for alert in _about(record))
-                if follows or (young and channel.wants(record)):
-                    heard.add((channel.channel, record["alert_id"]))
-                    yield self._row(channel.channel, event.event_id, record, now)
+            hear = [c for c in self._channels if any((c.channel, alert) in heard for alert in _about(record))]
+            want = [c for c in self._channels if c not in hear and c.wants(record)]
+            too_old += bool(want) and not young
+            for channel in (*hear, *(want if young else ())):
+                heard.add((channel.channel, record["alert_id"]))
+                yield self._row(channel.channel, event.event_id, record, now)
+        if too_old:  # nobody would miss them: they have no row
+            log.warning("delivery.too_old", statements=too_old, hours=round(self._max_age_ms / 3_600_000, 1),
+                        mend="GOVBUS_DELIVERY_MAX_AGE_HOURS; govbus alerts list")  # fmt: skip
 
     def _decided(self, tx: sa.Connection, first: set[Heard], now: int) -> Iterable[dict[str, Any]]:
         """What appeals decided of alerts that a channel hears of for the first time."""

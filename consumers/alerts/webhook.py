@@ -30,10 +30,16 @@ IPv4-compatible (RFC 4291) addresses.
 """
 MOST_READ = 1024
 """Bytes of an answer's body that are read: only the status counts. Its head is bounded by ``http.client``."""
+TOO_MANY = 429
+"""The one 4xx that is not about this delivery: all of them come too fast."""
 
 
 class Undelivered(GovbusError):
     """The subscriber did not take it; the text says why and holds nothing of the alert or the answer."""
+
+
+class Refused(Undelivered):
+    """The subscriber is there and does not take this one; it may take another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ def post(hook: Webhook, key: str, alert: Mapping[str, Any], now_ms: int) -> None
     status = _status(hook, body, headers)
     if not 200 <= status < 300:
         why = ", no redirect is followed" if status // 100 == 3 else ""
-        raise Undelivered(f"the subscriber answered {status}{why}")
+        fault = Refused if status // 100 == 4 and status != TOO_MANY else Undelivered
+        raise fault(f"the subscriber answered {status}{why}")
 
 
 def _status(hook: Webhook, body: bytes, headers: Mapping[str, str]) -> int:

@@ -34,6 +34,8 @@ from consumers.alerts.digest import Mailbox
 from consumers.alerts.queue import Queue, Subscription
 from consumers.alerts.quiet import Quiet, minutes, slot
 from consumers.alerts.webhook import Undelivered, Webhook, allowed, post
+from govbus.commands.consume import delivering
+from govbus.settings import Settings
 from schemas import examples
 from schemas.topics import ALERT
 from streams.store.projection import Carried, Event
@@ -222,6 +224,11 @@ def test_the_waits_double_from_five_seconds_to_an_hour() -> None:
     assert [retry_at(n, 0) for n in (1, 2, 3, 10, 11, 50)] == [5_000, 10_000, 20_000, 2_560_000, 3_600_000, 3_600_000]
 
 
+def test_the_tries_go_on_for_ten_days() -> None:
+    waits = [retry_at(n, 0) for n in range(1, Settings.model_fields["webhook_attempts"].default)]
+    assert 10 * 86_400_000 < sum(waits) < 10.1 * 86_400_000
+
+
 # --- the queue ---
 
 
@@ -280,6 +287,38 @@ def test_after_too_many_failures_it_is_dead_shown_and_can_be_redriven(engine: sa
         assert redrive(tx, "desk") == 1
     assert work.call(receiver.hook())
     assert rows(engine, "attempts, dead_at, done_at IS NOT NULL") == [(1, None, True)]
+
+
+@pytest.mark.stack
+def test_a_subscriber_that_is_down_is_called_ever_more_rarely_however_much_waits_for_it(
+    engine: sa.Engine, receiver: Receiver
+) -> None:
+    clock = Time(NOON)
+    queued(engine, clock, *map(alert, range(1, 31)))
+    receiver.answers = [503, 429, *[500] * 5]
+    work = Deliverer(engine, NIGHT, 250, clock)
+    called: list[int] = []
+    for _ in range(210):
+        if work.call(receiver.hook()):
+            called.append((clock.now - NOON) // 1_000)
+        clock.now += 1_000
+    assert called == [0, 5, 15, 35, 75, 135, 195]
+    clock.now = NOON + 255_000
+    while work.call(receiver.hook()):
+        pass
+    assert sorted(rows(engine, "done_at")) == [(clock.now,)] * 30
+
+
+@pytest.mark.stack
+def test_what_a_subscriber_refuses_holds_up_no_other(engine: sa.Engine, receiver: Receiver) -> None:
+    queued(engine, Time(NOON), alert(1), alert(2), alert(3))
+    receiver.answers = [400, 413, 200]
+    work = Deliverer(engine, NIGHT, 5, Time(NOON))
+    while work.call(receiver.hook()):
+        pass
+    assert rows(engine, "case_no, last_error, done_at") == [
+        ("c1", "the subscriber answered 400", None), ("c2", "the subscriber answered 413", None), ("c3", "", NOON),
+    ]  # fmt: skip
 
 
 @pytest.mark.stack
@@ -349,6 +388,32 @@ def test_who_comes_later_and_hears_of_a_card_hears_what_was_decided_of_it(engine
     queued(engine, Time(NOON), alert(1), *decided(1), channel=first)
     queued(engine, Time(NOON), again(1, 2, "alert.issued", department="HS-GAFJ"), channel=later)
     assert [kind for _, kind in rows(engine, "channel, body->>'kind_code'")[3:]] == ["CARD", "RULING", "RULING"]
+
+
+@pytest.mark.stack
+def test_the_last_red_card_before_nine_days_off_is_told_after_them(engine: sa.Engine) -> None:
+    """The spring festival of 2026, from 15 to 23 February: nothing ran, and the card came due on the evening before."""
+    hook = {"name": "desk", "url": "https://desk.example/", "secret": "s" * 32}
+    queue, _ = delivering(Settings.model_validate({"webhooks": [hook]}), engine)
+    assert queue is not None
+    queue._clock = Time(ms("2026-02-24 08:30"))
+    with engine.begin() as tx:
+        queue.apply(tx, [alert(1, issued_at=ms("2026-02-14 17:01"), received_at=ms("2026-02-14 17:01"))])
+    assert rows(engine, "channel, case_no") == [("desk", "c1")]
+
+
+@pytest.mark.stack
+def test_how_many_alerts_are_too_old_is_said_once_a_batch(engine: sa.Engine) -> None:
+    reds, long_ago = Subscription("desk", colours=frozenset({"RED"})), NOON - 73 * 3_600_000
+    with capture_logs() as said:
+        queued(engine, Time(NOON), alert(1), channel=reds)
+        assert said == []
+        told = [alert(n, received_at=long_ago) for n in (2, 3)]
+        followed = again(1, 2, "alert.revoked", received_at=long_ago)
+        queued(engine, Time(NOON), *told, alert(4, "YELLOW", received_at=long_ago), followed, channel=reds)
+    (line,) = said
+    assert (line["event"], line["log_level"], line["statements"]) == ("delivery.too_old", "warning", 2)
+    assert "c2" not in str(line)
 
 
 @pytest.mark.stack
