@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.message import EmailMessage
 from email.policy import SMTP
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def message(box: Mailbox, alerts: Sequence[Alert], slot: int, first: object) -> 
     """
     day = datetime.fromtimestamp(slot / 1000, SHANGHAI)
     mail = EmailMessage(policy=SMTP)
-    mail["Subject"] = f"政务服务效能监察摘要 {day:%Y-%m-%d}：{len(alerts)} 条"
+    mail["Subject"] = f"政务服务效能监察摘要 {day:%Y-%m-%d}：{_counts(alerts).total()} 条"
     mail["From"], mail["To"] = box.sender, ", ".join(box.receivers)
     mail["Date"] = day
     mail["Message-ID"] = f"<{derived_id('digest', slot, first, *box.receivers)}@govbus>"
@@ -54,17 +55,40 @@ def message(box: Mailbox, alerts: Sequence[Alert], slot: int, first: object) -> 
 
 
 def _text(alerts: Sequence[Alert]) -> str:
-    counts = Counter((codesets.alert_name(a["kind_code"], a["colour_code"]), ACTIONS[a["event_type"]]) for a in alerts)
-    head = "；".join(f"{kind}{action} {n} 条" for (kind, action), n in sorted(counts.items()))
-    return f"{head}\n\n" + "\n".join(map(_line, alerts)) + "\n"
+    head = "；".join(f"{kind}{action} {n} 条" for (kind, action), n in sorted(_counts(alerts).items()))
+    return f"{head}\n\n" + "\n".join(_lines(alerts)) + "\n"
 
 
-def _line(alert: Alert) -> str:
+def _counts(alerts: Sequence[Alert]) -> Counter[tuple[str, str]]:
+    """Of how many alerts of each kind each was said; one that was told anew (to another department, a rating that was
+    corrected and stays bad) is still one.
+    """
+    said = {(codesets.alert_name(a["kind_code"], a["colour_code"]), a["event_type"], a["alert_id"]) for a in alerts}
+    return Counter((kind, ACTIONS[event_type]) for kind, event_type, _ in said)
+
+
+def _lines(alerts: Sequence[Alert]) -> list[str]:
+    """A line a statement: red ones and bad ratings first, else in the order given."""
+    last: dict[str, str] = {}
+    lines = []
+    for alert in alerts:
+        anew = last.get(alert["alert_id"]) == alert["event_type"]
+        last[alert["alert_id"]] = alert["event_type"]
+        lines.append((_can_wait(alert), _line(alert, ANEW if anew else ACTIONS[alert["event_type"]])))
+    return [line for _, line in sorted(lines, key=itemgetter(0))]
+
+
+def _can_wait(alert: Alert) -> bool:
+    return alert["kind_code"] != "BAD_RATING" and alert["colour_code"] not in ("RED", "RED_STATUTORY")
+
+
+def _line(alert: Alert, action: str) -> str:
     department = codesets.name(codesets.DEPARTMENTS, alert["department"])
     at = datetime.fromtimestamp(alert["issued_at"] / 1000, SHANGHAI)
-    return f"{at:%m-%d %H:%M} {department} {ACTIONS[alert['event_type']]} {alert['summary']}"
+    return f"{at:%m-%d %H:%M} {department} {action} {alert['summary']}"
 
 
+ANEW = "更新"
 ACTIONS = {"alert.issued": "发出", "alert.revoked": "撤销", "alert.retracted": "收回"}
 
 

@@ -460,6 +460,30 @@ def test_the_digest_lists_what_came_before_its_time_once_and_waits_for_the_quiet
     assert rows(engine, "case_no, done_at IS NOT NULL") == [("c1", True), ("c2", True), ("c3", False)]
 
 
+def test_a_digest_counts_alerts_and_not_words_and_lists_red_cards_and_bad_ratings_first() -> None:
+    bad = {"kind_code": "BAD_RATING", "colour_code": "NONE", "summary": "差评：请联系核实"}
+    moved = again(2, 2, "alert.issued", department="HS-GAFJ")
+    told = [
+        alert(1, "YELLOW", summary="黄牌：办件 c1"), alert(2), moved, alert(3, "NONE", kind_code="FINDING", summary="发现"),
+        again(4, 1, "alert.issued", **bad), again(4, 2, "alert.issued", **bad), again(2, 3, "alert.revoked"),
+        again(2, 4, "alert.issued"),
+    ]  # fmt: skip
+    mail = digest.message(Mailbox(None, "", "a@b", ("c@d",)), [e.record for e in told], NOON, 1)
+    assert mail["Subject"].endswith("：5 条")
+    assert mail.get_content().splitlines() == [
+        "差评发出 1 条；监察发现发出 1 条；红牌发出 1 条；红牌撤销 1 条；黄牌发出 1 条",
+        "",
+        "09-21 12:00 区住建局 发出 红牌：办件 c2 已超过承诺时限",
+        "09-21 12:00 赫山公安分局 更新 红牌：办件 c2 已超过承诺时限",
+        "09-21 12:00 区住建局 发出 差评：请联系核实",
+        "09-21 12:00 区住建局 更新 差评：请联系核实",
+        "09-21 12:00 区住建局 撤销 红牌：办件 c2 已超过承诺时限",
+        "09-21 12:00 区住建局 发出 红牌：办件 c2 已超过承诺时限",
+        "09-21 12:00 区住建局 发出 黄牌：办件 c1",
+        "09-21 12:00 区住建局 发出 发现",
+    ]
+
+
 @pytest.mark.stack
 def test_a_digest_made_again_after_a_crash_is_the_same_file_and_message(
     engine: sa.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
