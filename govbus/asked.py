@@ -20,7 +20,8 @@ def code(text: str, option: str, code_set: str) -> str:
     from schemas import codesets
 
     if text and not codesets.known(code_set, text):
-        raise Misconfigured(f"{option}: no code of {code_set}")
+        known = ", ".join(codesets.load(code_set).values)
+        raise Misconfigured(f"{option}: no code of {code_set}; there are {known}")
     return text
 
 

@@ -1,9 +1,12 @@
-"""The supervisor's desk: one row an alert, as its last word has it. Decides only which word is the last."""
+"""The supervisor's desk: one row an alert, as its last word has it. Decides which word is the last, and which alerts
+leave something to do.
+"""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,6 +20,31 @@ from streams.store.projection import Event
 from streams.store.tables import alert_inbox, alert_life
 
 ACTIONS = {"alert.issued": "ISSUED", "alert.revoked": "REVOKED", "alert.retracted": "RETRACTED"}
+CLOSED = "CLOSED"
+"""The stage (govbus.handling-stage) after which nothing is left to do about an alert that stands."""
+MINUTE_MS = 60_000
+ROWS = 500
+"""Rows that the database sends at a time to who reads a list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which of the alerts that stand are asked for; empty: whichever.
+
+    ``overdue_at``: only those that something was due about at that moment (epoch ms) and is not done; ``closed``: also
+    those whose handling has come to its end; ``limit``: so many of the oldest, 0: all.
+    """
+
+    case_no: str = ""
+    department: str = ""
+    kind: str = ""
+    colour: str = ""
+    overdue_at: int | None = None
+    closed: bool = False
+    limit: int = 0
+
+
+ANY = Wanted()
 
 
 class Inbox:
@@ -39,13 +67,21 @@ class Inbox:
             desk.mark(tx, desk.CASE, {row["case_no"]: desk.partition_of(row["case_no"]) for row in rows})
 
 
-def open_alerts(tx: sa.Connection) -> list[sa.Row[Any]]:
-    """The alerts that stand, oldest first, and how far their handling has come (``stage`` "": nobody looked yet); not
-    the decisions on appeals, of which there is nothing left to do.
+def open_alerts(tx: sa.Connection, wanted: Wanted = ANY) -> Iterator[sa.Row[Any]]:
+    """The alerts that stand, oldest first, and how far their handling has come (``stage`` "": nobody looked yet). The
+    decisions on appeals, of which there is nothing left to do, only where they are asked for by their kind.
     """
-    stands = (alert_inbox.c.action == "ISSUED", sa.func.coalesce(alert_life.c.out_at, 0) == 0)
-    query = _HANDLED.where(*stands, alert_inbox.c.kind != RULING)
-    return list(tx.execute(query.order_by(alert_inbox.c.issued_at, alert_inbox.c.alert_id)))
+    inbox, lived = alert_inbox.c, alert_life.c
+    given = ((inbox.case_no, wanted.case_no), (inbox.department, wanted.department), (inbox.colour, wanted.colour))
+    stands = [inbox.action == "ISSUED", sa.func.coalesce(lived.out_at, 0) == 0]
+    stands += [column == value for column, value in given if value]
+    stands.append(inbox.kind == wanted.kind if wanted.kind else inbox.kind != RULING)
+    if wanted.overdue_at is not None:  # the minute that is due is still in time
+        stands.append(lived.next_due_at <= wanted.overdue_at - MINUTE_MS)
+    if not wanted.closed:
+        stands.append(sa.func.coalesce(lived.stage, "") != CLOSED)
+    query = _HANDLED.where(*stands).order_by(inbox.issued_at, inbox.alert_id).limit(wanted.limit or None)
+    yield from tx.execute(query, execution_options={"yield_per": ROWS})
 
 
 def one_alert(tx: sa.Connection, alert_id: uuid.UUID) -> sa.Row[Any] | None:

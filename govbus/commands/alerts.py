@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 ACTIONS = {"alert.issued": "发牌", "alert.revoked": "撤牌", "alert.retracted": "收回"}
 COLOURS = {"YELLOW": "黄牌", "RED": "红牌", "RED_STATUTORY": "红牌(法定)", "NONE": "预警"}
+DEPT = typer.Option("", help="Only this department: its code, name or an alias.")
+KIND = typer.Option("", help="Only this kind (govbus.alert-kind): CARD, BAD_RATING, FINDING, …")
+COLOUR = typer.Option("", help="Only this colour: YELLOW, RED, RED_STATUTORY, NONE.")
 
 
 def register(app: typer.Typer) -> None:
@@ -39,7 +42,9 @@ def watch(
         str, typer.Option(help="now, beginning, or an ISO 8601 time (Asia/Shanghai unless it says).")
     ] = "now",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
-    colour: Annotated[str, typer.Option(help="Only this colour: YELLOW, RED, RED_STATUTORY, NONE.")] = "",
+    dept: str = DEPT,
+    kind: str = KIND,
+    colour: str = COLOUR,
     count: Annotated[int, typer.Option(min=0, help="End after so many alerts; 0: never.")] = 0,
     timeout: Annotated[float, typer.Option(min=0, help="End after so many seconds; 0: never.")] = 0.0,
 ) -> None:
@@ -51,16 +56,14 @@ def watch(
     from govbus.runtime import resolve
     from govbus.screen import console
     from govbus.settings import load
-    from schemas.errors import Misconfigured
 
-    if colour and colour.upper() not in COLOURS:
-        raise Misconfigured(f"--colour knows {', '.join(COLOURS)}")
+    asked = dict(zip(("department", "kind_code", "colour_code"), _chosen(dept, kind, colour), strict=True))
     start = since_ms(since)
     screen, words = console(soft_wrap=True, highlight=False), console(stderr=True)
     alerts = tail(
         resolve(load()).kafka, start, until(timeout or None), lambda: words.print("watching 正在监视", style="dim")
     )
-    wanted = (a for a in alerts if not colour or a["colour_code"] == colour.upper())
+    wanted = (a for a in alerts if all(code in ("", a[name]) for name, code in asked.items()))
     seen = 0
     try:
         for seen, alert in enumerate(itertools.islice(wanted, count or None), 1):  # noqa: B007
@@ -75,24 +78,44 @@ def watch(
 
 def list_open(
     case: Annotated[str, typer.Option(help="Only alerts about this case number.")] = "",
+    dept: str = DEPT,
+    kind: str = KIND,
+    colour: str = COLOUR,
+    overdue: Annotated[bool, typer.Option("--overdue", help="Only those whose next limit has passed.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also those that are closed.")] = False,
+    limit: Annotated[int, typer.Option(min=0, help="So many of the oldest; 0: all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the alerts that stand; exit code 1 if there is none. 列出未撤销的预警."""
+    """List the alerts that stand and are not closed, oldest first; exit code 1 if there is none. 列出未撤销、未销号的预警."""
     import json
 
-    from consumers.alerts.inbox import open_alerts
+    from consumers.alerts.inbox import Wanted, open_alerts
     from govbus.runtime import district
     from govbus.screen import console
+    from govbus.settings import load
+    from streams.store import horizon
 
+    office, kind, colour = _chosen(dept, kind, colour)
+    screen, found = console(soft_wrap=True, highlight=False), False
     with district() as engine, engine.connect() as tx:
-        rows = [dict(r._mapping) for r in open_alerts(tx) if case in ("", r.case_no)]
-    for row in rows:
-        if as_json:
-            print(json.dumps(row, ensure_ascii=False, default=str))
-        else:
-            names = {"kind_code": row["kind"], "colour_code": row["colour"], "event_type": "alert.issued"}
-            show(console(soft_wrap=True, highlight=False), {**row, **names, "rule_id": "", "evidence": []})
-    raise typer.Exit(0 if rows else 1)
+        overdue_at = horizon.now(tx, load().clock) if overdue else None
+        for row in open_alerts(tx, Wanted(case, office, kind, colour, overdue_at, everything, limit)):
+            found, alert = True, dict(row._mapping)
+            if as_json:
+                print(json.dumps(alert, ensure_ascii=False, default=str))
+            else:
+                names = {"kind_code": alert["kind"], "colour_code": alert["colour"], "event_type": "alert.issued"}
+                show(screen, {**alert, **names, "evidence": []})
+    raise typer.Exit(0 if found else 1)
+
+
+def _chosen(dept: str, kind: str, colour: str) -> tuple[str, str, str]:
+    """Codes of department, kind and colour, each empty if it was not asked for."""
+    from govbus import asked
+
+    office = asked.department(dept, "--dept")
+    kind = asked.code(kind.upper(), "--kind", "govbus.alert-kind")
+    return office, kind, asked.code(colour.upper(), "--colour", "govbus.card-colour")
 
 
 def show_one(

@@ -120,12 +120,20 @@ def test_a_time_at_which_no_record_arrived_is_refused(since: str, told: Told) ->
         "rollup show --department 区没有局", "indicators show --department 区没有局",
         "indicators late --department 区没有局",
         "directory search --department 区没有局",
+        "alerts list --dept 区没有局", "alerts list --kind CARDS", "alerts list --colour GREEN",
+        "alerts watch --dept 区没有局", "alerts watch --kind CARDS",
     ],
 )  # fmt: skip
 def test_what_nobody_could_have_is_refused_and_not_found_nowhere(command: str, told: Told) -> None:
     code, said = told(command, NOBODY)
     assert (code, "PostgreSQL" in said) == (78, False)
     assert "--" in said
+
+
+def test_an_unknown_code_is_refused_with_those_that_there_are(told: Told) -> None:
+    code, said = told("alerts list --kind CARDS", NOBODY)
+    assert (code, "--kind" in said) == (78, True)
+    assert "there are CARD, BAD_RATING, FINDING, HANDLING, ESCALATION, RULING" in said
 
 
 def test_an_absent_kafka_is_told_in_one_line_with_its_address(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ import uuid
 import pytest
 import sqlalchemy as sa
 
-from consumers.alerts.inbox import Inbox, open_alerts
+from consumers.alerts.inbox import Inbox, Wanted, open_alerts
 from schemas.topics import ALERT
 from streams.store.projection import Carried, Event
-from streams.store.tables import rating_event
+from streams.store.tables import alert_life, rating_event
 
 pytestmark = pytest.mark.stack
 ONE = uuid.UUID(int=1)
@@ -42,7 +42,7 @@ def test_the_highest_sequence_number_stands_in_any_order(
             inbox.apply(tx, list(events))
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT alert_seq, action FROM alert_inbox")).all() == [(3, "RETRACTED")]
-        assert open_alerts(tx) == []
+        assert list(open_alerts(tx)) == []
 
 
 RATED = tuple(enumerate((2, 1, 4, 2), 1))
@@ -97,6 +97,19 @@ def test_a_correction_that_leaves_a_bad_rating_bad_begins_no_deadline_anew(engin
 def test_an_issued_alert_is_open_until_it_is_revoked(engine: sa.Engine) -> None:
     with engine.begin() as tx:
         Inbox().apply(tx, [word(1, "alert.issued"), word(1, "alert.issued", alert_id=uuid.UUID(int=2))])
-        assert len(open_alerts(tx)) == 2
+        assert len(list(open_alerts(tx))) == 2
         Inbox().apply(tx, [word(2, "alert.revoked")])
         assert [a.alert_id for a in open_alerts(tx)] == [uuid.UUID(int=2)]
+
+
+def test_an_alert_is_overdue_from_the_minute_after_the_one_that_is_due(engine: sa.Engine) -> None:
+    life = {
+        "case_no": "c1", "alert_id": str(ONE), "region": "430903", "department": "HS-SCJGJ", "item_code": "",
+        "kind": "CARD", "colour": "RED", "rule_id": "", "stage": "ISSUED", "out_reason": "", "verified": "",
+        "level": "", "closing": "", "dues": {}, "next_timer": "sign", "next_due_at": 600_000, "steps": [],
+    }  # fmt: skip
+    with engine.begin() as tx:
+        Inbox().apply(tx, [word(1, "alert.issued")])
+        tx.execute(sa.insert(alert_life), life)
+        found = {at: len(list(open_alerts(tx, Wanted(overdue_at=at)))) for at in (600_000, 659_999, 660_000)}
+    assert found == {600_000: 0, 659_999: 0, 660_000: 1}

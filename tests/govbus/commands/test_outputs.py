@@ -107,6 +107,64 @@ def test_only_alerts_that_stand_are_listed_and_one_case_can_be_asked_for(govbus:
     assert govbus.invoke(build(), ["alerts", "list", "--case", "case-2"]).exit_code == 1
 
 
+LIFE: dict[str, Any] = {
+    "region": "430903", "department": "HS-ZJJ", "item_code": "", "kind": "CARD", "colour": "RED", "rule_id": "",
+    "stage": "SIGNED", "out_reason": "", "verified": "", "level": "", "closing": "", "dues": {}, "next_timer": "answer",
+    "next_due_at": 1_614_676_800_000, "steps": [],
+}  # fmt: skip
+
+
+@pytest.mark.stack
+@pytest.mark.parametrize(
+    ("asked", "cases"),
+    [
+        ("", ["case-1", "case-3"]),
+        ("--all", ["case-1", "case-3", "case-4"]),
+        ("--dept 赫山公安分局", ["case-3"]),
+        ("--dept HS-ZJJ --all", ["case-1", "case-4"]),
+        ("--kind card", ["case-3"]),
+        ("--kind RULING", ["case-5"]),
+        ("--colour RED", ["case-3"]),
+        ("--overdue", ["case-3"]),
+        ("--limit 1", ["case-1"]),
+        ("--case case-3 --kind BAD_RATING", []),
+    ],
+)
+def test_alerts_are_listed_by_what_is_asked_and_those_handled_to_their_end_only_with_all(
+    govbus: CliRunner, engine: sa.Engine, asked: str, cases: list[str]
+) -> None:
+    card = {**ALERT, "kind": "CARD", "action": "ISSUED", "rule_id": "HS-CARD-R"}
+    rows = [
+        {**card, "case_no": "case-3", "colour": "RED", "department": "HS-GAFJ", "issued_at": ALERT["issued_at"] + 1},
+        {**card, "case_no": "case-4", "colour": "YELLOW", "issued_at": ALERT["issued_at"] + 2},
+        {**card, "case_no": "case-5", "colour": "NONE", "kind": "RULING"},
+    ]
+    for number, row in enumerate(rows):
+        row["alert_id"] = uuid.UUID(int=number)
+    closed = {"stage": "CLOSED", "next_timer": "", "next_due_at": None}
+    lives = [LIFE, {**LIFE, **closed}]
+    with engine.begin() as tx:
+        tx.execute(sa.insert(alert_inbox), rows)
+        tx.execute(sa.insert(alert_life), [{**life, "case_no": row["case_no"], "alert_id": str(row["alert_id"])}
+                                           for life, row in zip(lives, rows, strict=False)])  # fmt: skip
+    told = govbus.invoke(build(), ["alerts", "list", "--json", *asked.split()])
+    assert [json.loads(line)["case_no"] for line in told.stdout.splitlines()] == cases
+    assert told.exit_code == (0 if cases else 1)
+    shown = govbus.invoke(build(), ["alerts", "list", *asked.split()]).stdout.splitlines()
+    assert [" 规则 HS-CARD-R " in line for line in shown] == [case != "case-1" for case in cases]
+
+
+def test_only_alerts_of_the_department_kind_and_colour_asked_for_are_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"department": "HS-ZJJ", "kind_code": "CARD", "colour_code": "RED"}
+    others = [{**said, name: other} for name, other in
+              (("department", "HS-GAFJ"), ("kind_code", "HANDLING"), ("colour_code", "YELLOW"))]  # fmt: skip
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setattr("consumers.alerts.live.tail", lambda *_: iter([*others, said]))
+    asked = ["alerts", "watch", "--json", "--dept", "区住建局", "--kind", "card", "--colour", "red"]
+    assert json.loads(CliRunner().invoke(build(), asked).stdout) == said
+
+
 @pytest.mark.stack
 def test_what_waits_for_a_subscriber_is_listed_with_its_case_as_it_is_written(
     govbus: CliRunner, engine: sa.Engine
