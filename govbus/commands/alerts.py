@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     group.command("watch")(watch)
     group.command("list")(list_open)
     group.command("show")(show_one)
+    group.command("evidence")(evidence)
     group.command("handle")(handle)
     group.command("deliveries")(deliveries)
     group.command("redeliver")(redeliver)
@@ -144,6 +145,35 @@ def _show_life(row: Mapping[str, Any]) -> None:
         done = codesets.name("govbus.event-type", f"handling.{act}")
         what = f"{done} → {codesets.name('govbus.handling-stage', stage)}{_wrong(fault)}"
         screen.print(f"  {local_time(at)} {what} 依据 {event_id[:8]}", style="yellow" if fault else "")
+
+
+def evidence(
+    alert: Annotated[str, typer.Argument(help="Id of the alert (监察编号).")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show every event and alert that an alert rests on, nobody named; exit code 1 unless all are there. 查看依据."""
+    import json
+
+    from consumers.alerts.evidence import find
+    from govbus.evidence import line, plain
+    from govbus.screen import console
+
+    with _known(alert) as (engine, row), engine.connect() as tx:
+        found, nowhere = find(tx, row["case_no"], row["evidence"])
+    screen = console(soft_wrap=True, highlight=False)
+    for told in map(plain, found):
+        if as_json:
+            print(json.dumps(told, ensure_ascii=False))
+        else:
+            screen.print(line(told))
+    for lost in nowhere:
+        if as_json:
+            print(json.dumps({"event_id": lost, "topic": None}))
+        else:
+            screen.print(f"{lost} 无此事件：发布箱、各表和监察台中均没有", style="red")
+    if not row["evidence"]:
+        console(stderr=True).print("the alert names no evidence 该预警没有记录依据", style="yellow")
+    raise typer.Exit(0 if found and not nowhere else 1)
 
 
 def handle(

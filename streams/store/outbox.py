@@ -117,11 +117,11 @@ def _outcome(tx: sa.Connection, row: OutboxRow, fresh: set[tuple[Any, ...]], kno
     place = (row.topic.name, row.event_id)
     if place in fresh:
         fresh.discard(place)  # a second row of the same id in this batch is compared with the first
-        return Enqueued(row.event_id, "new", _receipt(row.event_id, envelope.digest(row.value)))
+        return Enqueued(row.event_id, "new", receipt(row.event_id, envelope.digest(row.value)))
     digest, content = known[place]
     differing = () if content == row.content_digest else _differing(tx, row)
     outcome: Literal["same", "conflict"] = "conflict" if differing else "same"
-    return Enqueued(row.event_id, outcome, _receipt(row.event_id, digest), differing)
+    return Enqueued(row.event_id, outcome, receipt(row.event_id, digest), differing)
 
 
 def _differing(tx: sa.Connection, row: OutboxRow) -> tuple[str, ...]:
@@ -134,7 +134,8 @@ def _differing(tx: sa.Connection, row: OutboxRow) -> tuple[str, ...]:
     return tuple(name for name in new if name != "received_at" and new[name] != stored.get(name))
 
 
-def _receipt(event_id: uuid.UUID, digest: uuid.UUID) -> str:
+def receipt(event_id: uuid.UUID, digest: uuid.UUID) -> str:
+    """The receipt of a stored event: its id, and its bytes."""
     return f"{event_id}.{digest.hex}"
 
 
