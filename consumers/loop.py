@@ -42,7 +42,7 @@ BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
 ALONE_S = 3.0
-"""How long no broker may be connected before Kafka is asked whether it still lets us in."""
+"""How long no broker may be connected before that is said, or Kafka asked whether it still lets us in."""
 REST_S, LONGEST_REST_S = 1.0, 30.0
 """How long a partition whose next batch is damaged is left alone before it is read again, at first and at most."""
 DAMAGED = re.compile(r"TopicPartition\(topic='([^']+)', partition=(\d+)\)")
@@ -126,6 +126,11 @@ def reader(bootstrap: str, patience_ms: int = 0) -> KafkaConsumer:
         if guess := access.ask(bootstrap):
             raise Retryable(str(guess)) from error
         raise
+
+
+def connected(consumer: KafkaConsumer) -> bool:
+    """Whether any broker is connected; where none is, polling brings nothing, and kafka-python says no word."""
+    return any(c.connected for c in list(consumer._manager._conns.values()))
 
 
 def partitions(consumer: KafkaConsumer, topics: Sequence[Topic]) -> list[TopicPartition]:
@@ -255,10 +260,8 @@ class Loop:
                 self._at[place] = offset
 
     def _alone(self, consumer: KafkaConsumer, since: float | None) -> float | None:
-        """Since when (monotonic) no broker is connected; raises ``Denied`` if none lets us in any more, of which
-        kafka-python says no word.
-        """
-        if not access.current().guarded or any(c.connected for c in list(consumer._manager._conns.values())):
+        """Since when (monotonic) no broker is connected; raises ``Denied`` if none lets us in any more."""
+        if not access.current().guarded or connected(consumer):
             return None
         now = time.monotonic()
         if since is not None and now - since > ALONE_S:

@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from consumers.loop import partitions, reader
+from consumers.loop import ALONE_S, connected, partitions, reader
 from schemas import codec
 from schemas.errors import Rejected, Retryable
 from schemas.topics import ALERT
@@ -19,7 +19,7 @@ POLL_MS = 200
 STYLES = {"YELLOW": "black on yellow", "RED": "white on red", "RED_STATUTORY": "bold white on dark_red"}
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     """Does nothing."""
 
 
@@ -28,11 +28,13 @@ def tail(
     since_ms: int | None,
     deadline: Callable[[], bool],
     watching: Callable[[], None] = _nothing,
+    away: Callable[[bool], None] = _nothing,
 ) -> Iterator[Alert]:
     """Alerts as they come, until ``deadline()``; ``since_ms``: None from now on, 0 all, else by arrival time.
 
-    Epoch milliseconds. ``watching`` is called once nothing can be missed any more. A record that
-    does not decode is skipped: the consumers dead-letter it.
+    Epoch milliseconds. ``watching`` is called once nothing can be missed any more, ``away`` with True when no
+    broker has been connected for ``ALONE_S``, with False when one is again: nothing was missed. A record that does not
+    decode is skipped: the consumers dead-letter it.
     """
     try:
         consumer = reader(bootstrap)
@@ -41,7 +43,7 @@ def tail(
     try:
         _stand(consumer, since_ms)
         watching()
-        yield from _read(consumer, deadline)
+        yield from _read(consumer, deadline, away)
     finally:
         consumer.close(autocommit=False)
 
@@ -64,9 +66,15 @@ def _starts(consumer: KafkaConsumer, places: list[TopicPartition], since_ms: int
     return {p: found[p].offset if found.get(p) else ends[p] for p in places}
 
 
-def _read(consumer: KafkaConsumer, deadline: Callable[[], bool]) -> Iterator[Alert]:
+def _read(consumer: KafkaConsumer, deadline: Callable[[], bool], away: Callable[[bool], None]) -> Iterator[Alert]:
+    seen, told = time.monotonic(), False
     while not deadline():
-        for messages in consumer.poll(timeout_ms=POLL_MS).values():
+        found, now = consumer.poll(timeout_ms=POLL_MS), time.monotonic()
+        seen = now if connected(consumer) else seen
+        if told != (now - seen > ALONE_S):
+            told = not told
+            away(told)
+        for messages in found.values():
             for message in messages:
                 try:
                     yield codec.decode(message.value or b"", ALERT)

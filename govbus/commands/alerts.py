@@ -52,6 +52,7 @@ def watch(
     """Watch alerts live; exit code 1 if fewer than --count came. 实时查看红黄牌与差评预警."""
     import itertools
     import json
+    from functools import partial
 
     from consumers.alerts.live import tail, until
     from govbus.runtime import resolve
@@ -61,9 +62,13 @@ def watch(
     asked = dict(zip(("department", "kind_code", "colour_code"), _chosen(dept, kind, colour), strict=True))
     start = since_ms(since)
     screen, words = console(soft_wrap=True, highlight=False), console(stderr=True)
-    alerts = tail(
-        resolve(load()).kafka, start, until(timeout or None), lambda: words.print("watching 正在监视", style="dim")
-    )
+
+    def away(gone: bool) -> None:
+        told = "no broker answers 连不上 Kafka，恢复前看不到预警" if gone else "watching again 已恢复，没有遗漏"
+        words.print(told, style="red" if gone else "dim")
+
+    watching = partial(words.print, "watching 正在监视", style="dim")
+    alerts = tail(resolve(load()).kafka, start, until(timeout or None), watching, away)
     wanted = (a for a in alerts if all(code in ("", a[name]) for name, code in asked.items()))
     seen = 0
     try:

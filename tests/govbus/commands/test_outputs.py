@@ -165,6 +165,16 @@ def test_only_alerts_of_the_department_kind_and_colour_asked_for_are_watched(mon
     assert json.loads(CliRunner().invoke(build(), asked).stdout) == said
 
 
+def test_a_broker_that_is_away_is_told_beside_the_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GOVBUS_KAFKA", "127.0.0.1:1")
+    monkeypatch.setenv("GOVBUS_DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    monkeypatch.setattr("consumers.alerts.live.tail", lambda *given: filter(given[-1], (True, False)))
+    told = CliRunner().invoke(build(), ["alerts", "watch"])
+    assert told.stdout == ""
+    assert "no broker answers" in told.stderr.splitlines()[0]
+    assert "watching again" in told.stderr.splitlines()[1]
+
+
 @pytest.mark.stack
 def test_what_waits_for_a_subscriber_is_listed_with_its_case_as_it_is_written(
     govbus: CliRunner, engine: sa.Engine
