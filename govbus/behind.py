@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from consumers.loop import partitions, reader
 from schemas.clock import wall_clock
-from schemas.topics import Topic
+from schemas.topics import CASE, Topic
 from streams.store import horizon
 
 
@@ -42,16 +42,16 @@ def behind(
     tx: sa.Connection, kafka: str, subscribed: bool = False, clock: horizon.Clock = "wall", settle_ms: int = 0
 ) -> dict[str, Any]:
     """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` by processor and topic,
-    what the desk has to look at (``undecided``), records for the province (``unacknowledged``, ``refused``), alerts
-    for subscribers (``undelivered``, ``given_up``), open ``dead_letters``, and open clocks that end on
-    a day whose calendar is not published (``provisional``). ``subscribed``: somebody is to be told of alerts; who was
-    told before is always asked. ``clock``, ``settle_ms``: what the desk goes by.
+    cases and groups to be judged (``unjudged``), what the desk has to look at (``undecided``), records for the
+    province (``unacknowledged``, ``refused``), alerts for subscribers (``undelivered``, ``given_up``), open
+    ``dead_letters``. ``subscribed``: somebody is to be told of alerts; who was told before is always asked. ``clock``,
+    ``settle_ms``: what the worker's timers and the desk go by.
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """
     now = wall_clock()
     until = min(now, horizon.ceiling(tx, clock, settle_ms, now))
-    found = dict(tx.execute(_WAITING, {"until": until}).mappings().one())
+    found = dict(tx.execute(_WAITING, {"until": until, "cases": CASE.name}).mappings().one())
     consumer = reader(kafka)
     try:
         return {**found, "lag": lag(tx, consumer, _delivery(tx, subscribed))}
@@ -67,15 +67,21 @@ def _delivery(tx: sa.Connection, subscribed: bool) -> list[tuple[str, Topic]]:
     return [(Queue.name, topic) for topic in Queue.topics if runs]
 
 
-_WAITING = sa.text("""
+_WAITING = sa.text(  # of a million cases the index is asked partition by partition, as the worker asks it
+    """
 SELECT count(*) AS unsent,
        coalesce((extract(epoch FROM clock_timestamp()) * 1000)::bigint - min(queued_at), 0) AS unsent_ms,
+       (SELECT sum(n)::bigint FROM (
+          SELECT due.n FROM cursor AS at CROSS JOIN LATERAL (SELECT count(*) AS n FROM case_state
+            WHERE partition = at.partition AND next_check_at <= :until) AS due
+          WHERE at.processor = 'judge' AND at.topic = :cases
+          UNION ALL SELECT count(*) FROM (SELECT group_key FROM case_group WHERE stale
+            UNION SELECT group_key FROM group_state WHERE next_check_at <= :until) AS groups) AS all_due) AS unjudged,
        (SELECT count(*) FROM desk_check WHERE next_check_at <= :until) AS undecided,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NULL) AS unacknowledged,
        (SELECT count(*) FROM push_queue WHERE refused_reason IS NOT NULL) AS refused,
        (SELECT count(*) FROM delivery WHERE done_at IS NULL AND dead_at IS NULL) AS undelivered,
        (SELECT count(*) FROM delivery WHERE dead_at IS NOT NULL) AS given_up,
-       (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL) AS dead_letters,
-       (SELECT count(*) FROM case_state WHERE provisional AND stopped_at IS NULL)
-           + (SELECT count(*) FROM group_state WHERE provisional AND ended_at IS NULL) AS provisional
-FROM outbox WHERE sent_at IS NULL""")
+       (SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL) AS dead_letters
+FROM outbox WHERE sent_at IS NULL"""
+)

@@ -18,6 +18,7 @@ from schemas.errors import Misconfigured
 
 WAITING = {
     "unsent": "events wait for Kafka (govbus relay)",
+    "unjudged": "cases and groups of cases wait for the worker's look (govbus worker)",
     "undecided": "cases and departments wait for the desk (govbus consume)",
     "unacknowledged": "records wait for the province (govbus push)",
     "refused": "records were refused by the province (govbus reconcile; once the cause is mended, govbus push --again)",

@@ -17,10 +17,11 @@ from govbus.cli import build
 from govbus.commands import stack
 from schemas.clock import wall_clock
 from streams.store import desk
-from streams.store.tables import case_state, cursor, desk_check, group_state
+from streams.store.tables import case_group, case_state, cursor, desk_check, group_state
 
 pytestmark = pytest.mark.stack
 DELIVERY = "delivery on oversight.alert.v1"
+WHOSE: dict[str, Any] = {"region": "430903", "department": "HS-ZJJ", "provisional": False}
 
 
 class Broker:
@@ -74,21 +75,20 @@ def test_what_a_desk_that_stands_still_has_to_look_at_is_counted(engine: sa.Engi
     assert "2 cases and departments wait for the desk (govbus consume)" in list(stack._waiting(found))
 
 
-def test_open_clocks_that_end_in_a_year_without_a_calendar_are_counted_and_it_is_said_what_to_do(
-    engine: sa.Engine,
-) -> None:
-    case = {"partition": 0, "region": "430903", "department": "HS-ZJJ", "item_code": "I", "status": "ACCEPTED", "state": {}}
-    put(engine, case_state, case_no="C1", provisional=True, **case)
-    put(engine, case_state, case_no="C2", provisional=True, stopped_at=1, **case)
-    put(engine, case_state, case_no="C3", provisional=False, **case)
-    put(engine, group_state, group_key="project/430903/P", region="430903", department="HS-ZJJ", stage="", limit_rule="",
-        provisional=True, calendar_version="", parts=[])  # fmt: skip
+def test_what_a_worker_that_stands_still_has_to_judge_is_counted_though_no_event_comes(engine: sa.Engine) -> None:
+    now = wall_clock()
+    put(engine, cursor, processor="judge", topic="service.case.v1", partition=3, next_offset=1, watermark=now)
+    for case, at in (("DUE", now - 1), ("MARKED", 0), ("LATER", now + 3_600_000), ("NEVER", None)):
+        kept = {"item_code": "1", "status": "ACCEPTED", "state": {}, "next_check_at": at, **WHOSE}
+        put(engine, case_state, case_no=case, partition=3, **kept)
+    groups = (("STALE", True, None), ("DUE", False, now - 1), ("BOTH", True, 0), ("LATER", False, now + 3_600_000))
+    for key, stale, at in groups:
+        put(engine, case_group, group_key=key, case_no="DUE", partition=3, stale=stale)
+        kept = {"stage": "", "limit_rule": "", "calendar_version": "", "parts": {}, "next_check_at": at, **WHOSE}
+        put(engine, group_state, group_key=key, **kept)
     found = waiting(engine)
-    assert found["provisional"] == 2
-    assert (
-        "2 open clocks end on a day whose calendar is not published, and bring no red card until it is "
-        "(govbus calendar load, docs/calendar.md)"
-    ) in list(stack._waiting(found))
+    assert found["unjudged"] == 2 + 3
+    assert "5 cases and groups of cases wait for the worker's look (govbus worker)" in list(stack._waiting(found))
 
 
 def status(monkeypatch: pytest.MonkeyPatch, url: str, *options: str) -> Any:
