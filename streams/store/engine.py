@@ -17,11 +17,19 @@ from streams.store import revision
 
 LOCK_TIMEOUT_MS = 10_000
 CONNECT_TIMEOUT_S = 5
+KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""After how many seconds of silence the other side is asked whether it lives, how often, and how many times in vain."""
+GONE_MS = 25_000
+"""How long, in milliseconds, what was sent may stay unconfirmed: as long as those questions take. Nobody is asked while
+something is on its way, and of itself Linux would send that again for a quarter of an hour."""
 RECYCLE_S = 600
 """How long a connection is kept. It never gives back the memory of the largest statement and the largest answer that it
 carried: 2 MB after a parameter of 1.5 MB, half a megabyte for each connection of a worker that ran for 40 minutes."""
 FRESH_PLANS = "-c plan_cache_mode=force_custom_plan"
 """A plan that is kept from when the tables were empty may read all of them ever after."""
+GIVE_UP = " ".join(f"-c tcp_{name}={value}" for name, value in {**KEEPALIVES, "user_timeout": GONE_MS}.items())
+"""The server's side: a host that vanishes amid a transaction holds its cursors' rows and advisory locks until the server
+knows, by the defaults for two hours. On a Unix socket all of these mean nothing."""
 # SQLSTATE classes and codes after which the same transaction may succeed (PostgreSQL manual, appendix A):
 # 08 connection, 40 rollback (serialization, deadlock), 53 resources (disk, connections), 57P operator
 # (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 55P03 lock timeout, 57014 cancelled.
@@ -41,7 +49,7 @@ def connect(url: str, pool_size: int = 8, ping: bool = True, checked: bool = Tru
     migrates, nor for a database that is not the district's.
     ``url`` is a SQLAlchemy URL with the psycopg driver. Nothing is connected until the first use.
     """
-    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8 {FRESH_PLANS}"
+    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8 {FRESH_PLANS} {GIVE_UP}"
     engine = sa.create_engine(
         url,
         pool_pre_ping=ping,
@@ -55,9 +63,8 @@ def connect(url: str, pool_size: int = 8, ping: bool = True, checked: bool = Tru
             "options": options,
             "connect_timeout": CONNECT_TIMEOUT_S,
             "application_name": "govbus",
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
+            **KEEPALIVES,
+            "tcp_user_timeout": GONE_MS,
         },
     )
     if checked:

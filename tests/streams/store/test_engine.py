@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+
 import psycopg
 import pytest
 import sqlalchemy as sa
 
 from streams.store import engine as engine_module
+from streams.store.bulk import driver
 from streams.store.engine import connect, is_transient, not_let_in, reading
 
 OFTEN = 7
@@ -43,6 +46,18 @@ def test_a_connection_and_what_it_keeps_of_its_largest_statement_is_given_up_aft
     assert len(_sessions(database)) == 1
     monkeypatch.setattr(engine_module, "RECYCLE_S", 0)
     assert len(_sessions(database)) == 2
+
+
+def test_each_side_notices_within_half_a_minute_that_the_other_has_vanished(database: str) -> None:
+    """A host that is gone would hold the rows of its cursors, and its advisory locks, for two hours."""
+    engine = connect(database)
+    asked = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count", "tcp_user_timeout")
+    with engine.connect() as tx:
+        theirs = [tx.execute(sa.text(f"SHOW {name}")).scalar_one() for name in asked]
+        with socket.fromfd(driver(tx).fileno(), socket.AF_INET, socket.SOCK_STREAM) as line:
+            ours = line.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+    engine.dispose()
+    assert (theirs, ours) == (["10", "5", "3", "25000"], 25_000)
 
 
 @pytest.mark.parametrize(
