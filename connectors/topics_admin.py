@@ -15,10 +15,13 @@ import structlog
 
 from schemas import access
 from schemas.errors import Misconfigured, Retryable
-from schemas.topics import BY_NAME, TOPICS, Topic
+from schemas.topics import BY_NAME, FOREVER, TOPICS, Topic
 
 MAX_MESSAGE_BYTES = 1_048_576
 """More than a record may be (256 KiB), so that the broker is never the one that refuses."""
+KEEPS = {"retention.bytes": "-1", "unclean.leader.election.enable": "false"}
+"""Of a topic that is kept for ever: no broker's default may drop its oldest records, nor let a replica lead that lacks the
+newest."""
 
 
 log = structlog.get_logger(__name__)
@@ -37,6 +40,7 @@ def wanted_config(topic: Topic, replication: int) -> dict[str, str]:
         "min.insync.replicas": "2" if replication >= 3 else "1",
         "max.message.bytes": str(MAX_MESSAGE_BYTES),
         "message.timestamp.type": "CreateTime",
+        **(KEEPS if topic.retention_ms == FOREVER else {}),
     }
 
 

@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from connectors import topics_admin
-from connectors.local.broker import Broker
+from connectors.local.broker import Broker, Cluster
 from connectors.local.process import wait_until
 from schemas.errors import Misconfigured, Retryable
 from schemas.topics import ALERT, CALENDAR, RATING, ROLLUP, TOPICS
@@ -70,6 +70,22 @@ def test_a_changed_setting_is_reported_and_mended(applied: str) -> None:
     assert topics_admin.check(applied) == [f"{ALERT.name}: retention.ms is 60000, declared -1"]
     assert topics_admin.apply(applied) == [f"{ALERT.name}: retention.ms set to -1"]
     assert topics_admin.check(applied) == []
+
+
+def test_a_topic_that_a_brokers_own_defaults_let_forget_is_reported_and_mended(stack_directory: Path) -> None:
+    forgetful: dict[str, object] = {"log.retention.bytes": 1_000_000, "unclean.leader.election.enable": "true"}
+    with Cluster(stack_directory / "forgetful", tied=True, settings=forgetful) as cluster:
+        admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        said = {k: v for k, v in topics_admin.wanted_config(ALERT, 1).items() if k not in topics_admin.KEEPS}
+        made = {"num_partitions": ALERT.partitions, "replication_factor": 1, "configs": said}
+        admin.create_topics({ALERT.name: made}, wait_for_metadata=True)
+        admin.close()
+        assert [line for line in topics_admin.check(cluster.bootstrap) if line.startswith(ALERT.name)] == [
+            f"{ALERT.name}: retention.bytes is 1000000, declared -1",
+            f"{ALERT.name}: unclean.leader.election.enable is true, declared false",
+        ]
+        assert f"{ALERT.name}: retention.bytes set to -1" in topics_admin.apply(cluster.bootstrap)
+        assert topics_admin.check(cluster.bootstrap) == []
 
 
 def test_too_many_partitions_are_refused_because_none_can_be_taken_away(applied: str) -> None:
