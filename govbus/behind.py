@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from kafka import TopicPartition
 
 from consumers.loop import partitions, reader
 from schemas.clock import wall_clock
@@ -25,24 +28,54 @@ def processors() -> Iterator[tuple[str, Topic]]:
         yield from ((effect.name, topic) for topic in effect.topics)
 
 
-def lag(tx: sa.Connection, consumer: Any, more: Iterable[tuple[str, Topic]] = ()) -> dict[str, int]:
-    """Records between the cursors of each processor (and of ``more``) and the ends of its topic; only those above 0."""
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A cursor that is not at the end of its partition: below it, records wait; beyond it, the log has lost some
+    (docs/decisions/0010).
+    """
+
+    line: str
+    place: TopicPartition
+    cursor: int
+    end: int
+
+
+def gaps(tx: sa.Connection, consumer: Any, more: Iterable[tuple[str, Topic]] = ()) -> list[Gap]:
+    """Where the cursors of the processors (and of ``more``) are not at the ends of their topics."""
     rows = tx.execute(sa.text('SELECT processor, topic, "partition", next_offset FROM cursor')).all()
     at = {(name, topic, partition): offset for name, topic, partition, offset in rows}
-    behind: dict[str, int] = {}
+    found: list[Gap] = []
     for name, topic in (*processors(), *more):
         ends = consumer.end_offsets(partitions(consumer, [topic]))
-        missing = sum(end - at.get((name, topic.name, tp.partition), 0) for tp, end in ends.items())
-        if missing:
-            behind[f"{name} on {topic.name}"] = missing
-    return behind
+        cursors = {place: at.get((name, topic.name, place.partition), 0) for place in ends}
+        line = f"{name} on {topic.name}"
+        found += [Gap(line, place, cursors[place], end) for place, end in ends.items() if cursors[place] != end]
+    return found
+
+
+def lag(found: Iterable[Gap]) -> dict[str, int]:
+    """Records between the cursors of each processor and the ends of its topic; only those above 0."""
+    return _summed((gap.line, gap.end - gap.cursor) for gap in found)
+
+
+def lost(found: Iterable[Gap]) -> dict[str, int]:
+    """Records that each processor has applied and its topic does not hold any more; only those above 0."""
+    return _summed((gap.line, gap.cursor - gap.end) for gap in found)
+
+
+def _summed(numbers: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """What lacks in one partition is not made good by another."""
+    total: Counter[str] = Counter()
+    for line, records in numbers:
+        total[line] += max(0, records)
+    return dict(+total)
 
 
 def behind(
     tx: sa.Connection, kafka: str, subscribed: bool = False, clock: horizon.Clock = "wall", settle_ms: int = 0
 ) -> dict[str, Any]:
-    """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` by processor and topic,
-    cases and groups to be judged (``unjudged``), what the desk has to look at (``undecided``), records for the
+    """What waits: ``unsent`` events and since when the oldest does (``unsent_ms``), ``lag`` and ``lost`` by processor and
+    topic, cases and groups to be judged (``unjudged``), what the desk has to look at (``undecided``), records for the
     province (``unacknowledged``, ``refused``), alerts for subscribers (``undelivered``, ``given_up``), open
     ``dead_letters``. ``subscribed``: somebody is to be told of alerts; who was told before is always asked. ``clock``,
     ``settle_ms``: what the worker's timers and the desk go by.
@@ -54,7 +87,8 @@ def behind(
     found = dict(tx.execute(_WAITING, {"until": until, "cases": CASE.name}).mappings().one())
     consumer = reader(kafka)
     try:
-        return {**found, "lag": lag(tx, consumer, _delivery(tx, subscribed))}
+        open_ends = gaps(tx, consumer, _delivery(tx, subscribed))
+        return {**found, "lag": lag(open_ends), "lost": lost(open_ends)}
     finally:
         consumer.close()
 

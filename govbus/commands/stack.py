@@ -165,3 +165,5 @@ def _waiting(behind: Mapping[str, Any]) -> Iterator[str]:
             yield f"{behind[name]:,} {words}{since}"
     for name, records in behind.get("lag", {}).items():
         yield f"{name}: {records:,} records behind"
+    for name, records in behind.get("lost", {}).items():
+        yield f"{name}: the log has lost {records:,} records that were applied (govbus resend)"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from consumers.loop import reader
-from govbus.behind import lag
+from govbus.behind import gaps, lag, lost
 from govbus.district.generator import SPAN
 
 PUBLISHED_SQL = "SELECT topic, count(*), count(*) FILTER (WHERE sent_at IS NULL) FROM outbox GROUP BY topic"
@@ -64,11 +64,6 @@ class Settling:
     def __exit__(self, *_: object) -> None:
         self._consumer.close()
 
-    def lag(self) -> dict[str, int]:
-        """As ``behind.lag``."""
-        with self._engine.connect() as tx:
-            return lag(tx, self._consumer)
-
     def unsettled(self) -> list[str]:
         """What is still under way, in words; empty: all is settled."""
         from connectors.province.push import waiting
@@ -78,7 +73,9 @@ class Settling:
             due = tx.execute(sa.text(DUE_SQL), {"end": SPAN.end}).scalar_one()
             dirty = _dirty(tx)
             unacknowledged = waiting(tx)
-        found = [f"{name}: {n:,} records behind" for name, n in self.lag().items()]
+            open_ends = gaps(tx, self._consumer)
+        found = [f"{line}: {n:,} records behind" for line, n in lag(open_ends).items()]
+        found += [f"{line}: {n:,} records lost (govbus resend)" for line, n in lost(open_ends).items()]
         words = ((unsent, "events not yet sent"), (due, "cases, groups or alerts due for a look"),
                  (dirty, "rollups not yet said"),
                  (unacknowledged, "records not acknowledged by the province"))  # fmt: skip

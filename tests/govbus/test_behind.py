@@ -21,17 +21,18 @@ from streams.store.tables import case_group, case_state, cursor, desk_check, gro
 
 pytestmark = pytest.mark.stack
 DELIVERY = "delivery on oversight.alert.v1"
+JUDGE = "judge on service.case.v1"
 WHOSE: dict[str, Any] = {"region": "430903", "department": "HS-ZJJ", "provisional": False}
 
 
 class Broker:
     """A log in which every partition of the topics that exist ends at 5."""
 
-    def __init__(self, exists: bool = True) -> None:
-        self._exists = exists
+    def __init__(self, exists: bool = True, partitions: int = 1) -> None:
+        self._numbers = set(range(partitions)) if exists else None
 
     def partitions_for_topic(self, _: str) -> set[int] | None:
-        return {0} if self._exists else None
+        return self._numbers
 
     def end_offsets(self, places: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(places, 5)
@@ -60,6 +61,17 @@ def test_a_delivery_that_stands_still_is_behind_where_somebody_is_to_be_told_or_
     assert waiting(engine, subscribed=True)["lag"][DELIVERY] == 5
     put(engine, cursor, processor="delivery", topic="oversight.alert.v1", partition=0, next_offset=3)
     assert waiting(engine)["lag"][DELIVERY] == 2
+
+
+def test_what_the_log_has_lost_is_told_apart_and_hides_nothing_that_waits(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(behind, "reader", lambda _: Broker(partitions=2))
+    for partition, at in ((0, 3), (1, 9)):
+        put(engine, cursor, processor="judge", topic="service.case.v1", partition=partition, next_offset=at)
+    found = waiting(engine)
+    assert (found["lag"][JUDGE], found["lost"]) == (2, {JUDGE: 4})
+    assert f"{JUDGE}: the log has lost 4 records that were applied (govbus resend)" in list(stack._waiting(found))
 
 
 def test_what_a_desk_that_stands_still_has_to_look_at_is_counted(engine: sa.Engine) -> None:
