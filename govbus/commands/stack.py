@@ -122,21 +122,26 @@ def _configured(settings: Settings) -> list[dict[str, Any]]:
         refused = None if answers else access.refusal(settings.kafka)
         parts.append({"name": "kafka", "running": answers, "address": settings.kafka, "why": str(refused or "")})
     if settings.database_url:
-        address, answers = _database(settings.database_url)
-        parts.append({"name": "postgres", "running": answers, "address": address})
+        address, answers, why = _database(settings.database_url)
+        parts.append({"name": "postgres", "running": answers, "address": address, "why": why})
     return [{"pid": None, "data": "", "log": "", **part} for part in parts]
 
 
-def _database(url: str) -> tuple[str, bool]:
+def _database(url: str) -> tuple[str, bool, str]:
+    """The address, whether it answers, and what it says to whom it does not let in."""
     import sqlalchemy as sa
 
+    from streams.store.engine import not_let_in
+
     parsed = sa.make_url(url)
+    address = f"{parsed.host}:{parsed.port or 5432}/{parsed.database}"
     engine = sa.create_engine(parsed, poolclass=sa.NullPool, connect_args={"connect_timeout": 3})
     try:
         with engine.connect():
-            return f"{parsed.host}:{parsed.port or 5432}/{parsed.database}", True
-    except sa.exc.OperationalError:
-        return f"{parsed.host}:{parsed.port or 5432}/{parsed.database}", False
+            return address, True, ""
+    except sa.exc.OperationalError as error:
+        refused = not_let_in(error)
+        return address, False, f"GOVBUS_DATABASE_URL: {refused}" if refused else ""
 
 
 def _show(
@@ -148,13 +153,18 @@ def _show(
         return
     table = Table("part", "state", "address", "pid", "log")
     for part in report:
-        state = Text("running", "green") if part["running"] else Text("stopped", "red")
-        table.add_row(part["name"], state, part["address"], str(part["pid"] or ""), part["log"])
+        table.add_row(part["name"], _state(part), part["address"], str(part["pid"] or ""), part["log"])
     screen = console()
     screen.print(table)
     refused = [part["why"] for part in report if part.get("why")]
     for line in [*refused, *changed, *filter(None, [why]), *_waiting(behind or {})]:
         screen.print(f"  {line}", soft_wrap=True)
+
+
+def _state(part: Mapping[str, Any]) -> Text:
+    if part["running"]:
+        return Text("running", "green")
+    return Text("see below" if part.get("why") else "stopped", "red")
 
 
 def _waiting(behind: Mapping[str, Any]) -> Iterator[str]:

@@ -23,9 +23,9 @@ TALLY = "tally on service.rating.v1"
 def status(shared_bus: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """``govbus status`` of a configured bus."""
 
-    def run(*options: str, kafka: str = shared_bus.kafka) -> Result:
+    def run(*options: str, kafka: str = shared_bus.kafka, database: str = shared_bus.database_url) -> Result:
         monkeypatch.setenv("GOVBUS_KAFKA", kafka)
-        monkeypatch.setenv("GOVBUS_DATABASE_URL", shared_bus.database_url)
+        monkeypatch.setenv("GOVBUS_DATABASE_URL", database)
         return CliRunner().invoke(build(), ["status", *options])
 
     return run
@@ -66,3 +66,18 @@ def test_a_broker_that_is_away_stops_nothing_while_another_answers(
     none = status("--json", kafka="127.0.0.1:9")
     parts = {part["name"]: part["running"] for part in json.loads(none.stdout)["parts"]}
     assert (none.exit_code, parts, json.loads(none.stdout)["behind"]) == (1, {"kafka": False, "postgres": True}, None)
+
+
+def test_a_database_that_does_not_let_us_in_is_not_said_to_be_stopped(
+    status: Callable[..., Result], shared_bus: Any
+) -> None:
+    rotated = sa.make_url(shared_bus.database_url).set(password="known-to-nobody").render_as_string(hide_password=False)
+    asked = status("--json", "--alive", database=rotated)
+    (part,) = [part for part in json.loads(asked.stdout)["parts"] if part["name"] == "postgres"]
+    assert (asked.exit_code, part["running"]) == (1, False)
+    assert part["why"].startswith("GOVBUS_DATABASE_URL: ")
+    assert part["why"].endswith('FATAL:  password authentication failed for user "govbus"')
+    told = status("--alive", database=rotated).stdout
+    assert part["why"] in told
+    assert "stopped" not in told
+    assert "known-to-nobody" not in asked.output + told
