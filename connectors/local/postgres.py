@@ -59,6 +59,8 @@ SETTINGS: Mapping[str, str] = {
     "log_min_error_statement": "panic",  # a failed statement may carry personal data
     "timezone": "UTC",
 }
+ANSWER_S = 3
+"""How long the server may take to let somebody in, before it is asked again."""
 PASSING = ("could not bind", "pre-existing shared memory block")
 """Reasons for a failed start that pass: somebody took the port; children of a killed postmaster still end."""
 
@@ -131,14 +133,14 @@ class Postgres:
         Raises ``Misconfigured`` if it cannot be run here, ``Retryable`` if it ended or time ran out.
         """
         self.adopt()
-        if self.running() and wait_until(self._answers, seconds):
+        if self.running() and wait_until(self.answers, seconds):
             return
         self.logs.mkdir(parents=True, exist_ok=True)
         user = _server_user(self.directory)
         self._initialise(user)
         for attempt in range(20):
             self._launch(user)
-            if wait_until(lambda: not self.running() or self._answers(), seconds) and self.running():
+            if wait_until(lambda: not self.running() or self.answers(), seconds) and self.running():
                 return
             if not any(passing in tail(self.log, 8) for passing in PASSING):
                 break
@@ -152,6 +154,15 @@ class Postgres:
     def kill(self) -> None:
         """kill -9 of the postmaster, as a crash would; its children end by themselves."""
         self._end(signal.SIGKILL)
+
+    def answers(self) -> bool:
+        """Whether the server takes connections; one that hangs would keep the asker waiting for ever."""
+        try:
+            with self._admin(connect_timeout=ANSWER_S) as connection:
+                connection.execute(sa.text("SELECT 1"))
+        except sa.exc.OperationalError:
+            return False
+        return True
 
     def create(self, database: str, template: str = "template0", role: str = ROLE) -> str:
         """Creates a database unless it exists, as a copy of ``template``, closed to other roles; returns
@@ -179,17 +190,10 @@ class Postgres:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _admin(self) -> sa.Connection:
-        engine = sa.create_engine(self.url("postgres"), isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    def _admin(self, **options: int) -> sa.Connection:
+        url = self.url("postgres")
+        engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool, connect_args=options)
         return engine.connect()
-
-    def _answers(self) -> bool:
-        try:
-            with self._admin() as connection:
-                connection.execute(sa.text("SELECT 1"))
-        except sa.exc.OperationalError:
-            return False
-        return True
 
     def adopt(self) -> None:
         """Finds a server of ours that the state file does not know, and clears a pid file that is nobody's.

@@ -8,16 +8,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from connectors.local import jars
-from connectors.local.broker import Cluster
+from connectors.local.broker import Cluster, serves
 from connectors.local.postgres import Postgres
-from connectors.local.process import LOOPBACK, Say, locked, silent
+from connectors.local.process import LOOPBACK, Say, locked, silent, wait_until
 
 DISTRICT, PROVINCE = "govbus", "province"
 POSTGRES = "postgres"
+ANSWER_S = 5.0
+"""How long a part is asked again and again, since a busy one may not answer at once."""
 OnDatabase = Callable[[str], object]
 
 
@@ -32,7 +35,9 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process of the stack as ``govbus status`` shows it; ``address`` holds no password."""
+    """One process of the stack as ``govbus status`` shows it; ``address`` holds no password. ``why``: what else there is
+    to say of one that does not run.
+    """
 
     name: str
     running: bool
@@ -40,6 +45,7 @@ class Part:
     address: str
     data: str
     log: str
+    why: str = ""
 
 
 class Stack:
@@ -91,7 +97,7 @@ class Stack:
         return ran
 
     def status(self) -> list[Part]:
-        """The parts as they are now; changes nothing."""
+        """The parts as they are now, by their processes; changes nothing."""
         nodes = [
             Part(
                 node.name,
@@ -109,6 +115,13 @@ class Stack:
             *nodes,
             Part(POSTGRES, server.running(), server.pid, address, str(server.data), str(server.log)),
         ]
+
+    def asked(self, part: Part) -> Part:
+        """``part`` of ``status``; if its process runs, asked whether it answers: it may hang, or still be starting."""
+        answers = self.postgres.answers if part.name == POSTGRES else partial(serves, part.address)
+        if not part.running or wait_until(answers, ANSWER_S):
+            return part
+        return replace(part, running=False, why=f"{part.name} ({part.pid}) runs and does not answer; look at {part.log}")
 
     def _start_postgres(self, on_database: OnDatabase) -> tuple[str, str]:
         self.postgres.start()

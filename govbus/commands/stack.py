@@ -106,8 +106,9 @@ def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
 def _report(settings: Settings) -> list[dict[str, Any]]:
     from govbus import runtime
 
-    parts = runtime.local_stack(settings).status()
-    return [asdict(part) for part in parts if runtime.needed(part.name, settings)] + _configured(settings)
+    stack = runtime.local_stack(settings)
+    ours = [stack.asked(part) for part in stack.status() if runtime.needed(part.name, settings)]
+    return [*map(asdict, ours), *_configured(settings)]
 
 
 def _configured(settings: Settings) -> list[dict[str, Any]]:

@@ -125,6 +125,21 @@ def test_status_never_shows_a_password(home: Path) -> None:
     assert secret not in out + err
 
 
+def test_a_server_that_runs_and_hangs_is_not_said_to_answer(home: Path) -> None:
+    pid = _pids(home)["postgres"]
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        code, out, _ = _done(_govbus(home, "status", "--alive", "--json"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    kafka, postgres = json.loads(out)["parts"]
+    assert (code, kafka["running"], postgres["running"]) == (1, True, False)
+    assert postgres["why"].startswith(f"postgres ({pid}) runs and does not answer; look at ")
+    code, out, err = _done(_govbus(home, "status", "--alive", "--json"))
+    assert (code, [part["running"] for part in json.loads(out)["parts"]]) == (0, [True, True]), err
+
+
 def test_status_of_an_address_where_nothing_answers_is_false(home: Path) -> None:
     nobody = {"GOVBUS_KAFKA": "127.0.0.1:1", "GOVBUS_DATABASE_URL": "postgresql+psycopg://x:y@127.0.0.1:1/x"}
     code, out, _ = _done(_govbus(home, "status", "--json", **nobody))
