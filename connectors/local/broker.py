@@ -252,9 +252,10 @@ class Cluster:
                 return self.bootstrap
             if attempt == 2 or not self._lost_a_port():
                 break
-        raise Retryable(
-            "Kafka did not start:\n" + "\n".join(n.complaint() for n in self.nodes if not n.running())
-        )
+        ended = [node for node in self.nodes if not node.running()]
+        late = f"Kafka runs and does not serve after {seconds:.0f} s, it may still be reading its logs"
+        told = "Kafka did not start" if ended else late
+        raise Retryable(f"{told}:\n" + "\n".join(node.complaint() for node in ended or self.nodes))
 
     def stop(self) -> None:
         """Orderly shutdown of all nodes, the last started first."""

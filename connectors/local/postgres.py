@@ -133,19 +133,29 @@ class Postgres:
         Raises ``Misconfigured`` if it cannot be run here, ``Retryable`` if it ended or time ran out.
         """
         self.adopt()
-        if self.running() and wait_until(self.answers, seconds):
+        if self.running() and self._came_up(seconds):
             return
         self.logs.mkdir(parents=True, exist_ok=True)
         user = _server_user(self.directory)
         self._initialise(user)
         for attempt in range(20):
             self._launch(user)
-            if wait_until(lambda: not self.running() or self.answers(), seconds) and self.running():
+            if self._came_up(seconds):
                 return
             if not any(passing in tail(self.log, 8) for passing in PASSING):
                 break
             time.sleep(0.1 * attempt)
         raise Retryable(f"PostgreSQL did not start:\n{tail(self.log)}")
+
+    def _came_up(self, seconds: float) -> bool:
+        """True once the server answers, False once it has ended. Raises ``Retryable`` if it does neither in time: a second
+        one on the same data could only fail, and what is noted of the first would be lost.
+        """
+        settled = wait_until(lambda: not self.running() or self.answers(), seconds)
+        if self.running() and not settled:
+            told = f"runs and takes no connections after {seconds:.0f} s, it may still be recovering from a crash"
+            raise Retryable(f"PostgreSQL ({self.pid}) {told}:\n{tail(self.log)}")
+        return self.running()
 
     def stop(self) -> None:
         """Fast shutdown: open transactions are rolled back, data is flushed; killed after 20 s."""

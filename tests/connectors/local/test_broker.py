@@ -4,7 +4,9 @@ same jars.
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from connectors.local import jars
 from connectors.local.broker import Broker, Cluster, java, serves
 from connectors.local.process import wait_until
+from schemas.errors import Retryable
 
 TOPIC = "broker.test"
 
@@ -85,6 +88,22 @@ def test_starting_a_running_broker_changes_nothing_even_without_its_state_file(
     (node.directory / "state.json").unlink()
     cluster.start()
     assert (node.pid, node.port) == (before, port)
+
+
+def test_a_broker_that_does_not_serve_yet_is_told_with_what_it_wrote_last(own: tuple[Cluster, list[str]]) -> None:
+    cluster, _ = own
+    node = cluster.nodes[0]
+    pid = node.pid
+    assert pid
+    os.kill(pid, signal.SIGSTOP)  # as if it were reading its logs
+    try:
+        with pytest.raises(Retryable, match="Kafka runs and does not serve after 1 s") as told:
+            cluster.start(1)
+        assert node.complaint() in str(told.value)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cluster.start()
+    assert node.pid == pid
 
 
 def test_a_broker_whose_directory_was_deleted_is_ended_and_a_new_one_begins_empty(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import sqlalchemy as sa
 from connectors.local import postgres
 from connectors.local.postgres import Postgres
 from connectors.local.process import read_state, write_state
+from schemas.errors import Retryable
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,21 @@ def test_starting_a_running_server_changes_nothing(own: tuple[Postgres, list[str
     before = server.pid
     Postgres(server.directory, tied=True).start()
     assert server.pid == before
+
+
+def test_a_server_that_takes_no_connections_yet_gets_no_second_one_beside_it(own: tuple[Postgres, list[str]]) -> None:
+    server, _ = own
+    pid, noted = server.pid, read_state(server.directory / "state.json")
+    assert pid
+    os.kill(pid, signal.SIGSTOP)  # as if it were recovering
+    try:
+        with pytest.raises(Retryable, match=rf"PostgreSQL \({pid}\) runs and takes no connections after 1 s"):
+            server.start(1)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert read_state(server.directory / "state.json") == noted
+    server.start()
+    assert server.pid == pid
 
 
 def test_a_server_whose_state_file_was_lost_is_found_again(own: tuple[Postgres, list[str]]) -> None:
