@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -65,20 +66,27 @@ def down(as_json: bool = JSON) -> None:
 def status(
     as_json: bool = JSON,
     alive: bool = typer.Option(False, "--alive", help="Only whether the parts answer: for a health check."),
-) -> None:
+    max_wait: int | None = typer.Option(
+        None, "--max-wait", min=0, metavar="SECONDS",
+        help="Exit code 1, with the reason, also if anything has waited for longer, or the log has lost records.",
+    ),
+) -> None:  # fmt: skip
     """Show every part, its address and whether it answers, and what waits on its way; exit code 1 if a part does not
     answer.
     """
+    if alive and max_wait is not None:
+        raise typer.BadParameter("--alive does not ask what waits", param_hint="--max-wait")
     settings = settings_module.load()
     report = _report(settings)
     whole = all(part["running"] for part in report)
-    found, why = _behind(settings) if whole and not alive else (None, "")
-    _show(report, as_json, [], found, why)
-    if not whole:
+    found, why = _behind(settings, max_wait) if whole and not alive else (None, "")
+    overdue = [] if max_wait is None else [*filter(None, [why]), *_overdue(found or {}, max_wait)]
+    _show(report, as_json, [], found, why, overdue)
+    if overdue or not whole:
         raise typer.Exit(1)
 
 
-def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
+def _behind(settings: Settings, max_wait: int | None) -> tuple[dict[str, Any] | None, str]:
     """``govbus.behind``; or None and why: tables or topics are not there yet, or not this release's, or an address has
     just gone.
     """
@@ -95,7 +103,7 @@ def _behind(settings: Settings) -> tuple[dict[str, Any] | None, str]:
     told = bool(settings.webhooks or settings.digest_to)
     try:
         with engine.connect() as tx:
-            return behind(tx, found.kafka, told, settings.clock, settings.timer_settle_ms), ""
+            return behind(tx, found.kafka, told, settings.clock, settings.timer_settle_ms, max_wait), ""
     except (GovbusError, KafkaError, sa.exc.DBAPIError) as error:
         known = error if isinstance(error, GovbusError) else outages.explained(error)
         return None, f"what waits is not known: {str(known or type(error).__name__).removeprefix('- ')}"
@@ -146,10 +154,15 @@ def _database(url: str) -> tuple[str, bool, str]:
 
 
 def _show(
-    report: list[dict[str, Any]], as_json: bool, changed: list[str], behind: dict[str, Any] | None = None, why: str = ""
+    report: list[dict[str, Any]],
+    as_json: bool,
+    changed: list[str],
+    behind: dict[str, Any] | None = None,
+    why: str = "",
+    overdue: Collection[str] = (),
 ) -> None:
     if as_json:
-        told = {"parts": report, "changed": changed, "behind": behind, "why": why}
+        told = {"parts": report, "changed": changed, "behind": behind, "why": why, "overdue": overdue}
         typer.echo(json.dumps(told, ensure_ascii=False))
         return
     table = Table("part", "state", "address", "pid", "log")
@@ -159,7 +172,8 @@ def _show(
     screen.print(table)
     refused = [part["why"] for part in report if part.get("why")]
     for line in [*refused, *changed, *filter(None, [why]), *_waiting(behind or {})]:
-        screen.print(f"  {line}", soft_wrap=True)
+        alarm = "alarm: " if line in overdue else ""
+        screen.print(f"  {alarm}{line}", soft_wrap=True)
 
 
 def _state(part: Mapping[str, Any]) -> Text:
@@ -168,13 +182,26 @@ def _state(part: Mapping[str, Any]) -> Text:
     return Text("see below" if part.get("why") else "stopped", "red")
 
 
+def _overdue(behind: Mapping[str, Any], max_wait: int) -> Iterator[str]:
+    """Of what waits, in the same words, what has for more than ``max_wait`` seconds; and what the log has lost."""
+    return (line for line, seconds in _aged(behind) if seconds > max_wait)
+
+
 def _waiting(behind: Mapping[str, Any]) -> Iterator[str]:
     """What waits, in words; nothing that does not."""
+    return (line for line, _ in _aged(behind))
+
+
+def _aged(behind: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """What waits, in words, and for how many seconds the oldest of it has; 0 where that is not known."""
     for name, words in WAITING.items():
         if behind.get(name):
-            since = f", the oldest for {behind['unsent_ms'] / 1000:,.1f} s" if name == "unsent" else ""
-            yield f"{behind[name]:,} {words}{since}"
+            seconds = behind.get(f"{name}_ms", 0) / 1000
+            since = f", the oldest for {seconds:,.1f} s" if seconds else ""
+            yield f"{behind[name]:,} {words}{since}", seconds
     for name, records in behind.get("lag", {}).items():
-        yield f"{name}: {records:,} records behind"
+        late = name in behind.get("late", ())
+        since = ", the oldest for too long" if late else ""
+        yield f"{name}: {records:,} records behind{since}", math.inf if late else 0
     for name, records in behind.get("lost", {}).items():
-        yield f"{name}: the log has lost {records:,} records that were applied (govbus resend)"
+        yield f"{name}: the log has lost {records:,} records that were applied (govbus resend)", math.inf

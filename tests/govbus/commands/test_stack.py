@@ -55,6 +55,8 @@ def test_what_waits_is_counted_by_what_it_waits_for(status: Callable[..., Result
     told = status().stdout
     assert "3 events wait for Kafka (govbus relay), the oldest for " in told
     assert f"{TALLY}: {lag} records behind" in told
+    alarmed = status("--json", "--max-wait", "3600")
+    assert (alarmed.exit_code, TALLY in json.loads(alarmed.stdout)["behind"]["late"]) == (1, True)
 
 
 def test_a_broker_that_is_away_stops_nothing_while_another_answers(
