@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 
 from connectors import topics_admin
-from connectors.local.broker import Broker, Cluster
+from connectors.local.broker import Cluster
 from connectors.local.postgres import Postgres
 from streams.store import migrate
 
@@ -75,7 +75,7 @@ def stand() -> Iterator[Stand]:
         home = Path(directory)
         home.chmod(0o711)  # PostgreSQL's own user must be able to enter
         with (
-            Broker(home / "kafka", heap_mb=HEAP_MB, tied=True) as broker,
+            Cluster(home / "kafka", heap_mb=HEAP_MB, tied=True) as broker,
             Postgres(home / "postgres", tied=True) as server,
         ):
             topics_admin.apply(broker.bootstrap, replication=1)

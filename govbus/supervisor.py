@@ -100,7 +100,6 @@ class Supervisor:
     ) -> None:
         self._all = {child.name: _Running(child) for child in children}
         self.logs = logs
-        self.history: list[Ended] = []
         self._on_end = on_end
         self._backoff = backoff
         self._steady = steady
@@ -137,10 +136,6 @@ class Supervisor:
         """Process id of a child that runs, else None."""
         process = self._all[name].process
         return process.pid if process and process.poll() is None else None
-
-    def pids(self) -> dict[str, int]:
-        """Name to process id of every child that runs."""
-        return {name: pid for name in self._all if (pid := self.pid(name)) is not None}
 
     def log(self, name: str) -> Path:
         """Where a child's output goes."""
@@ -211,7 +206,6 @@ class Supervisor:
         name = running.child.name
         again = None if running.given_up else wait
         ended = Ended(name, process.pid, code, ran, again, tail(self.log(name)))
-        self.history.append(ended)
         if self._on_end:
             self._on_end(ended)
 

@@ -1,4 +1,4 @@
-"""``python -m streams``: the worker process, configured by the environment alone."""
+"""``python -m streams``: the worker process, configured on the command line alone."""
 
 from __future__ import annotations
 

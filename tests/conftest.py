@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from connectors.local.broker import Broker, Cluster
+from connectors.local.broker import Cluster
 from connectors.local.postgres import Postgres
 from govbus.settings import Settings
 from schemas.topics import BY_NAME
@@ -66,8 +66,8 @@ def stack_directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def broker(stack_directory: Path) -> Iterator[Cluster]:
-    """One Kafka node for the whole session; tests must not stop it (make your own ``Broker`` for that)."""
-    with Broker(stack_directory / "kafka", tied=True) as node:
+    """One Kafka node for the whole session; tests must not stop it (make your own ``Cluster`` for that)."""
+    with Cluster(stack_directory / "kafka", tied=True) as node:
         yield node
 
 
@@ -119,7 +119,7 @@ class Bus:
 def bus(postgres: Postgres, stack_directory: Path) -> Iterator[Bus]:
     """A whole empty bus of a module's own; its broker may be killed and started again."""
     home = stack_directory / f"bus_{uuid.uuid4().hex[:8]}"
-    with Broker(home / "kafka", tied=True) as cluster:
+    with Cluster(home / "kafka", tied=True) as cluster:
         yield from _bus(cluster, postgres, home)
 
 

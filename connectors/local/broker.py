@@ -359,19 +359,6 @@ class Cluster:
         }
 
 
-def Broker(
-    directory: Path,
-    *,
-    heap_mb: int = 256,
-    tied: bool = False,
-    logs: Path | None = None,
-    say: Say = silent,
-    progress: jars.Progress | None = None,
-) -> Cluster:
-    """A cluster of one."""
-    return Cluster(directory, 1, heap_mb=heap_mb, tied=tied, logs=logs, say=say, progress=progress)
-
-
 def serves(bootstrap: str, brokers: int = 1) -> bool:
     """Whether every server of ``bootstrap`` knows of ``brokers`` brokers and of a controller: a client that asks the
     slowest one must not be told of a controller that is not in its list. False too if one does not let us in.

@@ -12,7 +12,7 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from connectors import topics_admin
-from connectors.local.broker import Broker, Cluster
+from connectors.local.broker import Cluster
 from connectors.local.process import wait_until
 from schemas.errors import Misconfigured, Retryable
 from schemas.topics import ALERT, CALENDAR, RATING, ROLLUP, TOPICS
@@ -20,7 +20,7 @@ from schemas.topics import ALERT, CALENDAR, RATING, ROLLUP, TOPICS
 
 @pytest.fixture(scope="module")
 def own_kafka(stack_directory: Path) -> Iterator[str]:
-    with Broker(stack_directory / "topics-admin", tied=True) as cluster:
+    with Cluster(stack_directory / "topics-admin", tied=True) as cluster:
         yield cluster.bootstrap
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from kafka import KafkaAdminClient
 
 from connectors import intact, relay, topics_admin
-from connectors.local.broker import Broker, Cluster
+from connectors.local.broker import Cluster
 from connectors.relay import Relay
 from consumers.loop import Loop
 from consumers.reconcile import reconcile
@@ -44,7 +44,7 @@ class Notes:
 @pytest.fixture
 def own(stack_directory: Path) -> Iterator[Cluster]:
     """A broker that may lose its log."""
-    with Broker(stack_directory / f"lossy-{uuid.uuid4().hex[:6]}", tied=True) as cluster:
+    with Cluster(stack_directory / f"lossy-{uuid.uuid4().hex[:6]}", tied=True) as cluster:
         topics_admin.apply(cluster.bootstrap)
         yield cluster
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors.local.broker import Broker
+from connectors.local.broker import Cluster
 from connectors.local.postgres import Postgres
 from govbus.chaos import cuts, logfile
 from govbus.chaos.cycles import last_words
@@ -28,7 +28,7 @@ def lossy(postgres: Postgres, stack_directory: Path) -> Iterator[Ground]:
 
     name = f"lossy_{uuid.uuid4().hex[:8]}"
     home = stack_directory / name
-    with Broker(home / "kafka", tied=True) as cluster:
+    with Cluster(home / "kafka", tied=True) as cluster:
         topics_admin.apply(cluster.bootstrap)
         url, province = postgres.create(name, template="govbus_template"), postgres.create(f"{name}_p", role=name)
         yield Ground(cluster.bootstrap, url, province, home, cluster, postgres)

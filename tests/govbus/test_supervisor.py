@@ -37,24 +37,27 @@ def test_a_killed_child_is_started_again_and_its_signal_is_named(tmp_path: Path)
 def test_a_child_that_keeps_failing_is_started_ever_more_slowly_and_says_its_exit_code(
     tmp_path: Path,
 ) -> None:
-    with Supervisor([Child("relay", _exits(70))], tmp_path, backoff=(0.05, 0.2)) as running:
-        assert wait_until(lambda: len(running.history) >= 4, 60)
-    assert [ended.restart_in for ended in running.history[:4]] == [0.05, 0.1, 0.2, 0.2]
-    assert "exit code 70, internal error" in str(running.history[0])
-    assert running.history[0].said == "bye"
+    ends: list[Ended] = []
+    with Supervisor([Child("relay", _exits(70))], tmp_path, on_end=ends.append, backoff=(0.05, 0.2)):
+        assert wait_until(lambda: len(ends) >= 4, 60)
+    assert [ended.restart_in for ended in ends[:4]] == [0.05, 0.1, 0.2, 0.2]
+    assert "exit code 70, internal error" in str(ends[0])
+    assert ends[0].said == "bye"
 
 
 def test_a_misconfigured_child_is_not_started_again(tmp_path: Path) -> None:
-    with Supervisor([Child("push", _exits(78))], tmp_path, backoff=(0.01, 0.01)) as running:
-        assert wait_until(lambda: len(running.history) == 1, 60)
-        assert not wait_until(lambda: len(running.history) > 1, 0.5)
-    assert "misconfigured; not restarted" in str(running.history[0])
+    ends: list[Ended] = []
+    with Supervisor([Child("push", _exits(78))], tmp_path, on_end=ends.append, backoff=(0.01, 0.01)):
+        assert wait_until(lambda: len(ends) == 1, 60)
+        assert not wait_until(lambda: len(ends) > 1, 0.5)
+    assert "misconfigured; not restarted" in str(ends[0])
 
 
 def test_a_child_that_ends_by_itself_is_started_again(tmp_path: Path) -> None:
-    with Supervisor([Child("consume", _exits(0))], tmp_path, backoff=(0.01, 0.01)) as running:
-        assert wait_until(lambda: len(running.history) >= 2, 60)
-    assert "by itself" in str(running.history[0])
+    ends: list[Ended] = []
+    with Supervisor([Child("consume", _exits(0))], tmp_path, on_end=ends.append, backoff=(0.01, 0.01)):
+        assert wait_until(lambda: len(ends) >= 2, 60)
+    assert "by itself" in str(ends[0])
 
 
 def test_each_child_writes_to_a_log_of_its_own(tmp_path: Path) -> None:
@@ -96,7 +99,8 @@ def test_stopping_asks_first_and_kills_who_does_not_listen(tmp_path: Path) -> No
         Child("polite", (sys.executable, "-c", polite + rest)),
         Child("deaf", (sys.executable, "-c", deaf + rest)),
     ]
-    running = Supervisor(children, tmp_path, grace=1.0)
+    ends: list[Ended] = []
+    running = Supervisor(children, tmp_path, on_end=ends.append, grace=1.0)
     running.start()
     assert wait_until(
         lambda: all(
@@ -104,11 +108,12 @@ def test_stopping_asks_first_and_kills_who_does_not_listen(tmp_path: Path) -> No
         ),
         60,
     )
-    pids = running.pids()
+    pids = [running.pid(child.name) for child in children]
     running.stop()
     assert running.log("polite").read_text() == "up\nclosing\n"
-    assert not any(psutil.pid_exists(pid) for pid in pids.values())
-    assert running.history == []
+    assert all(pids)
+    assert not any(psutil.pid_exists(pid) for pid in pids if pid)
+    assert ends == []
 
 
 NESTED = """

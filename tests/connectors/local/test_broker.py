@@ -17,7 +17,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from connectors.local import jars
-from connectors.local.broker import Broker, Cluster, java, serves
+from connectors.local.broker import Cluster, java, serves
 from connectors.local.process import wait_until
 from schemas.errors import Retryable
 
@@ -27,7 +27,7 @@ TOPIC = "broker.test"
 @pytest.fixture(scope="module")
 def own(stack_directory: Path) -> Iterator[tuple[Cluster, list[str]]]:
     said: list[str] = []
-    with Broker(stack_directory / "own-kafka", tied=True, say=said.append) as cluster:
+    with Cluster(stack_directory / "own-kafka", tied=True, say=said.append) as cluster:
         admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
         admin.create_topics({TOPIC: {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
         admin.close()
