@@ -88,7 +88,7 @@ def behind(
     """What waits: ``unsent`` events, cases and groups to be judged (``unjudged``), what the desk has to look at
     (``undecided``), records for the province (``unacknowledged``), alerts for subscribers (``undelivered``), each with
     how long the oldest has (``unsent_ms``, …; 0: not known); what was ``refused`` and ``given_up``, open
-    ``dead_letters``; by processor and topic, records in ``lag`` and ``lost``, and which of the lag are ``late``, for
+    ``dead_letters`` and clocks that end on a day whose calendar is not published (``provisional``); by processor and topic, records in ``lag`` and ``lost``, and which of the lag are ``late``, for
     longer than ``max_wait_s`` (None: nothing is). ``subscribed``: somebody is to be told of alerts; who was told before
     is always asked. ``clock``, ``settle_ms``: what the worker's timers and the desk go by.
 
@@ -157,5 +157,8 @@ _COUNTED = {
     "refused": "SELECT count(*) FROM push_queue WHERE refused_reason IS NOT NULL",
     "given_up": "SELECT count(*) FROM delivery WHERE dead_at IS NOT NULL",
     "dead_letters": "SELECT count(*) FROM dead_letter WHERE redriven_at IS NULL",
+    "provisional": """
+        SELECT (SELECT count(*) FROM case_state WHERE provisional AND stopped_at IS NULL)
+             + (SELECT count(*) FROM group_state WHERE provisional AND ended_at IS NULL)""",
 }
 """What waits for a person."""

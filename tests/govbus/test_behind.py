@@ -110,6 +110,23 @@ def test_what_a_worker_that_stands_still_has_to_judge_is_counted_though_no_event
     assert told.startswith("5 cases and groups of cases wait for the worker's look (govbus worker), the oldest for 9")
 
 
+def test_open_clocks_that_end_in_a_year_without_a_calendar_are_counted_and_it_is_said_what_to_do(
+    engine: sa.Engine,
+) -> None:
+    case = {"partition": 0, "item_code": "I", "status": "ACCEPTED", "state": {}, **WHOSE}
+    put(engine, case_state, case_no="C1", **case | {"provisional": True})
+    put(engine, case_state, case_no="C2", stopped_at=1, **case | {"provisional": True})
+    put(engine, case_state, case_no="C3", **case)
+    kept = {"stage": "", "limit_rule": "", "calendar_version": "", "parts": []}
+    put(engine, group_state, group_key="project/430903/P", **kept, **WHOSE | {"provisional": True})
+    found = waiting(engine)
+    assert found["provisional"] == 2
+    assert (
+        "2 open clocks end on a day whose calendar is not published, and bring no red card until it is "
+        "(govbus calendar load, docs/calendar.md)"
+    ) in list(stack._waiting(found))
+
+
 def status(monkeypatch: pytest.MonkeyPatch, url: str, *options: str) -> Any:
     monkeypatch.setattr("connectors.local.broker.serves", lambda _: True)
     monkeypatch.setenv("GOVBUS_KAFKA", "kafka:9092")
