@@ -20,8 +20,8 @@ from schemas.topics import BY_NAME, FOREVER, TOPICS, Topic
 MAX_MESSAGE_BYTES = 1_048_576
 """More than a record may be (256 KiB), so that the broker is never the one that refuses."""
 KEEPS = {"retention.bytes": "-1", "unclean.leader.election.enable": "false"}
-"""Of a topic that is kept for ever: no broker's default may drop its oldest records, nor let a replica lead that lacks the
-newest."""
+"""Of a topic that is kept for ever: no broker's default may drop its oldest records, nor let a replica lead that lacks
+the newest."""
 
 
 log = structlog.get_logger(__name__)

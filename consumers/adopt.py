@@ -22,7 +22,7 @@ from streams.store import outbox
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """``taken``: how many events of each topic the outbox has again; ``again``: how many it has with other bytes, because
+    """``taken``: how many events of each topic the outbox has again; ``again``: how many it has with other bytes, for
     they were published anew before this ran.
     """
 
@@ -45,7 +45,7 @@ def adopt(engine: sa.Engine, bootstrap: str, dry: bool = False, progress: Progre
         load_carried(tx, bootstrap, progress)
         tx.exec_driver_sql(_LACKING)
         wanted = [(TopicPartition(t, p), offset) for t, p, offset in tx.exec_driver_sql(_WANTED)]
-        again = {topic: n for topic, n in tx.exec_driver_sql(_AGAIN)}
+        again: dict[str, int] = dict(tx.exec_driver_sql(_AGAIN).tuples().all())
         taken: dict[str, int] = {}
         for message in _at(bootstrap, wanted, progress):
             place = (message.partition, message.offset, message.timestamp)

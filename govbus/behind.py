@@ -88,9 +88,10 @@ def behind(
     """What waits: ``unsent`` events, cases and groups to be judged (``unjudged``), what the desk has to look at
     (``undecided``), records for the province (``unacknowledged``), alerts for subscribers (``undelivered``), each with
     how long the oldest has (``unsent_ms``, …; 0: not known); what was ``refused`` and ``given_up``, open
-    ``dead_letters`` and clocks that end on a day whose calendar is not published (``provisional``); by processor and topic, records in ``lag`` and ``lost``, and which of the lag are ``late``, for
-    longer than ``max_wait_s`` (None: nothing is). ``subscribed``: somebody is to be told of alerts; who was told before
-    is always asked. ``clock``, ``settle_ms``: what the worker's timers and the desk go by.
+    ``dead_letters`` and clocks that end on a day whose calendar is not published (``provisional``); by processor and
+    topic, records in ``lag`` and ``lost``, and which of the lag are ``late``, for longer than ``max_wait_s`` (None:
+    nothing is). ``subscribed``: somebody is to be told of alerts; who was told before is always asked. ``clock``,
+    ``settle_ms``: what the worker's timers and the desk go by.
 
     Raises ``Retryable`` while a topic is missing, and what SQLAlchemy and kafka-python raise.
     """

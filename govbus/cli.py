@@ -28,18 +28,18 @@ def build() -> typer.Typer:
     return app
 
 
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=lambda wanted: _version(wanted), is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """Event bus of a district's departments."""
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"govbus {metadata.version('govbus')}")
         raise typer.Exit
+
+
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Event bus of a district's departments."""
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 SHOWN: Mapping[str, str] = {
     "item_code": "事项", "name": "事项名称", "step_name": "环节", "step_result_code": "环节结果",
-    "acceptance_code": "受理方式", "verify_by": "核查期限", "verification_code": "核查结果", "responsible_code": "责任部门",
+    "acceptance_code": "受理方式", "verify_by": "核查期限", "verification_code": "核查结果",
+    "responsible_code": "责任部门",
     "special_kind_code": "特别程序种类", "special_name": "特别程序", "special_started_at": "开始",
     "special_ended_at": "结束", "extension_limit": "延长", "extension_unit_code": "延长单位", "reason": "理由",
     "gap_list": "补正内容", "result_code": "结果", "corrects_event_id": "被更正事件", "corrected_at": "更正为",

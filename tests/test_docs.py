@@ -51,7 +51,7 @@ def test_a_command_that_a_page_shows_is_there_with_its_options(page: Path) -> No
     ("page", "fault"),
     [
         ("see `govbus alarms list`", "alarms list: no command alarms"),
-        ("```console\n.venv/bin/govbus alerts list --everything  # all\n```\n", "alerts list --everything: no option --everything"),
+        ("```console\n.venv/bin/govbus dlq list --every  # all\n```\n", "dlq list --every: no option --every"),
         ("    govbus clock --cases X\n", "clock --cases X: no option --cases"),
     ],
 )  # fmt: skip

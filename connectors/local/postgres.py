@@ -148,8 +148,8 @@ class Postgres:
         raise Retryable(f"PostgreSQL did not start:\n{tail(self.log)}")
 
     def _came_up(self, seconds: float) -> bool:
-        """True once the server answers, False once it has ended. Raises ``Retryable`` if it does neither in time: a second
-        one on the same data could only fail, and what is noted of the first would be lost.
+        """True once the server answers, False once it has ended. Raises ``Retryable`` if it does neither in time: a
+        second one on the same data could only fail, and what is noted of the first would be lost.
         """
         settled = wait_until(lambda: not self.running() or self.answers(), seconds)
         if self.running() and not settled:

@@ -35,8 +35,8 @@ class Addresses:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One process of the stack as ``govbus status`` shows it; ``address`` holds no password. ``why``: what else there is
-    to say of one that does not run.
+    """One process of the stack as ``govbus status`` shows it; ``address`` holds no password. ``why``: what else there
+    is to say of one that does not run.
     """
 
     name: str
@@ -121,7 +121,8 @@ class Stack:
         answers = self.postgres.answers if part.name == POSTGRES else partial(serves, part.address)
         if not part.running or wait_until(answers, ANSWER_S):
             return part
-        return replace(part, running=False, why=f"{part.name} ({part.pid}) runs and does not answer; look at {part.log}")
+        why = f"{part.name} ({part.pid}) runs and does not answer; look at {part.log}"
+        return replace(part, running=False, why=why)
 
     def _start_postgres(self, on_database: OnDatabase) -> tuple[str, str]:
         self.postgres.start()

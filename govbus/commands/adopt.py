@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def adopt(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what is lacking; exit code 1 if anything.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what lacks; exit code 1 if anything.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:

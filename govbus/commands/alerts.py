@@ -92,7 +92,7 @@ def list_open(
     limit: Annotated[int, typer.Option(min=0, help="So many of the oldest; 0: all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the alerts that stand and are not closed, oldest first; exit code 1 if there is none. 列出未撤销、未销号的预警."""
+    """List the alerts that stand and are not closed, oldest first; exit code 1 if there is none. 列出未销号预警."""
     import json
 
     from consumers.alerts.inbox import Wanted, open_alerts

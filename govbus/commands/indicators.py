@@ -188,7 +188,8 @@ def _print(found: Report, public: bool) -> None:
         screen.print(table)
     screen.print(f"查询号 {found.query_id} · 截至 {iso(found.as_of, 'milliseconds')} · 口径版本 {indicators.version()}")
     if found.unpublished:
-        screen.print(f"{_left_out(found, public)} 件因日历未公布未计（govbus calendar load，见 docs/calendar.md）", style="dim")
+        mend = "（govbus calendar load，见 docs/calendar.md）"
+        screen.print(f"{_left_out(found, public)} 件因日历未公布未计{mend}", style="dim")
     if found.excluded:
         screen.print(f"提速率未计入 {len(found.excluded)} 个事项（--json 列出名单与原因）", style="dim")
 

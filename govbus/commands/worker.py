@@ -26,7 +26,7 @@ def worker() -> None:
     failpoints.arm(settings.failpoint)
     configure(settings.log_level, "worker")
     if settings.clock == "watermark":
-        structlog.get_logger(__name__).warning("worker.simulates", why="timers go by the events' time, not by the clock")
+        structlog.get_logger(__name__).warning("worker.simulates", why="timers go by the events, not by the clock")
     access.ask(settings.kafka)
     await_topics(settings.kafka)
     run(

@@ -95,7 +95,11 @@ class Course:
 
 
 def course(told: Sequence[Told], moment: int, offices: Offices = REVISED) -> Course:
-    """The course of a case by the events ``told``, seen at ``moment``: silence accepts it (§3.5)."""
+    """The course of a case by the events ``told``, seen at ``moment``: silence accepts it, and one that is void is so
+    whatever else was told (§3.5).
+    """
+    if any(_verb(t) == "voided" for t in told):
+        return Course("VOID")
     state = Course()
     for event in sorted(told, key=lambda t: (_begins(t), RANK.index(_verb(t)))):
         _silence(state, _begins(event), offices)
@@ -137,9 +141,7 @@ def _go_on(state: Course) -> None:
 
 def _step(state: Course, told: Told) -> None:
     verb, at = _verb(told), told.occurred_at
-    if verb == "voided":
-        state.status = "VOID"
-    elif verb.startswith("special"):
+    if verb.startswith("special"):
         _special(state, told)
     elif state.stopped is not None:
         _afterwards(state, verb, at)

@@ -126,9 +126,9 @@ def _let_be(tx: sa.Connection, unfit: Unfit) -> None:
 
 
 def tried(tx: sa.Connection, alert: Mapping[str, Any], act: Act) -> tuple[str, tuple[str, ...]]:
-    """Why an act that is not published yet would have no effect on ``alert`` (its row in ``alert_inbox``) by all acts that
-    are applied or on their way (govbus.handling-fault), and what its department may do now. Of one that would have an
-    effect, or is published, nothing: sameness is the outbox's to judge.
+    """Why an act that is not published yet would have no effect on ``alert`` (its row in ``alert_inbox``) by all acts
+    that are applied or on their way (govbus.handling-fault), and what its department may do now. Of one that would have
+    an effect, or is published, nothing: sameness is the outbox's to judge.
     """
     asked = {"topic": HANDLING.name, "key": alert["case_no"], "recent": RECENT}
     coming = [Act.of(codec.decode(bytes(v), HANDLING)) for v in tx.execute(_COMING, asked).scalars()]

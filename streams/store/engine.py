@@ -28,8 +28,8 @@ carried: 2 MB after a parameter of 1.5 MB, half a megabyte for each connection o
 FRESH_PLANS = "-c plan_cache_mode=force_custom_plan"
 """A plan that is kept from when the tables were empty may read all of them ever after."""
 GIVE_UP = " ".join(f"-c tcp_{name}={value}" for name, value in {**KEEPALIVES, "user_timeout": GONE_MS}.items())
-"""The server's side: a host that vanishes amid a transaction holds its cursors' rows and advisory locks until the server
-knows, by the defaults for two hours. On a Unix socket all of these mean nothing."""
+"""The server's side: a host that vanishes amid a transaction holds its cursors' rows and advisory locks until the
+server knows, by the defaults for two hours. On a Unix socket all of these mean nothing."""
 # SQLSTATE classes and codes after which the same transaction may succeed (PostgreSQL manual, appendix A):
 # 08 connection, 40 rollback (serialization, deadlock), 53 resources (disk, connections), 57P operator
 # (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 55P03 lock timeout, 57014 cancelled.

@@ -140,8 +140,8 @@ def receipt(event_id: uuid.UUID, digest: uuid.UUID) -> str:
 
 
 def adopt(tx: sa.Connection, topic: Topic, value: bytes, partition: int, offset: int, sent_at: int) -> bool:
-    """Take in an event that Kafka carries at ``partition`` and ``offset`` since ``sent_at`` (epoch ms), as if it had been
-    published and sent; False if there is one of its id. ``value`` must be what :func:`row` once made.
+    """Take in an event that Kafka carries at ``partition`` and ``offset`` since ``sent_at`` (epoch ms), as if it had
+    been published and sent; False if there is one of its id. ``value`` must be what :func:`row` once made.
     """
     record = codec.decode(value, topic)
     content = envelope.digest(envelope.without_receipt(value))

@@ -532,7 +532,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("place", ["push.after_form", "push.after_post", "push.before_keep_commit", "push.after_keep"])
 @pytest.mark.parametrize("everything", [False, True])
 def test_whoever_dies_at_any_step_sets_aside_what_is_never_taken_and_nothing_else(
-    engine: sa.Engine, sender: Sender, province: Province, monkeypatch: pytest.MonkeyPatch, place: str, everything: bool
+    engine: sa.Engine, province: Province, monkeypatch: pytest.MonkeyPatch, place: str, everything: bool
 ) -> None:
     """Killed at every step of the first one in turn, with a new process after each."""
     queue(engine, 8)
@@ -542,11 +542,11 @@ def test_whoever_dies_at_any_step_sets_aside_what_is_never_taken_and_nothing_els
     def reach(name: str) -> None:
         nonlocal passed
         passed += name == place
-        if passed > lives:
+        if passed > life:
             raise Killed
 
     monkeypatch.setattr(failpoints, "reach", reach)
-    for lives in range(12):
+    for life in range(12):  # noqa: B007
         passed, restarted = 0, new_sender(engine, province)
         with contextlib.suppress(Killed):
             for _ in range(20):

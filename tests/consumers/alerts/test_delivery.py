@@ -464,7 +464,8 @@ def test_a_digest_counts_alerts_and_not_words_and_lists_red_cards_and_bad_rating
     bad = {"kind_code": "BAD_RATING", "colour_code": "NONE", "summary": "差评：请联系核实"}
     moved = again(2, 2, "alert.issued", department="HS-GAFJ")
     told = [
-        alert(1, "YELLOW", summary="黄牌：办件 c1"), alert(2), moved, alert(3, "NONE", kind_code="FINDING", summary="发现"),
+        alert(1, "YELLOW", summary="黄牌：办件 c1"), alert(2), moved,
+        alert(3, "NONE", kind_code="FINDING", summary="发现"),
         again(4, 1, "alert.issued", **bad), again(4, 2, "alert.issued", **bad), again(2, 3, "alert.revoked"),
         again(2, 4, "alert.issued"),
     ]  # fmt: skip

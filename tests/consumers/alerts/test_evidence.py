@@ -141,8 +141,8 @@ def test_an_escalation_shows_its_cards_an_act_of_no_outbox_is_found_and_what_is_
     first, second, escalation, ruling, act, lost = (str(uuid.UUID(int=n)) for n in range(1, 7))
     at = ms("2020-09-21 11:00")
     alert = {"alert_seq": 1, "region": "430903", "department": "HS-ZJJ", "action": "ISSUED", "case_no": "c1",
-             "kind": "CARD", "colour": "RED", "summary": "红牌：办件 c1", "issued_at": at, "seen_at": at, "known_at": at,
-             "evidence": []}  # fmt: skip
+             "kind": "CARD", "colour": "RED", "summary": "红牌：办件 c1", "issued_at": at, "seen_at": at,
+             "known_at": at, "evidence": []}  # fmt: skip
     leaders = {"department": "HS-LDXZ", "kind": "ESCALATION", "evidence": [second, first]}
     decided = {"kind": "RULING", "colour": "NONE", "evidence": [first, act, lost, "no id"]}
     kept = {"event_type": "handling.revoked", "region": "430903", "department": "HS-XZSPJ", "case_no": "c1",

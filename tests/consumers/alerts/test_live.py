@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from connectors import topics_admin
-from connectors.local.broker import Broker
+from connectors.local.broker import Cluster
 from consumers.alerts.live import tail
 
 
@@ -16,7 +16,7 @@ from consumers.alerts.live import tail
 def test_that_no_broker_answers_is_said_and_that_one_does_again(stack_directory: Path) -> None:
     said: list[bool] = []
     end = time.monotonic() + 120
-    with Broker(stack_directory / "watched", tied=True) as cluster:
+    with Cluster(stack_directory / "watched", tied=True) as cluster:
         topics_admin.apply(cluster.bootstrap, replication=1)
 
         def over() -> bool:

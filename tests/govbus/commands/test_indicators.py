@@ -419,8 +419,8 @@ def test_what_is_due_in_a_year_that_is_not_published_yet_is_neither_missed_nor_k
     with engine.begin() as tx:  # as the desk hears of them; K8's yellow card is of 12-30 17:00, the red one of 12-31
         tx.execute(sa.text(
             "INSERT INTO alert_inbox (alert_id, alert_seq, action, region, department, case_no, kind, colour, summary, "
-            "seen_at, issued_at) SELECT alert_id, 1, 'ISSUED', region, department, case_no, kind, colour, '', 0, issued_at "
-            "FROM card WHERE case_no = 'K8'"
+            "seen_at, issued_at) SELECT alert_id, 1, 'ISSUED', region, department, case_no, kind, colour, '', 0, "
+            "issued_at FROM card WHERE case_no = 'K8'"
         ))  # fmt: skip
     wanted = {}
     for published in (False, True):
