@@ -45,7 +45,7 @@ def adopt(engine: sa.Engine, bootstrap: str, dry: bool = False, progress: Progre
         load_carried(tx, bootstrap, progress)
         tx.exec_driver_sql(_LACKING)
         wanted = [(TopicPartition(t, p), offset) for t, p, offset in tx.exec_driver_sql(_WANTED)]
-        again: dict[str, int] = dict(tx.exec_driver_sql(_AGAIN).tuples().all())
+        again: dict[str, int] = {topic: n for topic, n in tx.exec_driver_sql(_AGAIN)}  # noqa: C416
         taken: dict[str, int] = {}
         for message in _at(bootstrap, wanted, progress):
             place = (message.partition, message.offset, message.timestamp)

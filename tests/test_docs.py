@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").glob("*.md")))
 INLINE = re.compile(r"`(?:\.venv/bin/)?govbus ([a-z][^`]*)`")
 LINE = re.compile(r"^\s*(?:\.venv/bin/)?govbus ([a-z][^#\n]*)", re.M)
+NOT_BUILT = ["gateway: no command gateway", "console: no command console"]
+"""What the page of what is not done says is not there."""
 OPTION = re.compile(r"--[a-z][a-z-]*")
 CODE = re.compile(r"^```\w*\n(.*?)^```|^((?: {4}.*\n)+)", re.S | re.M)
 
@@ -44,7 +46,8 @@ def wrong(said: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_command_that_a_page_shows_is_there_with_its_options(page: Path) -> None:
-    assert [fault for said in shown(page.read_text("utf-8")) if (fault := wrong(said))] == []
+    faults = [fault for said in shown(page.read_text("utf-8")) if (fault := wrong(said))]
+    assert faults == (NOT_BUILT if page.name == "not-done.md" else [])
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def told(line: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("field", ["comment", "rater_name", "applicant_name", "holder_code"])
+@pytest.mark.parametrize("field", ["comment", "rater_name", "applicant_name", "holder_id"])
 def test_a_field_that_a_contract_calls_personal_is_replaced(field: str) -> None:
     said = told(f"structlog.get_logger('x').info('row', {field}='{SECRET}', case_no='C1')")
     assert SECRET not in said

@@ -83,7 +83,8 @@ def desk(line: Any, make_rating: Any, monkeypatch: pytest.MonkeyPatch) -> list[s
         ScheduleProjection(), DefineProjection(), JudgeProjection(), TallyProjection(upload=False)
     )  # fmt: skip
     for projection in projections:
-        apply_batch(line.engine, projection, line.carried(projection.topic))
+        emptied = dict.fromkeys(range(projection.topic.partitions), 0)  # what earlier tests left before is gone
+        apply_batch(line.engine, projection, line.carried(projection.topic), since=emptied)
     line.relay()
     events, refused = decode_rows(line.carried(ALERT))
     assert not refused
@@ -115,9 +116,9 @@ def test_the_evidence_of_a_red_card_reads_in_the_order_in_which_it_happened(desk
         f"2020-09-21 11:00:00 {ids[1]} service.case.v1 特别程序开始 区自然资源局 事项 {CODE} 特别程序种类 专家评审 "
         f"特别程序 专家评审 理由 请【姓名】（【手机号】）到场，【姓名】主持 回执 {ids[1]}.",
         f"2020-09-21 15:00:00 {ids[2]} service.case.v1 特别程序结束 区自然资源局 ",
-        f"2020-10-15 10:00:00 {ids[3]} service.case.v1 办结 区自然资源局 ",
-    ]
-    assert [line.startswith(head) for line, head in zip(lines, heads, strict=True)] == [True] * 4, lines
+    ]  # it fell due before the decision, on which it does not rest
+    assert len(lines) == len(heads), lines
+    assert [line.startswith(head) for line, head in zip(lines, heads, strict=True)] == [True] * 3, lines
 
 
 @pytest.mark.stack

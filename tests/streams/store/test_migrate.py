@@ -55,10 +55,13 @@ def test_nobody_migrates_beside_a_process_that_still_works(
     down(engine)
     engine.dispose()
     monkeypatch.setattr(migrate, "LEAVING_S", 0.5)
-    with connect(database, checked=False).connect() as worker:
-        worker.execute(sa.text("SELECT 1"))
+    worker = connect(database, checked=False)
+    with worker.connect() as tx:
+        tx.execute(sa.text("SELECT 1"))
         with pytest.raises(Misconfigured, match="1 sessions of govbus still work on this database"):
             migrate.upgrade(database)
+    monkeypatch.undo()
+    worker.dispose()
     up(database, engine)
     assert differences(engine) == []
 
