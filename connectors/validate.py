@@ -349,6 +349,17 @@ def _decided_has_result(finding: Finding) -> None:
                       "name the code set in result_set and the result in result_code")  # fmt: skip
 
 
+def _correction_names_event_and_time(finding: Finding) -> None:
+    """DOMAIN §3.4: a correction moves one event in time; without either it would be taken and change nothing."""
+    if finding.record.get("event_type") != "case.corrected":
+        return
+    for name in ("corrects_event_id", "corrected_at"):
+        if not finding.record.get(name) and not any(f.field == name for f in finding.faults):
+            finding.fault("missing_field", name, "a correction must tell which event happened when",
+                          "to correct anything but the time, send case.voided with corrects_event_id, and the event "
+                          "anew with the next event_no")  # fmt: skip
+
+
 def _extension_is_no_special_procedure(finding: Finding) -> None:
     """DOMAIN §3.1, §3.3: 延长审批 is exchanged as a special procedure, yet raises the limit and pauses nothing."""
     record = finding.record
@@ -516,7 +527,8 @@ def _shared_on_a_condition(finding: Finding) -> None:
 
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (
-        _not_accepted_has_reason, _decided_has_result, _extension_is_no_special_procedure,
+        _not_accepted_has_reason, _decided_has_result, _correction_names_event_and_time,
+        _extension_is_no_special_procedure,
         _special_ends_after_its_start,
     ),
     BEHAVIOUR: (_reported_after_check,),

@@ -56,6 +56,8 @@ SHOWN = re.compile(r"-?[0-9](\.[0-9]+)?E\+[0-9]{2,3}|#{3,}")
 """A number as a spreadsheet shows it where its column is narrow, and writes it into a CSV: 1.14309E+42, ####."""
 SHOWN_ONLY = ("is a number of which the spreadsheet wrote only what it showed",
               "format the column as text and fill it in again")  # fmt: skip
+HAN = re.compile("[\u3000-\u9fff\uff00-\uffef]")
+"""Chinese characters and their punctuation, three bytes each in UTF-8: no text in GB18030 that makes sense reads so."""
 TRUE, FALSE = frozenset({"true", "1", "是", "yes", "y"}), frozenset({"false", "0", "否", "no", "n"})
 
 
@@ -124,6 +126,9 @@ def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
 def _must_decode(path: Path, encoding: str) -> None:
     """Refuse a file that is not text in ``encoding``, naming the encoding it seems to be in."""
     if _decodes(path, encoding):
+        if encoding == "gb18030" and _decodes(path, "utf-8", HAN):
+            mend = "publish it without --encoding"
+            raise Rejected(Fault("not_utf8", "", "the file is UTF-8, which reads as other characters in GB18030", mend))
         return
     if encoding != "gb18030" and _decodes(path, "gb18030"):
         mend = "export it as UTF-8, or publish with --encoding gb18030"
@@ -131,17 +136,20 @@ def _must_decode(path: Path, encoding: str) -> None:
     raise Rejected(Fault("not_utf8", "", f"the file is not text in {encoding}", "export it as UTF-8"))
 
 
-def _decodes(path: Path, encoding: str) -> bool:
-    decoder = codecs.getincrementaldecoder(encoding)()
+def _decodes(path: Path, encoding: str, holds: re.Pattern[str] | None = None) -> bool:
+    """Whether the file is text in ``encoding``; with ``holds`` only if that is found in it."""
+    decoder, found = codecs.getincrementaldecoder(encoding)(), holds is None
     with path.open("rb") as file:
         try:
             while piece := file.read(SCAN_BYTES):
-                if "\x00" in decoder.decode(piece):
+                text = decoder.decode(piece)
+                if "\x00" in text:
                     return False  # UTF-16, or no text at all
+                found = found or bool(holds and holds.search(text))
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return False
-    return True
+    return found
 
 
 # --- lines --------------------------------------------------------------------------------------------------

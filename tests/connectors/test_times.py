@@ -35,7 +35,8 @@ def test_every_way_to_write_one_moment_means_the_same_milliseconds(text: object)
 
 @pytest.mark.parametrize(
     "text",
-    ["", "yesterday", "2020-02-30 10:00:00", "2020-09-25", "25/09/2020 16:50", "20200925", True, None, 1.5],
+    ["", "yesterday", "2020-02-30 10:00:00", "2020-09-25", "25/09/2020 16:50", "20200925", True, None, 1.5,
+     20200925165000],
 )
 def test_what_is_not_a_moment_is_refused(text: object) -> None:
     with pytest.raises(ValueError, match=r"."):

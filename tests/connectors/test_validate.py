@@ -286,6 +286,7 @@ def test_an_entry_time_in_the_future_is_a_bad_event_time() -> None:
 
 
 SECONDS = RECEIVED // 1000
+CORRECTION = {"corrects_event_id": "6afccdfe-6277-5a03-a696-25c0b530addb", "corrected_at": "2020-09-21 10:00:00"}
 SPECIAL = {"event_type": "case.special_ended", "special_started_at": "2020-09-21 10:00:00"}
 
 
@@ -301,15 +302,22 @@ SPECIAL = {"event_type": "case.special_ended", "special_started_at": "2020-09-21
     ],
 )
 def test_no_time_of_an_event_lies_before_2000(topic: Topic, kind: str, name: str, wrong: object) -> None:
-    row = case() if topic is CASE else {"occurred_at": "2020-09-25 16:50:00", "ticket_no": "T1"}
+    row = case(**CORRECTION) if topic is CASE else {"occurred_at": "2020-09-25 16:50:00", "ticket_no": "T1"}
     assert faults(topic, row | {"event_type": kind, name: wrong}) == [("bad_event_time", name)]
 
 
 @pytest.mark.parametrize("name", ["corrected_at", "special_started_at", "special_ended_at"])
 def test_what_tells_the_past_does_not_lie_ahead(name: str) -> None:
-    row = case(event_type="case.corrected")
+    row = case(event_type="case.corrected", **CORRECTION)
     assert faults(CASE, row | {name: RECEIVED + 10 * MINUTE}) == [("bad_event_time", name)]
     assert faults(CASE, row | {name: RECEIVED + 10 * MINUTE - 1}) == []
+
+
+@pytest.mark.parametrize("name", ["corrects_event_id", "corrected_at"])
+def test_a_correction_of_a_case_names_the_event_and_its_time_or_would_change_nothing(name: str) -> None:
+    row = case(event_type="case.corrected", **CORRECTION)
+    assert faults(CASE, row) == []
+    assert faults(CASE, row | {name: None}) == [("missing_field", name)]
 
 
 def test_a_deadline_lies_ahead_and_a_start_may_foretell_its_end() -> None:

@@ -264,6 +264,16 @@ def test_gb18030_text_is_told_clearly_and_read_when_asked_for(tmp_path: Path) ->
     assert read(path, "gb18030")[0][1]["comment"] == "办得快"
 
 
+def test_utf8_is_not_read_as_other_chinese_because_somebody_says_gb18030(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.csv", f"{COLUMNS},comment\n{CELLS},满意\n")
+    assert path.read_text("gb18030").endswith("婊℃剰\n")
+    with pytest.raises(Rejected) as caught:
+        read(path, "gb18030")
+    assert (caught.value.reason, caught.value.faults[0].mend) == ("not_utf8", "publish it without --encoding")
+    ascii_only = write(tmp_path, "b.csv", f"{COLUMNS},comment\n{CELLS},good\n")
+    assert read(ascii_only, "gb18030")[0][1]["comment"] == "good"
+
+
 def test_bytes_that_are_no_text_at_all_are_refused(tmp_path: Path) -> None:
     assert refusals(write(tmp_path, "a.csv", "case_no".encode("utf-16"))) == [("not_utf8", "")]
 
