@@ -7,18 +7,17 @@ stream that refuses it once more makes another dead letter of it (``streams.stor
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 
-from connectors.intake.files import Row, Unreadable
+from connectors.intake.files import Row, Unreadable, json_row
 from connectors.publisher import Publisher
 from connectors.refusals import ORIGIN as INTAKE
-from schemas import bounds, codec
+from schemas import codec
 from schemas.clock import wall_clock
 from schemas.errors import Fault, Rejected
 from schemas.topics import BY_NAME
@@ -124,14 +123,14 @@ def _published(engine: sa.Engine, dead: Any, rows: Sequence[Row], now: Callable[
 
 
 def _row(original: bytes) -> Row:
+    """Read as it was the first time: what was no row then is none now."""
     try:
-        row = json.loads(original)
-    except (ValueError, RecursionError):
-        row = None
-    unreadable = Unreadable(
-        Fault("bad_row", "", "is not a JSON object", "redrive it with a corrected file"), original
-    )
-    return row if isinstance(row, dict) and not bounds.too_deep(row) else unreadable
+        row = json_row(original.decode())
+    except UnicodeDecodeError:
+        row = Unreadable(Fault("bad_row", "", "is not text in UTF-8", ""), original)
+    if isinstance(row, Unreadable):
+        return Unreadable(replace(row.fault, mend="redrive it with a corrected file"), original)
+    return row
 
 
 def _send_record(engine: sa.Engine, dead: Any, now: Callable[[], int]) -> Redriven:

@@ -117,7 +117,10 @@ def open_rows(path: Path, topic: Topic, encoding: str = "utf-8") -> Source:
     if kind == "xlsx":
         return Workbook(path, topic)
     _must_decode(path, encoding)
-    return JsonLines(path, encoding) if kind == "jsonl" else CsvFile(path, encoding, topic)
+    if kind == "csv":
+        return CsvFile(path, encoding, topic)
+    _must_be_lines(path, encoding)
+    return JsonLines(path, encoding)
 
 
 # --- encoding -----------------------------------------------------------------------------------------------
@@ -150,6 +153,16 @@ def _decodes(path: Path, encoding: str, holds: re.Pattern[str] | None = None) ->
         except UnicodeDecodeError:
             return False
     return found
+
+
+def _must_be_lines(path: Path, encoding: str) -> None:
+    """Refuse one JSON document over many lines: each of them would be a row that is none, and a dead letter."""
+    with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as file:
+        while (start := file.readline(LINE_CHARACTERS)) and not start.strip():
+            continue
+    if start.lstrip().startswith("[") or start.strip() == "{":
+        mend = "write each object on a line of its own (JSON Lines), for instance by jq -c"
+        raise Rejected(Fault("bad_row", "", "the file is one JSON document, not one object a line", mend))
 
 
 # --- lines --------------------------------------------------------------------------------------------------
@@ -219,10 +232,11 @@ class JsonLines:
             if isinstance(line, Unreadable):
                 yield number, line
             elif line.strip():
-                yield number, _parse(line)
+                yield number, json_row(line)
 
 
-def _parse(line: str) -> Row:
+def json_row(line: str) -> Row:
+    """The row that a line of JSON is."""
     try:
         row = json.loads(line, object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

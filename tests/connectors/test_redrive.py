@@ -100,3 +100,14 @@ def test_what_is_no_value_of_json_is_refused_again(engine: sa.Engine) -> None:
     Publisher(engine, "HS-ZRZYJ", "430903").publish(CASE, [row])
     (dead,) = redrive.find(engine, redrive.Wanted(topic=CASE.name))
     assert [f.field for f in redrive.redrive(engine, dead).faults] == ["step_name"]
+
+
+def test_a_line_that_was_no_row_is_read_as_the_file_was_and_stays_none(engine: sa.Engine, tmp_path: Path) -> None:
+    line = '{"event_type": "case.accepted", "occurred_at": "2020-09-25 16:50:00", "case_no": "C1", "case_no": "C2", '
+    line += '"item_code": "11430903MBDEM0138T4000715002000"}\n'
+    (tmp_path / "a.jsonl").write_text(line)
+    rows = [row for _, row in open_rows(tmp_path / "a.jsonl", CASE).rows()]
+    Publisher(engine, "HS-ZRZYJ", "430903").publish(CASE, rows)
+    (dead,) = redrive.find(engine, redrive.Wanted(topic=CASE.name))
+    result = redrive.redrive(engine, dead)
+    assert (result.outcome, [f.reason for f in result.faults]) == ("refused", ["bad_row"])

@@ -264,6 +264,15 @@ def test_gb18030_text_is_told_clearly_and_read_when_asked_for(tmp_path: Path) ->
     assert read(path, "gb18030")[0][1]["comment"] == "办得快"
 
 
+@pytest.mark.parametrize("text", ['\n[{"case_no": "c1"}]\n', '{\n  "case_no": "c1"\n}\n', "[\n"])
+def test_one_json_document_over_many_lines_is_refused_whole_and_makes_no_row_of_each_line(
+    tmp_path: Path, text: str
+) -> None:
+    with pytest.raises(Rejected, match="one JSON document"):
+        read(write(tmp_path, "a.json", text))
+    assert read(write(tmp_path, "b.json", '\n{"case_no": "c1"}\n')) == [(2, {"case_no": "c1"})]
+
+
 def test_utf8_is_not_read_as_other_chinese_because_somebody_says_gb18030(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", f"{COLUMNS},comment\n{CELLS},满意\n")
     assert path.read_text("gb18030").endswith("婊℃剰\n")
