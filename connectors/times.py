@@ -15,7 +15,7 @@ MILLISECOND = timedelta(milliseconds=1)
 ISO = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,6})?)?(Z|z|[+-]\d{2}:?\d{2})?")
 COMPACT = re.compile(r"\d{8}T?\d{6}")  # YYYYMMDDThhmmss and YYYYMMDDhhmmss of GB/T 39046 (DOMAIN §3.4)
 EPOCH_MS = re.compile(r"-?\d{11,13}")
-MOST_DIGITS = 10**13
+NO_EPOCH_MS = 10**13
 """From here on a number is no epoch milliseconds before 2286, but YYYYMMDDhhmmss in a cell that is a number."""
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8}")
 FOREVER = frozenset({"长期", "99991231", "9999-12-31"})  # no end of validity (DOMAIN §6.3)
@@ -31,7 +31,7 @@ def moment(value: object) -> int:
     if isinstance(value, bool):
         raise ValueError("not a time")
     if isinstance(value, int):
-        if value >= MOST_DIGITS:
+        if value >= NO_EPOCH_MS:
             raise ValueError("not a time")
         return value
     if isinstance(value, datetime):

@@ -528,8 +528,7 @@ def _shared_on_a_condition(finding: Finding) -> None:
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (
         _not_accepted_has_reason, _decided_has_result, _correction_names_event_and_time,
-        _extension_is_no_special_procedure,
-        _special_ends_after_its_start,
+        _extension_is_no_special_procedure, _special_ends_after_its_start,
     ),
     BEHAVIOUR: (_reported_after_check,),
     ITEM: (_promise_within_statute, _steps_within_promise, _on_the_spot_within_a_day, _level_matches_code),

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from kafka import TopicPartition
 
 from consumers.loop import reader
-from consumers.reconcile import APPLIED, CARRIED, Progress, load_carried, messages
+from consumers.reconcile import APPLIED_SQL, CARRIED, Progress, load_carried, messages
 from schemas.topics import BY_NAME
 from streams.store import outbox
 
@@ -75,13 +75,10 @@ def _at(bootstrap: str, wanted: Sequence[tuple[TopicPartition, int]], progress: 
                 yield message
 
 
-_APPLIED = " UNION ALL ".join(
-    f"SELECT '{topic.name}' AS topic, event_id, digest FROM {table.name}" for topic, table in APPLIED.items()
-)
 _LACKING = f"""
 CREATE TEMP TABLE ad_lacking AS
   SELECT DISTINCT ON (c.topic, c.event_id) c.topic, c.partition, c."offset", c.event_id, o.event_id IS NOT NULL AS again
-  FROM rc_carried c JOIN ({_APPLIED}) a USING (topic, event_id, digest)
+  FROM rc_carried c JOIN ({APPLIED_SQL}) a USING (topic, event_id, digest)
   LEFT JOIN outbox o USING (topic, event_id)
   WHERE o.event_id IS NULL OR o.digest <> c.digest
   ORDER BY c.topic, c.event_id, c.partition, c."offset"

@@ -307,14 +307,15 @@ _TABLES = f"""{CARRIED}
 CREATE TEMP TABLE rc_word (event_id uuid, digest uuid, outcome text, reason text);
 """
 _COLUMNS = "topic, event_id, digest, department, occurred_at"
+APPLIED_SQL = " UNION ALL ".join(
+    f"SELECT '{topic.name}' AS topic, event_id, digest, department, occurred_at FROM {table.name}"
+    for topic, table in APPLIED.items()
+)
+"""What processors applied, of every inbound topic."""
 
 
 def _places_sql(province: bool) -> str:
     """The relations ``rc_<place>``: carried once, dead, accepted, applied or dead, acknowledged."""
-    applied = " UNION ALL ".join(
-        f"SELECT '{topic.name}' AS topic, event_id, digest, department, occurred_at FROM {table.name}"
-        for topic, table in APPLIED.items()
-    )
     inbound = ", ".join(f"'{t.name}'" for t in INBOUND)
     pushed = ", ".join(f"'{t.name}'" for t in PUSHED)
     told = "'STORED', 'KNOWN'" if province else "NULL"
@@ -339,7 +340,7 @@ CREATE TEMP VIEW rc_accepted AS
   WHERE NOT EXISTS (SELECT FROM rc_phantom_dead d
                     WHERE (d.topic, d.event_id, d.digest) = (c.topic, c.event_id, c.digest));
 CREATE TEMP VIEW rc_inbound AS SELECT {_COLUMNS} FROM rc_once WHERE topic IN ({inbound});
-CREATE TEMP VIEW rc_applied AS {applied};
+CREATE TEMP VIEW rc_applied AS {APPLIED_SQL};
 CREATE TEMP VIEW rc_settled AS
   SELECT {_COLUMNS} FROM rc_applied UNION ALL
   (SELECT {_COLUMNS} FROM rc_dead WHERE topic IN ({inbound}) EXCEPT SELECT {_COLUMNS} FROM rc_applied);

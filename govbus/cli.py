@@ -20,8 +20,7 @@ from streams.store import heap
 
 def build() -> typer.Typer:
     """The ``govbus`` application with every command registered."""
-    about = "Event bus of a district's departments."
-    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=about)
+    app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
     app.callback()(_options)
     for module in pkgutil.iter_modules(commands.__path__):
         importlib.import_module(f"govbus.commands.{module.name}").register(app)

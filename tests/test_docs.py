@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").glob("*.md")))
 INLINE = re.compile(r"`(?:\.venv/bin/)?govbus ([a-z][^`]*)`")
 LINE = re.compile(r"^\s*(?:\.venv/bin/)?govbus ([a-z][^#\n]*)", re.M)
+WRITTEN = ("performance.md", "reliability.md")
+"""Pages that commands write."""
 NOT_BUILT = ["gateway: no command gateway", "console: no command console"]
 """What the page of what is not done says is not there."""
 OPTION = re.compile(r"--[a-z][a-z-]*")
@@ -60,6 +62,14 @@ def test_a_command_that_a_page_shows_is_there_with_its_options(page: Path) -> No
 )  # fmt: skip
 def test_a_command_that_is_not_there_is_named(page: str, fault: str) -> None:
     assert [wrong(said) for said in shown(page)] == [fault]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_table_of_a_manual_has_a_row_twice(page: Path) -> None:
+    tables = re.findall(r"(?:^\|.*\n)+", page.read_text("utf-8"), re.M)
+    rows = [[line.split("|")[1] for line in table.splitlines() if line.split("|")[1].strip()] for table in tables]
+    if page.name not in WRITTEN:
+        assert [row for found in rows for row in set(found) if found.count(row) > 1] == []
 
 
 def named(value: Any) -> Iterator[str]:
