@@ -68,9 +68,11 @@ def _cursor_before_effects() -> None:
     applier.apply_batch = apply_batch
 
 
-def _afterwards(held: list[Any], keep: Callable[[Any, list[Any]], Any], place: str) -> None:
+def _afterwards(
+    held: list[Any], keep: Callable[[Any, list[Any]], Any], place: str, lasting: Callable[[Any], bool]
+) -> None:
     """Let the worker write what is in ``held`` in a transaction of its own after each commit, and die nowhere but
-    at ``place`` with something in hand.
+    at ``place`` with something ``lasting`` in hand: what a later word makes good would not be missed.
     """
     from streams.store import applier, failpoints
 
@@ -79,7 +81,7 @@ def _afterwards(held: list[Any], keep: Callable[[Any, list[Any]], Any], place: s
     def later(applying: Callable[..., Any]) -> Callable[..., Any]:
         def applied(engine: Any, *args: Any, **kwargs: Any) -> Any:
             done = applying(engine, *args, **kwargs)
-            if held:
+            if any(map(lasting, held)):
                 reach(place)
             kept, held[:] = list(held), []
             with engine.begin() as tx:
@@ -97,7 +99,7 @@ def _decisions_after_commit() -> None:
     held: list[Any] = []
     steps.say = lambda _, saids: held.extend(saids)
     _afterwards(held, lambda tx, kept: outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in kept]),
-                "tick.after_state")  # fmt: skip
+                "tick.after_state", lambda said: said.record["event_type"] == "rating.uploaded")  # fmt: skip
 
 
 def _dead_letters_after_commit() -> None:
@@ -105,7 +107,7 @@ def _dead_letters_after_commit() -> None:
 
     held: list[Any] = []
     bury, steps.bury = steps.bury, lambda _, refused: held.extend(refused)
-    _afterwards(held, bury, "apply.after_commit")
+    _afterwards(held, bury, "apply.after_commit", bool)
 
 
 def _cursor_not_locked() -> None:
