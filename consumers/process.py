@@ -1,4 +1,6 @@
-"""A process of consumers: one thread each, ended together. Decides the exit code; no failure is silent."""
+"""A process of consumers: one thread each, ended together; it gives back memory now and again. Decides the exit code;
+no failure is silent.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import structlog
 
 from consumers.loop import Effect, Loop
 from schemas.errors import Misconfigured
+from streams.store import heap
 from streams.store.engine import connect
 from streams.store.signals import Told, on_signals
 
@@ -45,7 +48,8 @@ def together(work: Sequence[Work]) -> int:
     with on_signals(told):
         for thread in threads:
             thread.start()
-        told.wait()
+        while not told.wait(heap.EVERY_S):
+            heap.give_back()
         stop.set()
         for thread in threads:
             thread.join(timeout=10)

@@ -43,7 +43,6 @@ FETCH_BYTES = 2 * 1024 * 1024
 METADATA_MS = 3_000
 """How often the broker is asked about the topics. The client does not repeat a question that failed: whoever becomes
 the group's leader without an answer gives nobody a partition, and the group idles until it asks again."""
-GIVE_BACK_S = 60.0
 SCHEMA_EVERY_S = 5.0
 """How long a worker may write on under a schema that was changed beneath it."""
 WATCH_EVERY_S, SEEK_AFTER_S, END_AFTER_S = 2.0, 4.0, 60.0
@@ -204,7 +203,7 @@ async def seek_back(app: faust.App, topic: str, offsets: Mapping[int, int]) -> N
 async def _give_back() -> None:
     """Once a minute, what was freed and is not used again; tens of milliseconds, in a thread of its own."""
     while True:
-        await asyncio.sleep(GIVE_BACK_S)
+        await asyncio.sleep(heap.EVERY_S)
         await asyncio.to_thread(heap.give_back)
 
 

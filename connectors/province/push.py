@@ -63,7 +63,10 @@ class Queue:
         """Queue ``events`` in the order of the log."""
         rows = [_queued(e.carried.topic, e.event_id, e.digest, e.record) for e in events]
         if rows:
-            tx.execute(insert(push_queue).on_conflict_do_nothing(index_elements=["event_id"]), rows)
+            tx.execute(_QUEUE, rows)
+
+
+_QUEUE = insert(push_queue).on_conflict_do_nothing(index_elements=["event_id"])
 
 
 def _queued(topic: Topic, event_id: uuid.UUID, digest: uuid.UUID, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -315,8 +318,13 @@ def _form_batch(tx: sa.Connection, region: str, most: int = BATCH) -> list[Mappi
         return []
     ids = [r["event_id"] for r in rows]
     batch_id = _new_id(tx, region, ids, sum(r["attempts"] for r in rows))
-    tx.execute(sa.update(push_queue).where(push_queue.c.event_id.in_(ids)).values(batch_id=batch_id))
+    tx.execute(_OF_BATCH, {"ids": ids, "formed": batch_id})
     return [{**r, "batch_id": batch_id} for r in rows]
+
+
+_OF_BATCH = (
+    sa.update(push_queue).where(bulk.any_of(push_queue.c.event_id, "ids")).values(batch_id=sa.bindparam("formed"))
+)
 
 
 def _new_id(tx: sa.Connection, region: str, ids: Sequence[uuid.UUID], tried: int) -> uuid.UUID:

@@ -21,6 +21,7 @@ from consumers.province.keys import Signer
 from schemas import bounds, receipts
 from schemas.clock import wall_clock
 from streams.store import failpoints
+from streams.store.bulk import any_of
 
 PROTOCOL = "govbus-province/1"
 LOCK = 430_000_001
@@ -115,7 +116,7 @@ class Store:
     def create(self) -> None:
         """Make the tables that are not there yet."""
         with self.engine.begin() as tx:
-            tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+            tx.execute(_LOCK_ALL)
             metadata.create_all(tx)
 
     def accept(self, request: Any, key: str) -> dict[str, Any]:
@@ -129,8 +130,8 @@ class Store:
         except ValueError:
             raise BadBatch("it holds NaN, Infinity or half a character, which JSON in UTF-8 does not have") from None
         with self.engine.begin() as tx:
-            tx.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-            known = tx.execute(sa.select(batch).where(batch.c.batch_id == batch_id)).one_or_none()
+            tx.execute(_LOCK_ALL)
+            known = tx.execute(_BATCH, {"batch_id": batch_id}).one_or_none()
             if known is None:
                 answer = self._judge(tx, batch_id, str(request["sender"]), records, content)
                 failpoints.reach("province.before_commit")
@@ -158,13 +159,13 @@ class Store:
         }
         answer = self._signed(body)
         row = {"batch_id": batch_id, "sender": sender, "request_sha256": content, "received_at": now}
-        tx.execute(sa.insert(batch).values(**row, **answer))
+        tx.execute(sa.insert(batch), {**row, **answer})
         return answer
 
     def receipt(self, batch_id: uuid.UUID) -> dict[str, Any] | None:
         """The answer given for a batch, or None."""
         with self.engine.connect() as tx:
-            row = tx.execute(sa.select(batch.c.receipt).where(batch.c.batch_id == batch_id)).one_or_none()
+            row = tx.execute(_BATCH, {"batch_id": batch_id}).one_or_none()
         return None if row is None else self._signed(row.receipt)
 
     def _signed(self, receipt: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,8 +203,7 @@ def _uuid(text: object) -> bool:
 def _verdicts(tx: sa.Connection, records: Sequence[Any]) -> list[dict[str, str]]:
     """One outcome a record, in order: STORED, KNOWN or REFUSED with a reason."""
     ids = [uuid.UUID(r["event_id"]) for r in records]
-    query = sa.select(record.c.event_id, record.c.digest).where(record.c.event_id.in_(ids))
-    known: dict[uuid.UUID, uuid.UUID] = {row.event_id: row.digest for row in tx.execute(query)}
+    known: dict[uuid.UUID, uuid.UUID] = {row.event_id: row.digest for row in tx.execute(_DIGESTS, {"ids": ids})}
     return [_verdict(r, known.get(uuid.UUID(r["event_id"]))) for r in records]
 
 
@@ -323,13 +323,13 @@ def _keep(tx: sa.Connection, batch_id: uuid.UUID, good: Sequence[Mapping[str, An
     tx.execute(
         sa.insert(record), [{**{c: _column(c, r) for c in columns}, "batch_id": batch_id} for r in good]
     )
-    for kind, table in (("rating", rating), ("standing", standing), ("rollup", rollup)):
+    for kind, table in _TABLES.items():
         newest: dict[tuple[Any, ...], dict[str, Any]] = {}
         rows = [_ROWS[kind](r) for r in good if r["kind"] == kind]
         for row in sorted(rows, key=lambda r: tuple(r[c] for c in AGE[table.name])):
             newest[tuple(row[c.name] for c in table.primary_key)] = row
         if newest:
-            tx.execute(_newest_wins(table), list(newest.values()))
+            tx.execute(_NEWEST_WINS[kind], list(newest.values()))
 
 
 def _column(name: str, one: Mapping[str, Any]) -> Any:
@@ -351,3 +351,10 @@ def _newest_wins(table: sa.Table) -> sa.Insert:
     newer = sa.tuple_(*(new.excluded[c] for c in age)) > sa.tuple_(*(table.c[c] for c in age))
     changed = {c.name: new.excluded[c.name] for c in table.c if c.name not in keys}
     return new.on_conflict_do_update(index_elements=keys, set_=changed, where=newer)
+
+
+_LOCK_ALL = sa.select(sa.func.pg_advisory_xact_lock(LOCK))
+_BATCH = sa.select(batch).where(batch.c.batch_id == sa.bindparam("batch_id"))
+_DIGESTS = sa.select(record.c.event_id, record.c.digest).where(any_of(record.c.event_id, "ids"))
+_TABLES = {"rating": rating, "standing": standing, "rollup": rollup}
+_NEWEST_WINS = {kind: _newest_wins(table) for kind, table in _TABLES.items()}

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from connectors.publisher import RowResult
-from govbus.chaos.notebook import ALLOW, SLICE, Notebook, entries, load
+from govbus.chaos.notebook import ALLOW, SLICE, Notebook, entries, slices
 from govbus.district.model import Row
 from govbus.district.publishing import Departments
 from schemas.errors import Retryable
@@ -22,19 +22,20 @@ PAUSE_S = 0.05
 
 def publish(home: Path, departments: Departments) -> None:
     """Publish what is not answered yet, as it is allowed."""
-    rows, book = load(home).district.rows, Notebook(home)
+    book = Notebook(home)
     said = list(entries(home))
     answered = max((e["got"] + SLICE for e in said if "got" in e), default=0)
     asked = max((e["ask"] for e in said if "ask" in e), default=-1)
-    for start in range(answered, len(rows), SLICE):
-        while start / len(rows) > float((home / ALLOW).read_text()):
+    for start, share, part in slices(home):
+        if start < answered:
+            continue
+        while share > float((home / ALLOW).read_text()):
             time.sleep(PAUSE_S)
-        part = rows[start : start + SLICE]
         results = _patiently(book, departments, part, start, start <= asked)
         lines = [[r.topic.name, str(r.record.get(r.topic.key)), str(a.event_id), a.outcome]
                  for r, a in zip(part, results, strict=True)]  # fmt: skip
         book.note({"got": start, "rows": lines, "surprises": departments.tally.surprises})
-    book.note({"end": len(rows)})
+    book.note({"end": True})
 
 
 def _patiently(

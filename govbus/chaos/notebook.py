@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from govbus.district.generator import Made
+from govbus.district.model import Row
 from schemas.topics import BY_NAME, Topic
 
-MADE, ANSWERS, ALLOW, POISON = "made.pickle", "answers.jsonl", "allow", "poison.jsonl"
+MADE, ROWS, ANSWERS, ALLOW, POISON = "made.pickle", "rows.pickle", "answers.jsonl", "allow", "poison.jsonl"
 SLICE = 10
 """Rows that are published in one transaction."""
 
@@ -45,10 +46,26 @@ def topic_named(name: str) -> Topic:
     return BY_NAME[name]
 
 
-def store(home: Path, made: Made) -> None:
-    """Put the simulated district where departments and oracle find it."""
+def store(home: Path, made: Made) -> int:
+    """Put the simulated district where departments and oracle find it; how many rows its year has."""
     with (home / MADE).open("wb") as out:
         _Pickler(out).dump(made)
+    rows = made.district.rows
+    with (home / ROWS).open("wb") as out:
+        pickle.dump(len(rows), out)
+        for start in range(0, len(rows), SLICE):
+            _Pickler(out).dump(rows[start : start + SLICE])
+    return len(rows)
+
+
+def slices(home: Path) -> Iterator[tuple[int, float, Sequence[Row]]]:
+    """The year slice by slice: the number of the first row, the share of the year before it, the rows. They are read
+    one by one: whoever publishes for hours holds no year, which would grow by what encoding leaves in every text.
+    """
+    with (home / ROWS).open("rb") as file:
+        count = pickle.load(file)
+        for start in range(0, count, SLICE):
+            yield start, start / count, pickle.load(file)
 
 
 def load(home: Path) -> Made:

@@ -171,11 +171,10 @@ def stage(
 ) -> Iterator[Stage]:
     """A bus under the flow of a simulated year, every process up and the first events applied."""
     ground.home.mkdir(parents=True, exist_ok=True)
-    notebook.store(ground.home, make(seed, cases, 0))
+    rows = notebook.store(ground.home, make(seed, cases, 0))
     notebook.allow(ground.home, 0.0)
     with Watch(ground) as watch, Fleet(ground, names, extra) as fleet:
         fleet.planted = planted or {}
-        rows = len(notebook.load(ground.home).district.rows)
         made = Stage(ground, fleet, watch, random.Random(seed), rows=rows)
         made.publish_up_to(0.001)
         end = time.monotonic() + FIRST_S

@@ -1,5 +1,5 @@
-"""How a process that runs for months uses memory: what one batch freed serves the next, and a worker gives back once a
-minute what nothing uses.
+"""How a process that runs for months uses memory: what one batch freed serves the next, and workers and consumers give
+back once a minute what nothing uses.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ MAPPED_BYTES = 32 * 1024 * 1024
 kernel for every batch cost a tenth of the worker's processor time (docs/decisions/0008)."""
 KEPT_BYTES = 64 * 1024 * 1024
 """Free memory at a heap's end that is kept."""
+EVERY_S = 60.0
+"""How often a process that runs for months gives back."""
 _POLARS = "_RJEM_MALLOC_CONF"
 POLARS = f"oversize_threshold:0,dirty_decay_ms:5000,narenas:{ARENAS}"
 """The allocator of polars (jemalloc): large blocks like others, freed pages kept for five seconds."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from consumers.process import together
+from streams.store import heap
 
 ENDING = """
 import sys
@@ -38,3 +42,14 @@ def test_a_signal_that_comes_while_a_lock_is_held_ends_them_too(untimely: str) -
 )
 def test_when_one_ends_all_do_and_the_code_says_whether_it_failed(last: str, code: int) -> None:
     assert ended(ENDING.format(last)) == (code, "told")
+
+
+def test_what_a_burst_took_goes_back_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = threading.Semaphore(0)
+    monkeypatch.setattr(heap, "EVERY_S", 0.01)
+    monkeypatch.setattr(heap, "give_back", given.release)
+
+    def waits_for_three(_: threading.Event) -> None:
+        assert all(given.acquire(timeout=30) for _ in range(3))
+
+    assert together([waits_for_three]) == 0

@@ -629,6 +629,30 @@ def test_what_is_said_of_a_broken_line_is_short_and_quotes_nothing_that_was_sent
     assert sender.step() == Again(f"no answer: {why}")
 
 
+def test_the_databases_on_both_sides_are_asked_the_same_for_batches_of_every_size(
+    engine: sa.Engine, sender: Sender, province: Province
+) -> None:
+    """A text of its own for every number of records is kept by both ends of each connection: memory grows for hours."""
+    asked = {size: _asked(engine, sender, province, size) for size in (2, 3, 5)}
+    assert asked[2] == asked[3] == asked[5]
+    assert len(asked[2]) > 10
+
+
+def _asked(engine: sa.Engine, sender: Sender, province: Province, size: int) -> set[str]:
+    queue(engine, size)
+    heard: set[str] = set()
+
+    def hear(*told: Any) -> None:
+        heard.add(told[2])
+
+    for side in (engine, province.store.engine):
+        sa.event.listen(side, "before_cursor_execute", hear)
+    drain(sender)
+    for side in (engine, province.store.engine):
+        sa.event.remove(side, "before_cursor_execute", hear)
+    return heard
+
+
 def test_a_batch_id_is_a_function_of_its_events_in_order() -> None:
     a, b = uuid.UUID(int=1), uuid.UUID(int=2)
     assert format.batch_id("1", [a, b]) == format.batch_id("1", [a, b])

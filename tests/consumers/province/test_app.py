@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
 import stat
 import uuid
 from collections.abc import Iterator
@@ -222,3 +224,31 @@ def test_the_signing_key_is_its_owners_alone_and_stays_the_same(tmp_path: Path) 
     path.chmod(0o644)
     with pytest.raises(Misconfigured, match="others"):
         keys.load(tmp_path / "home")
+
+
+async def _accepted() -> tuple[int, int]:
+    """Whether a connection that was accepted sends what it has at once, and one to a port that only has a number."""
+
+    async def asked(listening: socket.socket) -> int:
+        said: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = writer.get_extra_info("socket")
+            said.set_result(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        async with await asyncio.start_server(accept, sock=listening):
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            writer.close()
+            return await asyncio.wait_for(said, 30)
+
+    plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    plain.bind(("127.0.0.1", 0))
+    return await asked(app.bind(0)), await asked(plain)
+
+
+def test_an_answer_does_not_wait_for_the_senders_word_on_its_first_part() -> None:
+    """Head and body are two parts; Nagle would hold the second back for the 40 ms of a delayed acknowledgement."""
+    ours, plain = asyncio.run(_accepted())
+    assert ours
+    assert not plain
