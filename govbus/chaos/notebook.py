@@ -33,6 +33,12 @@ def entries(home: Path) -> Iterator[dict[str, Any]]:
             continue
 
 
+def answered(home: Path) -> set[str]:
+    """Ids of the events that the bus has taken, as the departments were told so far."""
+    rows = (row for entry in entries(home) for row in entry.get("rows", ()))
+    return {event_id for _, _, event_id, outcome in rows if outcome in ("new", "same")}
+
+
 class _Pickler(pickle.Pickler):
     """Writes a topic as its name: a topic is one object, and code compares it as such."""
 

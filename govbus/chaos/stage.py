@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ from govbus.chaos.ground import Ground, command, environment
 from govbus.chaos.notebook import SLICE
 from govbus.chaos.watch import Stalled, Watch
 from govbus.district.generator import make
-from govbus.district.publishing import raws
+from govbus.district.publishing import raws, whole
 
 LOOK_S, LONGEST_LOOK_S = 0.1, 1.0
 FIRST_S = 120.0
@@ -123,11 +123,12 @@ class Stage:
         return self._judged()
 
     def poison(self) -> None:
-        """Records past the publisher, straight into the log, once in a round; some of them are second copies, and
-        the relay must have sent the first ones.
+        """Records past the publisher, straight into the log, once in a round. Some are second copies: of what has been
+        published and the relay has sent, or the log would not be in order.
         """
+        there = notebook.answered(self.ground.home)
         self.look_until(self.watch.sent, "sending")
-        _poison(self.ground)
+        _poison(self.ground, there)
         self.poisoned = True
 
     def _judged(self) -> dict[str, Any]:
@@ -198,11 +199,13 @@ def by(deaths: Sequence[Death]) -> dict[str, int]:
     return dict(sorted(Counter(d.by for d in deaths).items()))
 
 
-def _poison(ground: Ground) -> None:
-    """Records past the publisher, straight into the log."""
+def _poison(ground: Ground, there: Set[str]) -> None:
+    """Records past the publisher, straight into the log; second copies only of those that are ``there``."""
+    district = notebook.load(ground.home).district
+    found = [p for p in district.poison if p.kind != "duplicate" or whole(p.row)["event_id"] in there]
     settings = {"bootstrap.servers": ground.kafka, "enable.idempotence": True}
     producer = Producer({**settings, "partitioner": "murmur2_random"})  # keys where everybody's keys are
-    for raw in raws(notebook.load(ground.home).district.poison):
+    for raw in raws(found):
         producer.produce(raw.topic.name, key=raw.key, value=raw.value, headers=raw.headers)
     if producer.flush(120):
         raise TimeoutError("Kafka does not take the poison")
