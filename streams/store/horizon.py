@@ -67,11 +67,12 @@ _PLACES = sa.text(
 def ceiling(tx: sa.Connection, clock: Clock, settle_ms: int, wall_ms: int) -> int:
     """The latest instant (epoch ms) any horizon may reach.
 
-    Wall: the wall clock less the time to settle. Watermark: the newest event that any processor applied or
-    the relay sent (the newest among the last rows of the outbox: a lower answer only makes timers wait).
+    Wall: the wall clock less the time to settle, and never beyond the database's clock, which is one for all workers:
+    of a host whose clock is ahead cards would come too early. Watermark: the newest event that any processor applied
+    or the relay sent (the newest among the last rows of the outbox: a lower answer only makes timers wait).
     """
     if clock == "wall":
-        return wall_ms - settle_ms
+        return min(wall_ms, int(tx.execute(_NOW).scalar_one())) - settle_ms
     newest: int = tx.execute(_NEWEST, {"topics": _names(), "recent": RECENT}).scalar_one()
     return newest
 

@@ -108,3 +108,11 @@ def test_under_the_watermark_clock_the_ceiling_is_the_newest_event_applied_or_se
 def test_under_the_wall_clock_the_ceiling_is_now_less_the_time_to_settle(engine: sa.Engine) -> None:
     with engine.begin() as tx:
         assert horizon.ceiling(tx, "wall", 200, 99_000) == 98_800
+
+
+@pytest.mark.stack
+def test_a_host_whose_clock_is_ahead_reaches_no_further_than_the_databases(engine: sa.Engine) -> None:
+    with engine.connect() as tx:
+        now = tx.execute(sa.text("SELECT (extract(epoch FROM now()) * 1000)::bigint")).scalar_one()
+        assert horizon.ceiling(tx, "wall", 200, now + 600_000) == now - 200
+        assert horizon.ceiling(tx, "wall", 200, now - 600_000) == now - 600_200
