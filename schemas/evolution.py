@@ -118,7 +118,7 @@ def _versions(topic: Topic) -> Iterator[Finding]:
             )
             continue
         old = json.loads(path.read_text(encoding="utf-8"))
-        if number == version(topic) and _bare(old) != _bare(contract(topic)):
+        if number == version(topic) and without_docs(old) != without_docs(contract(topic)):
             mend = f"raise schema_id to {schema_id(topic, number + 1)} and freeze, or undo the change"
             yield Finding(
                 topic.name, "", "changed_in_place", f"version {number} was published otherwise", mend
@@ -145,11 +145,11 @@ def _golden_values(topic: Topic, number: int, old: Json) -> Iterator[Finding]:
     yield from differing_values(topic.name, contract(topic), old, present)
 
 
-def _bare(schema: Any) -> Any:
+def without_docs(schema: Any) -> Any:
     """A contract without its docs, which alone may change in place."""
     if isinstance(schema, Mapping):
-        return {k: _bare(v) for k, v in schema.items() if k != "doc"}
-    return [_bare(s) for s in schema] if isinstance(schema, list) else schema
+        return {k: without_docs(v) for k, v in schema.items() if k != "doc"}
+    return [without_docs(s) for s in schema] if isinstance(schema, list) else schema
 
 
 # --- Avro's rules and ours ----------------------------------------------------------------------------------

@@ -117,6 +117,19 @@ def test_registering_again_changes_nothing(registry: Registry) -> None:
     assert registry.writes == []
 
 
+def test_a_registry_that_holds_other_explanations_of_the_same_contract_is_left_as_it_is(registry: Registry) -> None:
+    register_contracts(registry.url)
+    registry.writes.clear()
+    kept = registry.subjects[RATING.subject][1]
+    explained = json.loads(kept["schema"])
+    assert explained["fields"][0]["doc"]
+    explained["fields"][0]["doc"] = explained["doc"] = "as an earlier release explained it"
+    kept["schema"] = json.dumps(explained)
+
+    assert {o.outcome for o in register_contracts(registry.url)} == {"same"}
+    assert registry.writes == []
+
+
 def test_drift_is_an_error_that_lists_every_subject_and_writes_nothing(registry: Registry) -> None:
     register_contracts(registry.url)
     registry.writes.clear()
