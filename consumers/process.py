@@ -23,6 +23,7 @@ Work = Callable[[threading.Event], None]
 def run_all(database_url: str, kafka: str, effects: Sequence[Effect], extra: Sequence[Work] = ()) -> int:
     """Run loops and ``extra`` work until SIGTERM, SIGINT or a failure; returns the exit code."""
     engine = connect(database_url)
+    heap.set_apart()
     loops: list[Work] = [Loop(engine, kafka, effect).run for effect in effects]
     try:
         return together([*loops, *extra])

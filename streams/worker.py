@@ -92,8 +92,7 @@ def _collect_seldom() -> None:
 
     Records form no cycles; at the default thresholds the walks cost a fifth of the worker's time.
     """
-    gc.collect()
-    gc.freeze()
+    heap.set_apart()
     gc.set_threshold(100_000, 20, 100)
 
 

@@ -40,6 +40,12 @@ def keep_small() -> None:
             mallopt(what, value)
 
 
+def set_apart() -> None:
+    """What a process has when its work begins stays: whoever collects garbage need not walk through it again."""
+    gc.collect()
+    gc.freeze()
+
+
 def give_back() -> None:
     """Collect what only refers to itself, expressions of polars above all: a worker tells Python to do so hardly ever
     (``streams.worker``), and they would stay. Then whole pages that are free anywhere in the heap go back to the
