@@ -28,6 +28,11 @@ from streams.store.outbox import Enqueued, OutboxRow
 
 CHUNK = 1_000
 """Rows in one transaction."""
+CLOCKS_APART_MS = 60_000
+"""How far the clock that gives receipt times may be from the database's, by which timers go: what is received in their
+future is late at once.
+"""
+_CLOCK = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 Outcome = Literal["new", "same", "conflict", "refused", "valid"]
 
 
@@ -82,12 +87,13 @@ class Publisher:
         self.region = _known_region(region)
         self._engine = engine
         self._now = now
+        self._clock_known = now is not wall_clock  # a simulated time is nobody's clock
 
     def publish(self, topic: Topic, rows: Iterable[Row]) -> list[RowResult]:
         """Publish ``rows``, one result for each, in order; chunks of 1,000 are committed as they fill.
 
-        Raises ``Retryable`` if the database is away, ``Misconfigured`` if it does not let us in; rows already
-        committed answer ``same`` when they are sent again.
+        Raises ``Retryable`` if the database is away, ``Misconfigured`` if it does not let us in or its clock is another
+        than ours; rows already committed answer ``same`` when they are sent again.
         """
         return list(self.stream(topic, rows))
 
@@ -127,7 +133,9 @@ class Publisher:
     def _store(self, checked: Sequence[_Checked]) -> list[RowResult]:
         if self._engine is None:
             raise RuntimeError("a publisher without a database can only check")
-        return _store(self._engine, checked)
+        results = _store(self._engine, checked, ask_clock=not self._clock_known)
+        self._clock_known = True
+        return results
 
 
 def publish_together(engine: sa.Engine, rows: Iterable[tuple[Publisher, Topic, Row]]) -> list[RowResult]:
@@ -140,9 +148,11 @@ def publish_together(engine: sa.Engine, rows: Iterable[tuple[Publisher, Topic, R
     return _store(engine, checked)
 
 
-def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
+def _store(engine: sa.Engine, checked: Sequence[_Checked], ask_clock: bool = False) -> list[RowResult]:
     try:
         with engine.begin() as tx:
+            if ask_clock:
+                _refuse_other_clock(tx)
             results = _write(tx, checked)
             failpoints.reach("publish.before_commit")
     except Exception as error:  # bulk writes meet psycopg's own errors, not SQLAlchemy's
@@ -156,11 +166,19 @@ def _store(engine: sa.Engine, checked: Sequence[_Checked]) -> list[RowResult]:
     return results
 
 
+def _refuse_other_clock(tx: sa.Connection) -> None:
+    apart = wall_clock() - tx.execute(_CLOCK).scalar_one()
+    if abs(apart) > CLOCKS_APART_MS:
+        side = "ahead of" if apart > 0 else "behind"
+        raise Misconfigured(f"this machine's clock is {abs(apart) // 1000:,} s {side} PostgreSQL's: set both by NTP")
+
+
 def _write(tx: sa.Connection, checked: Sequence[_Checked]) -> list[RowResult]:
     answers = iter(outbox.enqueue(tx, [c.ready for c in checked if c.ready]))
     results = [_answered(c.result, next(answers)) if c.ready else c.result for c in checked]
-    refused = [(c, r) for c, r in zip(checked, results, strict=True) if not r.accepted]
-    refusals.bury_rows(tx, [_dead(c, r) for c, r in refused])
+    both = list(zip(checked, results, strict=True))
+    refusals.mended(tx, {r.event_id: c.received_at for c, r in both if r.event_id and r.outcome == "new"})
+    refusals.bury_rows(tx, [_dead(c, r) for c, r in both if not r.accepted])
     return results
 
 

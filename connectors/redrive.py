@@ -1,4 +1,4 @@
-"""Finds dead letters and gives them another chance. Decides whether one can go again, never mends content.
+"""Finds dead letters, gives them another chance or closes them. Decides whether one can go again, never mends content.
 
 A row that the intake refused is validated anew and published; a record that a stream refused goes to its
 topic again if it decodes now. Whatever is accepted is marked ``redriven_at``; twice changes nothing. A
@@ -31,7 +31,7 @@ ACCEPTED = frozenset({"new", "same", "sent again"})
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which dead letters; empty fields ask for nothing. ``redriven``: also those that went again already."""
+    """Which dead letters; empty fields ask for nothing. ``redriven``: also those that are closed."""
 
     ids: tuple[uuid.UUID, ...] = ()
     reason: str = ""
@@ -93,6 +93,13 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
         (not wanted.redriven, c.redriven_at.is_(None)),
     )
     return [condition for value, condition in asked if value]
+
+
+def close(engine: sa.Engine, wanted: Wanted, why: str, now: Callable[[], int] = wall_clock) -> int:
+    """Close the open ones of ``wanted`` without sending anything, for the reason ``why``; how many they were."""
+    closed = sa.update(dead_letter).where(*_conditions(replace(wanted, redriven=False)))
+    with engine.begin() as tx:
+        return tx.execute(closed.values(redriven_at=now(), closed_why=why)).rowcount
 
 
 def redrive(engine: sa.Engine, dead: Any, now: Callable[[], int] = wall_clock) -> Redriven:

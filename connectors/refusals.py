@@ -74,11 +74,36 @@ def summary(faults: Sequence[Fault]) -> str:
 
 def bury_rows(tx: sa.Connection, rows: Sequence[RefusedRow]) -> None:
     """Store each refused row once and announce the new ones on the dead-letter topic, in the same
-    transaction.
+    transaction. One whose letter was closed since is open again.
     """
     unique = {row.dead_id: row for row in rows}
-    fresh = bulk.insert_new(tx, dead_letter, [_columns(row) for row in unique.values()], ("dead_id",))
-    outbox.enqueue(tx, [outbox.row(DEADLETTER, _announcement(unique[dead_id])) for (dead_id,) in fresh])
+    fresh = {i for (i,) in bulk.insert_new(tx, dead_letter, [_columns(row) for row in unique.values()], ("dead_id",))}
+    outbox.enqueue(tx, [outbox.row(DEADLETTER, _announcement(row)) for i, row in unique.items() if i in fresh])
+    if known := unique.keys() - fresh:
+        tx.execute(_REOPEN, {"ids": list(known)})
+
+
+def mended(tx: sa.Connection, accepted: Mapping[uuid.UUID, int]) -> None:
+    """Close what the intake refused of events that are ``accepted`` now for the first time, each at epoch ms."""
+    if accepted:
+        tx.execute(_MENDED, {"ids": list(accepted), "at": max(accepted.values())})
+
+
+_LETTER = dead_letter.c
+_REOPEN = (
+    sa.update(dead_letter)
+    .where(bulk.any_of(_LETTER.dead_id, "ids"), _LETTER.redriven_at.is_not(None))
+    .values(redriven_at=None, closed_why="")
+)
+_MENDED = (
+    sa.update(dead_letter)
+    .where(
+        bulk.any_of(_LETTER.event_id, "ids"),
+        _LETTER.origin == ORIGIN,
+        _LETTER.redriven_at.is_(None),
+    )
+    .values(redriven_at=sa.bindparam("at"))
+)
 
 
 def _columns(row: RefusedRow) -> dict[str, Any]:

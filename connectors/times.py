@@ -17,9 +17,12 @@ COMPACT = re.compile(r"\d{8}T?\d{6}")  # YYYYMMDDThhmmss and YYYYMMDDhhmmss of G
 EPOCH_MS = re.compile(r"-?\d{11,13}")
 NO_EPOCH_MS = 10**13
 """From here on a number is no epoch milliseconds before 2286, but YYYYMMDDhhmmss in a cell that is a number."""
+SHEETS = re.compile(r"(\d{4})/(\d{1,2})/(\d{1,2})(?: (\d{1,2}):(\d{2})(?::(\d{2}))?)?")  # as Excel and WPS write a CSV
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}|\d{8}")
-FOREVER = frozenset({"长期", "99991231", "9999-12-31"})  # no end of validity (DOMAIN §6.3)
-MENDS = "send epoch milliseconds, ISO 8601, yyyy-MM-dd HH:mm:ss or YYYYMMDDhhmmss (no offset: Asia/Shanghai)"
+FOREVER = frozenset({"长期", "99991231", "9999-12-31", "9999/12/31"})  # no end of validity (DOMAIN §6.3)
+MENDS = (
+    "send epoch milliseconds, ISO 8601, yyyy-MM-dd HH:mm:ss, yyyy/M/d H:mm or YYYYMMDDhhmmss (no offset: Asia/Shanghai)"
+)
 
 
 def moment(value: object) -> int:
@@ -49,6 +52,8 @@ def _moment_of(text: str) -> int:
         return _millis(datetime.strptime(text.replace("T", ""), "%Y%m%d%H%M%S"))  # noqa: DTZ007
     if EPOCH_MS.fullmatch(text):
         return int(text)
+    if (found := SHEETS.fullmatch(text)) and found[4]:
+        return _millis(datetime(*(int(part or 0) for part in found.groups())))  # type: ignore[arg-type]  # noqa: DTZ001
     raise ValueError("not a time in a known format")
 
 
@@ -58,8 +63,8 @@ def _millis(value: datetime) -> int:
 
 
 def day(value: object) -> date | None:
-    """The day of a ``date``, or of a text ``yyyy-MM-dd`` or ``YYYYMMDD``; None for 长期 and 9999-12-31 (no
-    end).
+    """The day of a ``date``, or of a text ``yyyy-MM-dd``, ``yyyy/M/d`` or ``YYYYMMDD``; None for 长期 and 9999-12-31
+    (no end).
     """
     if isinstance(value, datetime):
         value = value.date()
@@ -74,6 +79,8 @@ def day(value: object) -> date | None:
 def _day_of(text: str) -> date | None:
     if text in FOREVER:
         return None
+    if (found := SHEETS.fullmatch(text)) and not found[4]:
+        return date(int(found[1]), int(found[2]), int(found[3]))
     if not DAY.fullmatch(text):
         raise ValueError("not a day in a known format")
     return date.fromisoformat(text)

@@ -60,6 +60,7 @@ SAME_UNIT: Mapping[str, tuple[str, float]] = {
 }
 CONDITIONAL = {"2": "a condition", "3": "a legal basis"}  # govbus.share-type, DOMAIN §7.3
 EXTENSION = "EXTEND"  # govbus.special-kind
+QUOTES = "put the value in quotes; in a sheet, which keeps 15 digits, format the column as text and fill it in again"
 ON_THE_SPOT = ("gbt39046.case-kind", "1")
 OPERATIONS = {"rating.given": "I", "rating.corrected": "U", "rating.withdrawn": "D"}  # DOMAIN §3.4, §5.6.6
 
@@ -94,7 +95,7 @@ Rule = Callable[[Finding], None]
 
 def _text(value: Any) -> str:
     if type(value) is not str:
-        raise Wrong("wrong_type", "must be text", "put the value in quotes")
+        raise Wrong("wrong_type", "must be text", QUOTES)
     if "\x00" in value:
         raise Wrong("bad_format", "holds the character U+0000", "remove it")
     if not (value.isascii() or _encodes(value)):

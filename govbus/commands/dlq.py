@@ -1,4 +1,4 @@
-"""``govbus dlq list``, ``show``, ``redrive``: what could not be accepted, why, and another chance."""
+"""``govbus dlq list``, ``show``, ``redrive``, ``close``: what could not be accepted, why, and another chance."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_dead)
     group.command("show")(show)
     group.command("redrive")(redrive)
+    group.command("close")(close)
     app.add_typer(group, name="dlq")
 
 
@@ -37,7 +38,9 @@ def list_dead(
     topic: str = TOPIC,
     dept: str = DEPT,
     origin: str = ORIGIN,
-    redriven: Annotated[bool, typer.Option(help="Also those that were redriven.")] = False,
+    redriven: Annotated[
+        bool, typer.Option(help="Also those that are closed: redriven, published since, or by hand.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=0, help="How many to list one by one.")] = 50,
     as_json: bool = AS_JSON,
 ) -> None:
@@ -108,6 +111,36 @@ def redrive(
         results = _with_file(engine, wanted, file, encoding) if file else _each(engine, wanted)
     _report(results, as_json)
     if not results or any(r.outcome not in dead.ACCEPTED for r in results):
+        raise typer.Exit(1)
+
+
+def close(
+    why: Annotated[str, typer.Option(help="The reason, in words; it holds no personal data.")],
+    ids: Annotated[list[uuid.UUID] | None, typer.Argument(help="Dead letters by id; or choose by options.")] = None,
+    reason: str = REASON,
+    topic: str = TOPIC,
+    dept: str = DEPT,
+    origin: str = ORIGIN,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: bool = AS_JSON,
+) -> None:
+    """Close dead letters that nothing need be sent for, and keep why. Exit code 1 if none of them is open."""
+    from connectors import redrive as dead
+    from govbus.runtime import district
+    from schemas.errors import Misconfigured
+
+    wanted, why = _wanted(tuple(ids or ()), reason, topic, dept, origin), why.strip()
+    if not wanted.chosen:
+        raise Misconfigured("name dead letters by id, or choose them by --reason, --topic, --dept or --origin")
+    if not why:
+        raise Misconfigured("--why is empty: say in a few words why nothing need be sent")
+    with district() as engine:
+        found = sum(row.n for row in dead.counts(engine, wanted))
+        if found and not yes:
+            typer.confirm(f"Close {found:,} dead letters without sending anything?", abort=True, err=True)
+        closed = dead.close(engine, wanted, why)
+    typer.echo(json.dumps({"closed": closed}) if as_json else f"{closed:,} dead letters closed")
+    if not closed:
         raise typer.Exit(1)
 
 
@@ -182,6 +215,7 @@ def _head(row: Any) -> dict[str, Any]:
         "text": row.text,
         "occurred_at": iso(row.occurred_at, "milliseconds"),
         "redriven_at": iso(row.redriven_at, "milliseconds") if row.redriven_at else None,
+        "closed_why": row.closed_why,
     }
 
 

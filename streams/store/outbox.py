@@ -1,7 +1,8 @@
 """The one way out of the database towards Kafka: what is in the outbox is published. Decides what is new,
 same, conflict.
 
-Same id and same content is the same event, whenever it came: ``received_at`` is no part of the content.
+Same id and same content is the same event, whenever it came and however its time was spelt: ``received_at`` and
+``occurred_text`` are no part of the content.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from schemas.topics import Topic
 from streams.store import bulk
 from streams.store.tables import outbox
 
+NO_CONTENT = frozenset({"received_at", "occurred_text"})
 CHANNEL = "govbus_outbox"
 """PostgreSQL NOTIFY channel that wakes the relay."""
 WAKE = sa.text(f"SELECT pg_notify('{CHANNEL}', '')")
@@ -131,7 +133,7 @@ def _differing(tx: sa.Connection, row: OutboxRow) -> tuple[str, ...]:
     except Rejected:
         raise Retryable(f"{row.topic.name} {row.event_id} is stored under a newer contract: upgrade") from None
     new = codec.decode(row.value, row.topic)
-    return tuple(name for name in new if name != "received_at" and new[name] != stored.get(name))
+    return tuple(name for name in new if name not in NO_CONTENT and new[name] != stored.get(name))
 
 
 def receipt(event_id: uuid.UUID, digest: uuid.UUID) -> str:

@@ -103,8 +103,10 @@ dead_letter = sa.Table(
     sa.Column("text", TEXT, nullable=False),
     sa.Column("original", sa.LargeBinary, nullable=False),
     sa.Column("headers", JSONB, nullable=False),
-    sa.Column("redriven_at", BIG),
+    sa.Column("redriven_at", BIG),  # when it was closed: redriven, published rightly since, or by hand
+    sa.Column("closed_why", TEXT, nullable=False, server_default=""),  # what who closed it by hand said
     sa.Index("ix_dead_letter_place", "topic", "partition", "offset"),
+    sa.Index("ix_dead_letter_open", "event_id", postgresql_where=sa.text("redriven_at IS NULL")),
 )
 
 # --- reference data -------------------------------------------------------------------------------------------------

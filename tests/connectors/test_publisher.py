@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import sqlalchemy as sa
 from connectors.intake.files import Unreadable
 from connectors.publisher import Publisher
 from schemas import codec
-from schemas.errors import Fault, Rejected, Retryable
+from schemas.errors import Fault, Misconfigured, Rejected, Retryable
 from schemas.topics import DEADLETTER, RATING
 from streams.store.engine import connect
 from streams.store.tables import dead_letter, outbox
@@ -65,6 +66,12 @@ def test_the_same_content_again_gets_the_same_receipt_and_no_second_event(engine
     assert len(stored(engine, outbox)) == 1
 
 
+def test_the_same_time_spelt_otherwise_is_the_same_event(engine: sa.Engine) -> None:
+    (first,) = publisher(engine).publish(RATING, [rating()])
+    (again,) = publisher(engine).publish(RATING, [rating(occurred_at="2020-09-25T08:50:00Z")])
+    assert (again.outcome, again.receipt) == ("same", first.receipt)
+
+
 def test_a_row_that_stands_twice_in_one_file_is_one_event(engine: sa.Engine) -> None:
     results = publisher(engine).publish(RATING, [rating(), rating()])
     assert [r.outcome for r in results] == ["new", "same"]
@@ -112,6 +119,29 @@ def test_the_same_bad_row_sent_again_is_the_same_dead_letter(engine: sa.Engine) 
     publisher(engine, RECEIVED + 1).publish(RATING, [rating(colour="red")])
     assert len(stored(engine, dead_letter)) == 1
     assert len(stored(engine, outbox)) == 1
+
+
+def _open(engine: sa.Engine) -> list[str]:
+    return sorted(letter.reason for letter in stored(engine, dead_letter) if letter.redriven_at is None)
+
+
+def test_a_refusal_is_closed_once_its_event_is_accepted_and_open_again_once_the_same_is_refused(
+    engine: sa.Engine,
+) -> None:
+    publisher(engine).publish(RATING, [rating(satisfaction_code="9"), rating("C2", satisfaction_code="9")])
+    publisher(engine, RECEIVED + 5).publish(RATING, [rating()])
+    letters = {letter.original.count(b"C1"): letter.redriven_at for letter in stored(engine, dead_letter)}
+    assert letters == {1: RECEIVED + 5, 0: None}
+    publisher(engine, RECEIVED + 9).publish(RATING, [rating(satisfaction_code="9")])
+    assert _open(engine) == ["unknown_code", "unknown_code"]
+
+
+def test_a_conflict_and_a_refusal_after_the_acceptance_stay_open_though_the_same_is_published_again(
+    engine: sa.Engine,
+) -> None:
+    publisher(engine).publish(RATING, [rating(), rating(satisfaction_code="4"), rating(satisfaction_code="9")])
+    publisher(engine).publish(RATING, [rating()])
+    assert _open(engine) == ["conflict", "unknown_code"]
 
 
 def test_a_line_that_is_no_row_is_kept_as_it_came(engine: sa.Engine) -> None:
@@ -196,6 +226,20 @@ def test_each_row_is_received_when_it_is_taken(engine: sa.Engine) -> None:
         RATING, [rating("C1"), rating("C2")]
     )
     assert sorted(r.received_at for r in stored(engine, outbox)) == [RECEIVED, RECEIVED + 1]
+
+
+@pytest.mark.parametrize(("apart_s", "side"), [(-120, "behind"), (120, "ahead of")])
+def test_a_host_whose_clock_is_another_than_the_databases_publishes_nothing(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch, apart_s: int, side: str
+) -> None:
+    real = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real() + apart_s * 1_000_000_000)
+    here = Publisher(engine, "HS-ZRZYJ", "430903")
+    with pytest.raises(Misconfigured, match=rf"1[12]\d s {side} PostgreSQL's: set both by NTP"):
+        here.publish(RATING, [rating()])
+    assert stored(engine, outbox) == []
+    monkeypatch.undo()
+    assert here.publish(RATING, [rating()])[0].outcome == "new"
 
 
 def test_an_absent_database_is_something_to_wait_for() -> None:

@@ -51,6 +51,15 @@ def test_what_a_stream_refused_is_sent_again_and_its_letter_closed(engine: sa.En
     assert redrive.find(engine, redrive.Wanted()) == []
 
 
+def test_a_letter_is_closed_by_hand_with_its_reason_and_sends_nothing(engine: sa.Engine, letter: Any) -> None:
+    wanted = redrive.Wanted(reason="rule_failed")
+    assert redrive.close(engine, wanted, "the case was withdrawn", lambda: 9) == 1
+    assert redrive.close(engine, wanted, "once more", lambda: 10) == 0
+    assert unsent(engine) == 0
+    [closed] = redrive.find(engine, redrive.Wanted((letter.dead_id,), redriven=True))
+    assert (closed.redriven_at, closed.closed_why) == (9, "the case was withdrawn")
+
+
 def test_a_letter_is_sent_again_and_closed_in_one_transaction(
     engine: sa.Engine, letter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from connectors.local.postgres import Postgres
 from govbus.cli import build
 from govbus.commands import publish as publish_command
 from govbus.commands.publish import patiently
-from schemas.errors import Retryable
+from schemas.errors import Misconfigured, Retryable
 from streams.store import migrate
 from streams.store.tables import dead_letter, outbox
 
@@ -320,8 +320,25 @@ def test_a_corrected_row_may_be_gb18030_as_the_file_was(run: Run, tmp_path: Path
     assert (again.exit_code, json.loads(again.stdout)["results"][0]["outcome"]) == (0, "new")
 
 
-def test_redrive_wants_to_be_told_which(run: Run) -> None:
-    assert run("dlq", "redrive").exit_code != 0
+@pytest.mark.parametrize(
+    "words", [("redrive",), ("close", "--why", "x"), ("close", "--reason", "conflict", "--why", " ")]
+)
+def test_redrive_and_close_want_to_be_told_which_and_why(run: Run, words: tuple[str, ...]) -> None:
+    assert isinstance(run("dlq", *words).exception, Misconfigured)
+
+
+def test_a_dead_letter_is_closed_by_hand_after_asking_and_the_reason_is_kept(run: Run, tmp_path: Path) -> None:
+    publish(run, file(tmp_path, "a.jsonl", lines(ROW | {"satisfaction_code": "9"})))
+    (letter,) = letters(run)
+    close = ("dlq", "close", letter["dead_id"], "--why", "a test of the system", "--json")
+    assert run(*close).exit_code == 1  # nobody says yes
+    assert len(letters(run)) == 1
+    done = run(*close, "--yes")
+    assert (done.exit_code, json.loads(done.stdout)) == (0, {"closed": 1})
+    assert letters(run) == []
+    (shown,) = letters(run, "--redriven")
+    assert shown["closed_why"] == "a test of the system"
+    assert run(*close, "--yes").exit_code == 1
 
 
 def test_a_file_of_many_chunks_is_read_while_other_threads_publish_the_same_rows(
