@@ -11,14 +11,18 @@ from __future__ import annotations
 import runpy
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 from govbus.chaos import frailties
 from govbus.chaos.moods import make_hasty, make_moody
 
 Patch = Callable[[], None]
+Hold = Callable[[Any, Sequence[Any]], None]
+"""Keeps in hand what the product would write in the transaction that it is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,46 +72,48 @@ def _cursor_before_effects() -> None:
     applier.apply_batch = apply_batch
 
 
-def _afterwards(
-    held: list[Any], keep: Callable[[Any, list[Any]], Any], place: str, lasting: Callable[[Any], bool]
-) -> None:
-    """Let the worker write what is in ``held`` in a transaction of its own after each commit, and die nowhere but
-    at ``place`` with something ``lasting`` in hand: what a later word makes good would not be missed.
+def _afterwards(keep: Callable[[Any, list[Any]], Any], place: str, lasting: Callable[[Any], bool]) -> Hold:
+    """Let each thread of the worker write what it holds in a transaction of its own after each commit, and die nowhere
+    but at ``place`` with something ``lasting`` in hand: what a later word makes good would not be missed, nor what
+    another thread has not committed.
     """
     from streams.store import applier, failpoints
+
+    held: dict[int, list[Any]] = defaultdict(list)
 
     reach, failpoints.reach = failpoints.reach, lambda _: None
 
     def later(applying: Callable[..., Any]) -> Callable[..., Any]:
         def applied(engine: Any, *args: Any, **kwargs: Any) -> Any:
+            held.pop(get_ident(), None)  # what was rolled back
             done = applying(engine, *args, **kwargs)
-            if any(map(lasting, held)):
+            kept = held.pop(get_ident(), [])
+            if any(map(lasting, kept)):
                 reach(place)
-            kept, held[:] = list(held), []
             with engine.begin() as tx:
                 keep(tx, kept)
             return done
 
         return applied
 
-    applier.apply_batch, applier.tick_all = later(applier.apply_batch), later(applier.tick_all)
+    for name in ("apply_batch", "tick_all", "aside"):
+        setattr(applier, name, later(getattr(applier, name)))
+    return lambda _, found: held[get_ident()].extend(found)
 
 
 def _decisions_after_commit() -> None:
     from streams.store import outbox, steps
 
-    held: list[Any] = []
-    steps.say = lambda _, saids: held.extend(saids)
-    _afterwards(held, lambda tx, kept: outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in kept]),
-                "tick.after_state", lambda said: said.record["event_type"] == "rating.uploaded")  # fmt: skip
+    steps.say = _afterwards(
+        lambda tx, kept: outbox.enqueue(tx, [outbox.row(s.topic, s.record) for s in kept]),
+        "tick.after_state", lambda said: said.record["event_type"] == "rating.uploaded",
+    )  # fmt: skip
 
 
 def _dead_letters_after_commit() -> None:
     from streams.store import steps
 
-    held: list[Any] = []
-    bury, steps.bury = steps.bury, lambda _, refused: held.extend(refused)
-    _afterwards(held, bury, "apply.after_commit", bool)
+    steps.bury = _afterwards(steps.bury, "apply.after_commit", bool)
 
 
 def _cursor_not_locked() -> None:
@@ -373,29 +379,23 @@ def _die_at(value: bytes, *marks: bytes) -> None:
 
 
 def _halting() -> None:
-    """A worker that halts by itself in a tick, between reading cases and writing them, until the rig wakes it."""
+    """A worker that halts by itself between reading which ratings are known and writing new ones, until the rig wakes
+    it.
+    """
     import os
     import signal
 
-    from streams.store import judge
+    from streams.store import tally_few
 
-    load, tick = judge._load, judge.JudgeProjection.tick
-    ticking = [False]
+    new = tally_few._new
 
     def halted(*given: Any) -> Any:
-        states = load(*given)
-        if ticking[0] and states and os.environ.get("GOVBUS_WORKER_NAME") == HALTING:
+        found = new(*given)
+        if found and os.environ.get("GOVBUS_WORKER_NAME") == HALTING:
             os.kill(os.getpid(), signal.SIGSTOP)
-        return states
+        return found
 
-    def ticked(*given: Any) -> bool:
-        ticking[0] = True
-        try:
-            return tick(*given)
-        finally:
-            ticking[0] = False
-
-    judge._load, judge.JudgeProjection.tick = halted, ticked
+    tally_few._new = halted
 
 
 LIAR, FRAGILE, HALTS = "liar", "fragile", "halts"
