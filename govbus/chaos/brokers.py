@@ -23,8 +23,10 @@ from govbus.chaos.watch import BROKER
 BROKERS = 3
 STRIKES = ("kill", "stop", "two", "kill", "stop", "kill", "stop", "kill", "stop", "kill")
 """What befalls them, cycle by cycle."""
-AWAY_S, STOPPED_S, TWO_AWAY_S = 1.0, 4.0, 3.0
-"""How long a killed broker stays away, a stopped one (longer than its session of 3 s), and two."""
+AWAY_S, STOPPED_S, TWO_AWAY_S = 1.0, 4.0, 6.0
+"""How long a killed broker stays away, a stopped one (longer than its session of 3 s), and two: longer than the relay
+waits before it says so (``connectors.relay.SAY_EVERY_SECONDS``).
+"""
 IN_FLIGHT_S = 1.0
 """So long after the second broker died a mark may still be made of what was acknowledged before."""
 MARKED_SQL = "SELECT count(*) FILTER (WHERE sent_at IS NOT NULL), count(*) FILTER (WHERE sent_at IS NULL) FROM outbox"
