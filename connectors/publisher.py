@@ -22,7 +22,7 @@ from schemas import envelope
 from schemas.clock import wall_clock
 from schemas.errors import Fault, Misconfigured, Rejected, Retryable
 from schemas.topics import Topic
-from streams.store import failpoints, outbox
+from streams.store import failpoints, horizon, outbox
 from streams.store.engine import is_transient, not_let_in
 from streams.store.outbox import Enqueued, OutboxRow
 
@@ -32,7 +32,6 @@ CLOCKS_APART_MS = 60_000
 """How far the clock that gives receipt times may be from the database's, by which timers go: what is received in their
 future is late at once.
 """
-_CLOCK = sa.text("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint")
 Outcome = Literal["new", "same", "conflict", "refused", "valid"]
 
 
@@ -167,7 +166,7 @@ def _store(engine: sa.Engine, checked: Sequence[_Checked], ask_clock: bool = Fal
 
 
 def _refuse_other_clock(tx: sa.Connection) -> None:
-    apart = wall_clock() - tx.execute(_CLOCK).scalar_one()
+    apart = wall_clock() - horizon.now(tx, "wall")
     if abs(apart) > CLOCKS_APART_MS:
         side = "ahead of" if apart > 0 else "behind"
         raise Misconfigured(f"this machine's clock is {abs(apart) // 1000:,} s {side} PostgreSQL's: set both by NTP")

@@ -66,7 +66,7 @@ def store(home: Path, made: Made) -> int:
 
 def slices(home: Path) -> Iterator[tuple[int, float, Sequence[Row]]]:
     """The year slice by slice: the number of the first row, the share of the year before it, the rows. They are read
-    one by one: whoever publishes for hours holds no year, which would grow by what encoding leaves in every text.
+    one by one: whoever publishes for hours holds no year.
     """
     with (home / ROWS).open("rb") as file:
         count = pickle.load(file)

@@ -100,13 +100,8 @@ def redrive(
     """Give dead letters another chance. Exit code 0 only if every one of them was accepted."""
     from connectors import redrive as dead
     from govbus.runtime import district
-    from schemas.errors import Misconfigured
 
-    wanted = _wanted(tuple(ids or ()), reason, topic, dept, origin)
-    if not wanted.chosen:
-        raise Misconfigured(
-            "name dead letters by id, or choose them by --reason, --topic, --dept or --origin"
-        )
+    wanted = _chosen(ids, reason, topic, dept, origin)
     with district() as engine:
         results = _with_file(engine, wanted, file, encoding) if file else _each(engine, wanted)
     _report(results, as_json)
@@ -129,9 +124,7 @@ def close(
     from govbus.runtime import district
     from schemas.errors import Misconfigured
 
-    wanted, why = _wanted(tuple(ids or ()), reason, topic, dept, origin), why.strip()
-    if not wanted.chosen:
-        raise Misconfigured("name dead letters by id, or choose them by --reason, --topic, --dept or --origin")
+    wanted, why = _chosen(ids, reason, topic, dept, origin), why.strip()
     if not why:
         raise Misconfigured("--why is empty: say in a few words why nothing need be sent")
     with district() as engine:
@@ -142,6 +135,16 @@ def close(
     typer.echo(json.dumps({"closed": closed}) if as_json else f"{closed:,} dead letters closed")
     if not closed:
         raise typer.Exit(1)
+
+
+def _chosen(ids: list[uuid.UUID] | None, reason: str, topic: str, dept: str, origin: str) -> Wanted:
+    """As ``_wanted``; raises ``Misconfigured`` where nothing in particular was asked for."""
+    from schemas.errors import Misconfigured
+
+    wanted = _wanted(tuple(ids or ()), reason, topic, dept, origin)
+    if not wanted.chosen:
+        raise Misconfigured("name dead letters by id, or choose them by --reason, --topic, --dept or --origin")
+    return wanted
 
 
 def _wanted(

@@ -72,14 +72,17 @@ def ceiling(tx: sa.Connection, clock: Clock, settle_ms: int, wall_ms: int) -> in
     or the relay sent (the newest among the last rows of the outbox: a lower answer only makes timers wait).
     """
     if clock == "wall":
-        return min(wall_ms, int(tx.execute(_NOW).scalar_one())) - settle_ms
+        return min(wall_ms, now(tx, "wall")) - settle_ms
     newest: int = tx.execute(_NEWEST, {"topics": _names(), "recent": RECENT}).scalar_one()
     return newest
 
 
 def now(tx: sa.Connection, clock: Clock) -> int:
     """What timers take for now (epoch ms), by the database's clock where they go by the wall's."""
-    return ceiling(tx, clock, 0, tx.execute(_NOW).scalar_one())
+    if clock == "watermark":
+        return ceiling(tx, clock, 0, 0)
+    wall: int = tx.execute(_NOW).scalar_one()
+    return wall
 
 
 def horizons(
