@@ -29,6 +29,7 @@ from connectors.local.process import (
     find_by_words,
     free_port,
     identity_of,
+    locked,
     read_state,
     remember,
     search_by_words,
@@ -42,6 +43,8 @@ from schemas.errors import Misconfigured, Retryable
 ROLE = "govbus"
 SYSTEM_USER = "govbus-pg"
 """Whom the server runs as when we are root, which PostgreSQL refuses to be."""
+ONE_USERADD = Path("/run/govbus-useradd.lock")
+"""Where only root may write, so that nobody else can put a link there."""
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": LOOPBACK,
     "unix_socket_directories": "",
@@ -321,6 +324,16 @@ def _server_user(directory: Path) -> pwd.struct_passwd | None:
 
 
 def _system_user() -> pwd.struct_passwd:
+    """The server's user, made if there is none yet.
+
+    One at a time on this machine: of two ``useradd`` that run together both succeed, and the later one takes
+    the name away from the number that the earlier one's caller has already been given.
+    """
+    with locked(ONE_USERADD):
+        return _found_or_made()
+
+
+def _found_or_made() -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(SYSTEM_USER)
     except KeyError:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -163,3 +167,14 @@ def test_other_users_may_pass_through_a_closed_directory_but_not_list_it(tmp_pat
     closed.chmod(0o700)
     postgres._let_through(inner)
     assert [place.stat().st_mode & 0o777 for place in (closed, inner)] == [0o701, 0o701]
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("useradd"), reason="only root makes the server's user")
+def test_two_first_starts_at_once_make_the_servers_user_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres, "SYSTEM_USER", f"govbus-t{os.getpid()}")
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            given = {made.result().pw_uid for made in [pool.submit(postgres._system_user) for _ in range(4)]}
+        assert given == {pwd.getpwnam(postgres.SYSTEM_USER).pw_uid}
+    finally:
+        subprocess.run(["userdel", postgres.SYSTEM_USER], check=False)
