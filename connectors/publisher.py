@@ -23,7 +23,7 @@ from schemas.clock import wall_clock
 from schemas.errors import Fault, Misconfigured, Rejected, Retryable
 from schemas.topics import Topic
 from streams.store import failpoints, horizon, outbox
-from streams.store.engine import is_transient, not_let_in
+from streams.store.engine import is_transient, not_allowed, not_let_in
 from streams.store.outbox import Enqueued, OutboxRow
 
 CHUNK = 1_000
@@ -91,8 +91,8 @@ class Publisher:
     def publish(self, topic: Topic, rows: Iterable[Row]) -> list[RowResult]:
         """Publish ``rows``, one result for each, in order; chunks of 1,000 are committed as they fill.
 
-        Raises ``Retryable`` if the database is away, ``Misconfigured`` if it does not let us in or its clock is another
-        than ours; rows already committed answer ``same`` when they are sent again.
+        Raises ``Retryable`` if the database is away, ``Misconfigured`` if it does not let us in, or not write for this
+        department, or its clock is another than ours; rows already committed answer ``same`` when they are sent again.
         """
         return list(self.stream(topic, rows))
 
@@ -157,6 +157,9 @@ def _store(engine: sa.Engine, checked: Sequence[_Checked], ask_clock: bool = Fal
     except Exception as error:  # bulk writes meet psycopg's own errors, not SQLAlchemy's
         if answer := not_let_in(error):
             raise Misconfigured(f"the database's address: {answer}") from error
+        if not_allowed(error):
+            mend = "publish for the department whose login it is (operate.md, “A login for each department”)"
+            raise Misconfigured(f"the database does not let {engine.url.username} write these rows: {mend}") from error
         if is_transient(error):
             url = engine.url
             raise Retryable(f"PostgreSQL at {url.host}:{url.port or 5432}, the database, is away") from error

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SHOWN = 20
 """Rows that are listed with their faults when the report is for people."""
 CHUNK = 1_000
+OPENING = '{"results": ['
+"""How a report in JSON begins."""
 
 
 def register(app: typer.Typer) -> None:
@@ -144,7 +146,8 @@ def _with_progress(source: Source, results: Iterator[RowResult], errors: Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
+    # not redirected: results for machines are written to standard output meanwhile
+    with Progress(*columns, console=errors, transient=True, redirect_stdout=False) as bar:
         task = bar.add_task("publishing", total=source.total)
         for count, result in enumerate(results, 1):
             if count % CHUNK == 1:
@@ -155,7 +158,8 @@ def _with_progress(source: Source, results: Iterator[RowResult], errors: Console
 class Report:
     """What became of the file: counts always, every row for JSON (``every``), the first bad rows for people.
 
-    ``finished``: every row has its result; False where something ended the publishing before.
+    A row's JSON is written as soon as it is known, so that the report of a long file needs no memory. ``finished``:
+    every row has its result; False where something ended the publishing before.
     """
 
     def __init__(self, topic: str, department: str, dry_run: bool, every: bool) -> None:
@@ -176,9 +180,12 @@ class Report:
 
     def add(self, result: RowResult) -> None:
         """Count one row."""
-        self._outcomes[result.outcome] += 1
-        if self._every or (not result.accepted and len(self._results) < SHOWN):
+        if self._every:
+            before = ",\n" if self._outcomes else OPENING
+            typer.echo(before + json.dumps(as_json(result), ensure_ascii=False), nl=False)
+        elif not result.accepted and len(self._results) < SHOWN:
             self._results.append(result)
+        self._outcomes[result.outcome] += 1
 
     def refuse(self, error: Any) -> None:
         """Note why the file as a whole cannot be published."""
@@ -190,12 +197,13 @@ class Report:
             none, mend = "the file holds no rows", "check the export that made it"
             self._file_faults = [{"reason": "bad_row", "field": "", "text": none, "mend": mend}]
         if self._every:
-            typer.echo(json.dumps(self.as_json(), ensure_ascii=False))
+            before = "" if self._outcomes else OPENING
+            typer.echo(f"{before}],\n{json.dumps(self._summary(), ensure_ascii=False)[1:]}")
         else:
             self._print()
 
-    def as_json(self) -> dict[str, Any]:
-        """The whole report; values of rows never stand in it."""
+    def _summary(self) -> dict[str, Any]:
+        """What JSON says behind the rows' results; values of rows stand in neither."""
         return {
             **self._head,
             "accepted": self.accepted,
@@ -203,7 +211,6 @@ class Report:
             "rows": self._outcomes.total(),
             "outcomes": dict(self._outcomes),
             "faults": self._file_faults,
-            "results": [as_json(r) for r in self._results],
         }
 
     def _print(self) -> None:

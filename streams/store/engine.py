@@ -98,6 +98,12 @@ def not_let_in(error: BaseException) -> str:
     return str(cause).strip().partition("\n")[0] if refused else ""
 
 
+def not_allowed(error: BaseException) -> bool:
+    """True if PostgreSQL let us in but its privileges or row policies forbid what we asked."""
+    cause = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return isinstance(cause, psycopg.errors.InsufficientPrivilege)
+
+
 def why(error: BaseException) -> str:
     """Why one waits, for a line of the log: that answer, else the name of what the driver raised."""
     return not_let_in(error) or type(error).__name__

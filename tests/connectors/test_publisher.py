@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from schemas import codec
 from schemas.errors import Fault, Misconfigured, Rejected, Retryable
 from schemas.topics import DEADLETTER, RATING
 from streams.store.engine import connect
-from streams.store.tables import dead_letter, outbox
+from streams.store.tables import case_state, dead_letter, outbox
 
 RECEIVED = 1_601_024_000_000
 ITEM_CODE = "11430903MBDEM0138T4000715002000"
@@ -246,3 +249,42 @@ def test_an_absent_database_is_something_to_wait_for() -> None:
     away = connect("postgresql+psycopg://nobody@127.0.0.1:1/none")
     with pytest.raises(Retryable, match=r"PostgreSQL at 127.0.0.1:\d+, the database, is away"):
         publisher(away).publish(RATING, [rating()])
+
+
+@pytest.fixture
+def department(engine: sa.Engine) -> Iterator[sa.Engine]:
+    """The login of HS-ZRZYJ as docs/operate.md makes it."""
+    guide = (Path(__file__).parents[2] / "docs" / "operate.md").read_text("utf-8")
+    told = guide.partition("**A login for each department.**")[2].partition("**What grows.**")[0]
+    once, each = re.findall(r"```sql\n(.*?)```", told, re.S)
+    with engine.begin() as tx:
+        tx.exec_driver_sql(once.replace("DATABASE govbus", f'DATABASE "{engine.url.database}"'))
+        tx.exec_driver_sql(each.replace("…", "secret"))
+    login = connect(engine.url.set(username="HS-ZRZYJ", password="secret").render_as_string(hide_password=False))
+    yield login
+    login.dispose()
+    with engine.begin() as tx:
+        tx.exec_driver_sql('DROP OWNED BY govbus_department; DROP ROLE "HS-ZRZYJ"; DROP ROLE govbus_department')
+
+
+def test_a_departments_login_publishes_for_itself_and_sees_nothing_of_others(
+    engine: sa.Engine, department: sa.Engine
+) -> None:
+    others = Publisher(engine, "HS-XZSPJ", "430903", now=lambda: RECEIVED)
+    others.publish(RATING, [rating("OTHER"), rating("OTHER", satisfaction_code="9")])
+    own = publisher(department)
+    results = own.publish(RATING, [rating(), rating(), rating("C2", satisfaction_code="9")])
+    assert [r.outcome for r in results] == ["new", "same", "refused"]
+    assert [r.outcome for r in own.publish(RATING, [rating(channel_code="1"), rating("C2")])] == ["conflict", "new"]
+    with department.connect() as connection:
+        seen = connection.execute(sa.select(outbox.c.department).union(sa.select(dead_letter.c.department)))
+        assert seen.scalars().all() == ["HS-ZRZYJ"]
+
+
+def test_a_departments_login_publishes_for_nobody_else_and_reads_no_other_table(department: sa.Engine) -> None:
+    others = Publisher(department, "HS-XZSPJ", "430903", now=lambda: RECEIVED)
+    for row in (rating(), rating(satisfaction_code="9")):
+        with pytest.raises(Misconfigured, match="does not let HS-ZRZYJ write these rows: publish for the department"):
+            others.publish(RATING, [row])
+    with department.connect() as connection, pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+        connection.execute(sa.select(sa.func.count()).select_from(case_state))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +20,7 @@ import xlsxwriter
 from typer.testing import CliRunner, Result
 
 from connectors.local.postgres import Postgres
+from connectors.publisher import RowResult
 from govbus.cli import build
 from govbus.commands import publish as publish_command
 from govbus.commands.publish import patiently
@@ -278,6 +283,24 @@ def test_what_was_accepted_before_the_file_broke_off_is_told(
     said = run(*words, "--dept", "HS-ZRZYJ").stdout
     assert "1 rows: 1 same" in said
     assert "was not read to its end" in said
+
+
+def test_the_json_of_a_row_is_written_as_soon_as_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    report = publish_command.Report("service.rating.v1", "HS-ZRZYJ", False, every=True)
+    report.add(RowResult(2, "new", receipt="r-2"))
+    assert "r-2" in capsys.readouterr().out
+
+
+def test_progress_on_a_terminal_leaves_the_json_on_standard_output(tmp_path: Path) -> None:
+    path = file(tmp_path, "a.jsonl", lines(*(ROW | {"case_no": f"C{n}"} for n in range(3))))
+    ours, terminal = pty.openpty()
+    words = ("publish", "service.rating.v1", str(path), "--dept", "HS-ZRZYJ", "--dry-run", "--json")
+    command = [str(Path(sys.executable).with_name("govbus")), *words]
+    env = os.environ | {"TERM": "xterm"}
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, check=True, env=env)
+    os.close(terminal)
+    os.close(ours)
+    assert [r["row"] for r in json.loads(done.stdout)["results"]] == [1, 2, 3]
 
 
 def letters(run: Run, *more: str) -> list[dict[str, Any]]:
