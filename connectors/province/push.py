@@ -269,10 +269,11 @@ class Sender:
     def _unwilling(self, response: httpx.Response) -> Again:
         """What a status says that is no success."""
         status = response.status_code
-        kind = "asks to wait" if status in LATER or status >= 500 else "refuses"
-        why, after = f"the province {kind}: {status}", self._retry_after(response)
+        why = f"the province answers {status} {httpx.codes.get_reason_phrase(status)}".rstrip()
         refuses = 400 <= status < 500 and status not in LATER | {TOO_LARGE}
-        return Again(why, after, status == TOO_LARGE, status == OTHER_CONTENT, status if refuses else 0)
+        return Again(
+            why, self._retry_after(response), status == TOO_LARGE, status == OTHER_CONTENT, status if refuses else 0
+        )
 
     def _retry_after(self, response: httpx.Response) -> float | None:
         """Seconds that ``Retry-After`` asks for (RFC 9110 §10.2.3: seconds or a date), or None."""

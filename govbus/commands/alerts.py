@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from connectors.publisher import Publisher
 
 ACTIONS = {"alert.issued": "发牌", "alert.revoked": "撤牌", "alert.retracted": "收回"}
-COLOURS = {"YELLOW": "黄牌", "RED": "红牌", "RED_STATUTORY": "红牌(法定)", "NONE": "预警"}
 DEPT = typer.Option("", help="Only this department: its code, name or an alias.")
 KIND = typer.Option("", help="Only this kind (govbus.alert-kind): CARD, BAD_RATING, FINDING, …")
 COLOUR = typer.Option("", help="Only this colour: YELLOW, RED, RED_STATUTORY, NONE.")
@@ -366,7 +365,7 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
 
     colour = alert["colour_code"]
     action = ACTIONS[alert["event_type"]]
-    title = kind_name(alert["kind_code"], colour)
+    title = codesets.alert_name(alert["kind_code"], colour)
     if alert["kind_code"] != "CARD":
         action = action.replace("撤牌", "撤销")
     line = Text(f"{local_time(alert['issued_at'])} {alert['alert_id']} ")
@@ -385,11 +384,6 @@ def show(console: Console, alert: Mapping[str, Any]) -> None:
     if alert["evidence"]:
         line.append(f" 依据 {'、'.join(e[:8] for e in alert['evidence'])}", style="dim")
     console.print(line)
-
-
-def kind_name(kind: str, colour: str) -> str:
-    """What a supervisor calls it: a card by its colour, all else as ``govbus.alert-kind`` says."""
-    return COLOURS.get(colour, colour) if kind == "CARD" else codesets.name("govbus.alert-kind", kind)
 
 
 def local_time(ms: int) -> str:

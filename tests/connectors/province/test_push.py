@@ -404,7 +404,7 @@ def test_a_batch_whose_sender_was_put_right_after_its_answer_was_lost_goes_as_an
     province.script = [lambda _: (503, {}, {})]
     assert isinstance(sender.step(), Again)
     sender.region = "430904"
-    assert sender.step() == Again("the province asks to wait: 409", other_content=True)
+    assert sender.step() == Again("the province answers 409 Conflict", other_content=True)
     assert isinstance(sender.step(), Acknowledged)
     assert (count(engine, "push_queue"), count(province.store.engine, "province_record")) == (0, 2)
     assert province.keys[0] == province.keys[1] != province.keys[2]
@@ -479,7 +479,7 @@ def test_while_everything_is_refused_nothing_is_set_aside_and_a_few_are_tried_an
     queue(engine, 20)
     province.refuses = lambda _: 401
     outcomes = [sender.step() for _ in range(40)]
-    assert {o.why for o in outcomes if isinstance(o, Again)} == {"the province refuses: 401"}
+    assert {o.why for o in outcomes if isinstance(o, Again)} == {"the province answers 401 Unauthorized"}
     assert [sender.wait(outcomes[-1], n) for n in (1, 7, 8, 40)] == [0.5, 32.0, 60.0, 60.0]
     assert (refused(engine), count(engine, "push_queue")) == ([], 20)
     assert {sent[0] for sent in province.sent if len(sent) == 1} == {f"p{i}" for i in range(push.MOST_DOUBTED)}
