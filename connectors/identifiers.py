@@ -21,6 +21,8 @@ LICENCE_ROOT = "1.2.156.3005.2."
 LICENCE_TYPE_SHAPE = re.compile(r"[0-9A-Z]{21}")
 LICENCE_SHAPE = re.compile(r"[0-9A-Z]{21}\.[0-9A-Z]{6,18}\.[0-9A-Z]{1,32}\.[0-9]{3}\.[0-9A-Z]")
 RESOURCE_SHAPE = re.compile(r"[1-3][0-9]{5}[0-9A-Z]{0,20}/[0-9]{1,8}")
+SUPERVISION_SHAPE = re.compile(r"[0-9]{14}")
+CHECKLIST_SHAPE = re.compile(r"[0-9A-Z]{18}[1-5][0-9A-Z]{0,31}")
 ITEM_SHAPE = re.compile(r"[0-9A-Z][0-9A-Z_-]{0,49}")
 ITEM_LENGTHS = (31, 33)
 USCC_LENGTH = 18
@@ -126,6 +128,21 @@ def check_resource_code(text: str) -> Identifier:
         raise ValueError("a resource code is 6 digits of which the first is 1 to 3, up to 20 digits or capitals, / and"
                          " a sequence of up to 8 digits")  # fmt: skip
     return Identifier(value, _normalised(text, value))
+
+
+def check_supervision_item(text: str) -> Identifier:
+    """Code of a supervision item (监管事项目录编码): 14 digits (DOMAIN §8.1)."""
+    if not SUPERVISION_SHAPE.fullmatch(text):
+        raise ValueError("a supervision item's code is 14 digits")
+    return Identifier(text, ())
+
+
+def check_checklist(text: str) -> Identifier:
+    """Code of an implementation list (检查实施清单编码): the body's USCC, its level, more (DOMAIN §8.1)."""
+    value = text.upper()
+    if not CHECKLIST_SHAPE.fullmatch(value):
+        raise ValueError("a checklist's code is a USCC, a level from 1 to 5, and digits or capitals")
+    return Identifier(value, _normalised(text, value) + check_uscc(value[:18]).notes)
 
 
 @lru_cache(maxsize=65_536)

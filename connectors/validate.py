@@ -44,11 +44,14 @@ FORMATS: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {
     "issuer_code": ("bad_uscc", identifiers.check_issuer),
     "provider_code": ("bad_uscc", identifiers.check_uscc),
     "resource_code": ("bad_format", identifiers.check_resource_code),
+    "supervision_item_code": ("bad_format", identifiers.check_supervision_item),
+    "checklist_code": ("bad_format", identifiers.check_checklist),
 }
 PERSON_TYPES: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {  # GA/T 2000.156
     "111": ("bad_citizen_id", identifiers.check_citizen_id),
     "001": ("bad_uscc", identifiers.check_uscc),
 }
+REFUSALS = frozenset({"case.not_accepted", "resource.refused"})
 PERSON_SET = "gat2000.156"
 # govbus.limit-unit -> comparable unit and factor; a month is 30 days (DOMAIN §2.5)
 SAME_UNIT: Mapping[str, tuple[str, float]] = {
@@ -327,18 +330,12 @@ def _is_set(set_id: str) -> bool:
     return True
 
 
-def _not_accepted_has_reason(finding: Finding) -> None:
-    """Administrative Licensing Law art. 55 and DOMAIN narrative 20: a refusal to accept gives its reason."""
-    if (
-        finding.record.get("event_type") == "case.not_accepted"
-        and not finding.record.get("reason", "").strip()
-    ):
-        finding.fault(
-            "missing_reason",
-            "reason",
-            "a refusal to accept must give its reason",
-            "state the reason in words",
-        )
+def _refusal_has_reason(finding: Finding) -> None:
+    """Administrative Licensing Law art. 55 and DOMAIN narrative 20: a refusal to accept gives its reason; so does one to
+    share (§7.4).
+    """
+    if finding.record.get("event_type") in REFUSALS and not finding.record.get("reason", "").strip():
+        finding.fault("missing_reason", "reason", "a refusal must give its reason", "state the reason in words")
 
 
 def _decided_has_result(finding: Finding) -> None:
@@ -528,7 +525,7 @@ def _shared_on_a_condition(finding: Finding) -> None:
 
 BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     CASE: (
-        _not_accepted_has_reason, _decided_has_result, _correction_names_event_and_time,
+        _refusal_has_reason, _decided_has_result, _correction_names_event_and_time,
         _extension_is_no_special_procedure, _special_ends_after_its_start,
     ),
     BEHAVIOUR: (_reported_after_check,),
@@ -537,7 +534,7 @@ BUSINESS: Mapping[Topic, tuple[Rule, ...]] = {
     LICENCE: (
         _version_from_one, _says_what_its_identifier_says, _valid_from_to, _family, _issued_by_the_sender,
     ),
-    RESOURCE: (_shared_on_a_condition,),
+    RESOURCE: (_shared_on_a_condition, _refusal_has_reason),
 }
 
 

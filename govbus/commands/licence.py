@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -45,13 +46,30 @@ def show(
 
 
 def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
-    """A licence for a screen: its standing today, and its holder, masked if it may be a person, unless ``full``."""
+    """A licence for a screen: its standing today, and its holder, masked if it may be a person, unless ``full``; the
+    holder's number too where it is the licence's own, as on an identity card.
+    """
     from streams.rules import mask
 
-    name, code = row["holder_name"], row["holder_id"]
-    if not full:
-        name, code = mask.holder(name, code)
-    return {**row, "holder_name": name, "holder_id": code, "standing": standing}
+    shown = {**row, "standing": standing}
+    if full:
+        return shown
+    shown["holder_name"], shown["holder_id"] = mask.holder(row["holder_name"], row["holder_id"])
+    hidden = {row["holder_id"]: shown["holder_id"]}
+    if _is_citizens(row["licence_no"]):
+        hidden[row["licence_no"]] = mask.citizen_id(row["licence_no"])
+    for name, (number, masked) in itertools.product(("licence_no", "family", "licence_id"), hidden.items()):
+        shown[name] = shown[name].replace(number, masked) if number else shown[name]
+    return shown
+
+
+def _is_citizens(number: str) -> bool:
+    from connectors.identifiers import check_citizen_id
+
+    try:
+        return bool(check_citizen_id(number))
+    except ValueError:
+        return False
 
 
 def _table(rows: list[dict[str, Any]]) -> None:

@@ -71,11 +71,16 @@ def _order(event: Record) -> tuple[int, str]:
 
 
 def _stock(event: Record) -> bool:
-    """Whether it is of the stock. What happens to a licence is not, whatever origin the sender gives it: who suspends
-    or revokes a licence of the stock has not backfilled it.
+    """Whether it is of the stock. What is backfilled is, and what happens to a licence is not, whatever origin the
+    sender gives it: who suspends or revokes a licence of the stock has not backfilled it.
     """
+    return event["event_type"] == BACKFILLED or (event["origin_code"] == STOCK and not _happens(event))
+
+
+def _happens(event: Record) -> bool:
+    """Whether it tells what became of a licence, not what the licence is."""
     rule = data("index")
-    return event["origin_code"] == STOCK and event["event_type"] not in {**rule["told"], **rule["ends"]}
+    return event["event_type"] in {**rule["told"], **rule["ends"]}
 
 
 def _weighed(events: Sequence[Record]) -> Sequence[Record]:
@@ -87,7 +92,7 @@ def _ending(events: Sequence[Record]) -> Sequence[Record]:
     """The events that may say how the version ended: the stock too, unless there is an increment; what became of a
     licence of the stock on the way takes away no end that the stock tells (DOMAIN §6.4, §6.5).
     """
-    increments = any(e["origin_code"] != STOCK for e in events)
+    increments = any(not (_stock(e) or _happens(e)) for e in events)
     return [e for e in events if not _stock(e)] if increments else events
 
 
@@ -115,7 +120,7 @@ def _began(events: Sequence[Record]) -> tuple[int, bool]:
     earliest day that the stock names, for the batch comes long after the grant (DOMAIN §6.5).
     """
     grants = [e for e in events if e["event_type"] in data("index")["grants"]["types"]]
-    told = [e for e in grants if not (_stock(e) or e["event_type"] == BACKFILLED)]
+    told = [e for e in grants if not _stock(e)]
     if told:
         return told[0]["occurred_at"], True
     days = [_midnight(e[name]) for e in grants for name in ("issued_on", "valid_from_on") if e[name]]

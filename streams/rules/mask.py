@@ -18,6 +18,8 @@ _FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B),
     ord("－"): ord("-"),
     ord("＋"): ord("+"),
 }
+_GAP = r"[\s.·•‧・]{0,3}"
+"""What may stand between two characters of a name."""
 _BEGUN = re.compile("【[^】]{0,4}$")
 """A token without its end."""
 Replacement = str | Callable[[re.Match[str]], str]
@@ -30,8 +32,11 @@ def version() -> str:
 
 
 def name(text: str) -> str:
-    """A name: 张三 → 张*, 王小明 → 王*明, 欧阳小明 → 欧**明, 阿依·古丽 → 阿**. Empty stays empty."""
-    text = text.strip()
+    """A name: 张三 → 张*, 王小明 → 王*明, 欧阳小明 → 欧**明, 阿依·古丽 → 阿**. Empty stays empty. A name of two that is
+    set apart to the width of three (张　三) is a name of two.
+    """
+    close = "".join(text.split())
+    text = close if len(close) == 2 else text.strip()
     if len(text) < 2:
         return "*" if text else ""
     if not _is_han(text):
@@ -57,15 +62,16 @@ def free_text(text: str, names: Iterable[str] = ()) -> str:
     """Written text with every hit of a pattern, and every one of ``names``, replaced by a token such as
     【手机号】.
 
-    ``names`` are names known from the record itself (the rater's); shorter than two characters they are
-    ignored. What is longer than ``[limit]`` ends with a mark: a token may be six times what it hides, and what
-    follows of a record must fit into a record again.
+    ``names`` are names known from the record itself (the rater's), found in any width and case, also set apart
+    otherwise; shorter than two characters they are ignored. What is longer than ``[limit]`` ends with a mark: a
+    token may be six times what it hides, and what follows of a record must fit into a record again.
     """
     if not text:
         return ""
     text = text.translate(_FOLD)
-    for known in sorted({n.strip() for n in names if len(n.strip()) > 1}, key=len, reverse=True):
-        text = text.replace(known, "【姓名】")
+    for letters in sorted({_letters(n) for n in names}, key=len, reverse=True):
+        if len(letters) > 1 and (letters[0] in text or letters[0].swapcase() in text):  # to look costs little
+            text = re.sub(_GAP.join(map(re.escape, letters)), "【姓名】", text, flags=re.IGNORECASE)
     most, doubtful = data("mask")["limit"]["bytes"], data("mask")["limit"]["doubtful"]
     masked = text[:most]  # no character has less than a byte
     for token, pattern in _patterns():
@@ -73,6 +79,11 @@ def free_text(text: str, names: Iterable[str] = ()) -> str:
     if len(text) > most:
         return _cut(masked[:-doubtful], most)  # what began there and was not read to its end matched nothing
     return _cut(masked, most) if len(masked.encode()) > most else masked
+
+
+def _letters(known: str) -> str:
+    """A name without what its parts are set apart by, folded as the text that it is looked for in."""
+    return re.sub(_GAP, "", known.translate(_FOLD))
 
 
 def _cut(text: str, most: int) -> str:

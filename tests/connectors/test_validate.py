@@ -664,6 +664,28 @@ def test_what_is_no_resource_code_is_refused(code: str) -> None:
     assert faults(RESOURCE, resource(resource_code=code)) == [("bad_format", "resource_code")]
 
 
+def test_a_refusal_to_share_gives_its_reason() -> None:
+    assert faults(RESOURCE, resource(event_type="resource.refused", reason=" ")) == [("missing_reason", "reason")]
+    assert faults(RESOURCE, resource(event_type="resource.refused", reason="涉及国家秘密")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "sound"),
+    [
+        ("supervision_item_code", "01310010010000", True),
+        ("supervision_item_code", "0131001001000", False),
+        ("supervision_item_code", "0131001001000A", False),
+        ("checklist_code", "11430903MBDEM012XT400001", True),
+        ("checklist_code", "11430903MBDEM012XT600001", False),
+        ("checklist_code", "11430903MBDEM012YT400001", False),
+        ("checklist_code", "zz", False),
+    ],
+)
+def test_the_codes_of_supervision_have_their_shapes(name: str, code: str, sound: bool) -> None:
+    row = {"event_type": "behaviour.inspected", "behaviour_no": "B1", "occurred_at": "2020-09-25 16:50:00", name: code}
+    assert faults(BEHAVIOUR, row) == ([] if sound else [("bad_format", name)])
+
+
 @pytest.mark.parametrize("kind", ["registered", "updated"])
 @pytest.mark.parametrize("share", ["2", "3"])
 def test_what_is_shared_on_a_condition_or_not_at_all_says_why(kind: str, share: str) -> None:

@@ -85,6 +85,14 @@ def test_a_number_that_is_no_citizens_of_today_is_hidden_whole(code: str, shown:
     assert (hidden["holder_id"], hidden["holder_name"]) == (shown, "J**")
 
 
+@pytest.mark.parametrize(("holder_id", "number"), [("", "43090319000101004X"), ("E12345678", "E12345678")])
+def test_a_licence_that_bears_its_holders_number_does_not_show_it(holder_id: str, number: str) -> None:
+    named = {"licence_no": number, "family": f"T/I/{number}", "licence_id": f"T.I.{number}"}
+    own = {**LICENCE, "holder_id": holder_id, **named}
+    assert number not in str(plain(own, "VALID", full=False))
+    assert plain(own, "VALID", full=True)["family"] == f"T/I/{number}"
+
+
 def test_an_enterprise_is_shown_and_a_sole_trader_is_not() -> None:
     firm = {**LICENCE, "holder_id": "91430903MADEMA0194", "holder_name": "赫山测试有限公司"}
     shown = plain(firm, "VALID", full=False)

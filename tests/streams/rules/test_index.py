@@ -206,3 +206,24 @@ def test_what_became_of_a_licence_of_the_stock_takes_away_no_end_that_the_stock_
     told: tuple[tuple[str, int, str], ...], expected: str
 ) -> None:
     assert statuses(*of_stock(*told)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ((("backfilled", 5, "07"), ("restored", 60, "01")), "FORFEITED"),
+        ((("backfilled", 5, "07"), ("suspended", 60, "02")), "FORFEITED"),
+        ((("backfilled", 5, "07"), ("cancelled", 60, "04")), "FORFEITED"),
+        ((("backfilled", 5, "01"), ("suspended", 50, "02"), ("backfilled", 90, "04")), "CANCELLED"),
+    ],
+)
+def test_nor_does_it_where_what_became_of_the_licence_bears_the_origin_of_an_increment(
+    told: tuple[tuple[str, int, str], ...], expected: str
+) -> None:
+    events = [event(k, at, status, origin="STOCK" if k == "backfilled" else "INCREMENT") for k, at, status in told]
+    assert statuses(*events) == [expected]
+
+
+def test_what_is_backfilled_is_stock_whatever_origin_its_sender_gives_it() -> None:
+    told = [event("issued", 10, "01"), event("suspended", 20, "02")]
+    assert statuses(*told, event("backfilled", 30, "01", origin="INCREMENT")) == ["SUSPENDED"]
