@@ -331,8 +331,8 @@ def _is_set(set_id: str) -> bool:
 
 
 def _refusal_has_reason(finding: Finding) -> None:
-    """Administrative Licensing Law art. 55 and DOMAIN narrative 20: a refusal to accept gives its reason; so does one to
-    share (§7.4).
+    """Administrative Licensing Law art. 55 and DOMAIN narrative 20: a refusal to accept gives its reason; one to
+    share does so too (§7.4).
     """
     if finding.record.get("event_type") in REFUSALS and not finding.record.get("reason", "").strip():
         finding.fault("missing_reason", "reason", "a refusal must give its reason", "state the reason in words")

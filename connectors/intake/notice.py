@@ -77,7 +77,7 @@ def _take(found: dict[date, tuple[bool, str]], number: int, row: Mapping[str, st
 
 def _missing(found: Mapping[date, tuple[bool, str]], year: int) -> list[Fault]:
     """Statutory holidays of fixed date that the file leaves out or has worked: no notice ever did."""
-    fixed = sorted(date(year, month, day) for month, day in defaults().fixed)
+    fixed = sorted(on for on in (date(year, *day) for day in defaults().fixed) if defaults().holiday(on))
     wrong = [on for on in fixed if found.get(on, (on.weekday() < 5, ""))[0]]
     mend = "add it: 全国年节及纪念日放假办法 article 2"
     return [Fault("bad_row", "from", f"{on} is a statutory holiday and not 休 in the file", mend) for on in wrong]

@@ -61,19 +61,26 @@ def day_at(ms: int) -> date:
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What holds where nothing is published: office hours, fixed holidays as (month, day), years."""
+    """What holds where nothing is published: office hours, fixed holidays as (month, day) with the first year of each,
+    years.
+    """
 
     sessions: Sessions
-    fixed: frozenset[tuple[int, int]]
+    fixed: Mapping[tuple[int, int], int]
     first: int
     last: int
+
+    def holiday(self, on: date) -> bool:
+        """Whether ``on`` is a fixed holiday."""
+        since = self.fixed.get((on.month, on.day))
+        return since is not None and since <= on.year
 
 
 @cache
 def defaults() -> Defaults:
     """The defaults of ``calendar.toml``."""
     raw = data("calendar")
-    fixed = frozenset((int(text[:2]), int(text[3:])) for text in raw["holidays"]["fixed"])
+    fixed = {(int(text[:2]), int(text[3:])): since for text, since in raw["holidays"]["fixed"].items()}
     return Defaults(_sessions(raw["hours"]["sessions"]), fixed, raw["range"]["first"], raw["range"]["last"])
 
 
@@ -211,7 +218,7 @@ def _working(day: int, different: Mapping[int, bool], known: bool) -> bool:
     if day in different:
         return different[day]
     on = date_of(day)
-    return on.weekday() < 5 and (known or (on.month, on.day) not in defaults().fixed)
+    return on.weekday() < 5 and (known or not defaults().holiday(on))
 
 
 def _hours_on(day: int, hours: Sequence[Hours]) -> Sessions:

@@ -153,14 +153,15 @@ def _prolonged(
 
 def _extension(seen: Course, promise: Deadline) -> tuple[Course, CaseEvent | None]:
     """The extension that counts: the first, told before the limit passed (行政许可法 42); findings about
-    the others.
+    the others. While a year's calendar is not published, none is said to come too late.
     """
     findings, counted = list(seen.findings), 0
+    passed = math.inf if promise.due is None or promise.provisional else promise.due
     valid: CaseEvent | None = None
     for event in seen.extensions:
         if counted >= counting().most_extensions:
             findings.append(Finding("second_extension", event.event_id))
-        elif promise.due is not None and minute_of(event.occurred_at) > promise.due:
+        elif minute_of(event.occurred_at) > passed:
             findings.append(Finding("extension_after_due", event.event_id))
         else:
             valid, counted = event, counted + 1

@@ -18,7 +18,7 @@ from streams.rules import cards, clock, clocks
 from streams.rules.calendar import DAY_MINUTES, DISTRICT_DIGITS, Calendar, minute_of
 from streams.rules.cards import GROUP, Alert, Knowledge
 from streams.rules.clocks import Line
-from streams.rules.judge import About, Decision, References, differences, remember, why
+from streams.rules.judge import About, Decision, References, differences, remember, told, why
 from streams.rules.lifecycle import VAIN, VOID, CaseEvent, Course, course
 from streams.rules.limits import (
     GroupRule,
@@ -192,8 +192,8 @@ class _Life:
         return self._seen[index - 1] if index else None
 
     def told_at(self, moment: int) -> list[str]:
-        """Types of the events that became known at ``moment``."""
-        return [e.type for e in self.events if e.known_at == moment]
+        """What the events that became known at ``moment`` do."""
+        return [told(e) for e in self.events if e.known_at == moment]
 
 
 Known = list[tuple[_Life, Course]]
@@ -230,8 +230,8 @@ def _judged(
 
 
 def _why(lives: Sequence[_Life], at: int) -> str:
-    told = [name for life in lives for name in life.told_at(at)]
-    return why(told) if told or any(at in life.changes for life in lives) else "no_longer_derived"
+    new = [name for life in lives for name in life.told_at(at)]
+    return why(new) if new or any(at in life.changes for life in lives) else "no_longer_derived"
 
 
 def _view(key: str, lives: Sequence[_Life], references: References, at: int) -> _View:

@@ -175,9 +175,11 @@ def _knowledge(
     at: int, view: _View, events: Sequence[CaseEvent], count: int, claims: Sequence[Claim]
 ) -> Knowledge:
     pauses = clocks.in_ms(view.course.pauses)
-    new = [e.type for e in events[:count] if e.known_at == at]
+    new = [e for e in events[:count] if e.known_at == at]
     amended = not new and any(c.at == at for c in claims)
-    reason = "rating_corrected" if amended else why(new)
+    reason = "rating_corrected" if amended else why([told(e) for e in new])
+    if new and view.course.status == VOID:
+        reason = "case_voided"
     return Knowledge(at, view.grounds, pauses, view.course.hold_until, reason, view.course.department)
 
 
@@ -191,8 +193,15 @@ _REASONS = (
 _STOPS = frozenset(("decided", "withdrawn", "returned", "transferred", "not_accepted"))
 
 
+def told(event: CaseEvent) -> str:
+    """What an event does to its case: an annulment of one event corrects it, the case goes on."""
+    return "corrected" if event.type == "voided" and event.corrects else event.type
+
+
 def why(new: Sequence[str]) -> str:
-    """Code of ``govbus.revocation`` for what the new events, or without any a new calendar, take back."""
+    """Code of ``govbus.revocation`` for what the new events, each as ``told``, or without any a new calendar, take
+    back.
+    """
     if not new:
         return "calendar_revised"
     if not _STOPS.isdisjoint(new):

@@ -443,7 +443,8 @@ class _Walk:
         self.steps.append(event)
 
     def special(self, event: CaseEvent) -> None:
-        if self.stopped_at is not None and _start(event) >= self.stopped_at and event.type == "special_started":
+        begins = event.type == "special_started" or event.started_at is not None
+        if self.stopped_at is not None and _start(event) >= self.stopped_at and begins:
             self.find("event_after_terminal", event)
         elif event.special in self.practice.running_specials:
             self.running.add(event.event_no)
@@ -576,8 +577,8 @@ def _start(event: CaseEvent) -> int:
 
 
 def _pair(specials: Sequence[CaseEvent]) -> tuple[list[Interval], list[CaseEvent]]:
-    """The special procedures, and ends that found no start. An end takes the open start of its number, else
-    of its kind; a start may tell its own end.
+    """The special procedures, and ends that found no start. An end takes the open start at the moment that it names,
+    else of its number, else of its kind; a start may tell its own end.
     """
     starts = [e for e in specials if e.type == "special_started"]
     ends = [e for e in specials if e.type == "special_ended"]
@@ -602,14 +603,19 @@ def _end(event: CaseEvent) -> int:
 
 def _match(end: CaseEvent, starts: Sequence[CaseEvent]) -> CaseEvent | None:
     named = end.started_at is not None
+
+    def meant(start: CaseEvent) -> bool:
+        return named and _start(start) == end.started_at
+
     fitting = [
         s
         for s in starts
-        if _start(s) <= _end(end) and (s.event_no == end.event_no or not (named or s.ended_at is not None))
+        if _start(s) <= _end(end)
+        and (meant(s) or s.event_no == end.event_no or not (named or s.ended_at is not None))
     ]
     return min(
         fitting,
-        key=lambda s: (s.event_no != end.event_no, s.special != end.special, _start(s), s.event_id),
+        key=lambda s: (not meant(s), s.event_no != end.event_no, s.special != end.special, _start(s), s.event_id),
         default=None,
     )
 

@@ -40,6 +40,13 @@ def test_a_spreadsheets_mark_at_the_beginning_and_empty_lines_do_not_matter(tmp_
     assert days(tmp_path, "\ufeff" + NOTICE_2020 + ",,,\n") == days(tmp_path, NOTICE_2020)
 
 
+def test_since_2025_a_notice_has_the_second_day_of_may(tmp_path: Path) -> None:
+    notice_2025 = "from,to,kind,name\n2025-01-01,,休,元旦\n2025-05-01,,休,劳动节\n2025-10-01,2025-10-08,休,国庆节\n"
+    with pytest.raises(Rejected) as refused:
+        days(tmp_path, notice_2025, 2025)
+    assert [f.text for f in refused.value.faults] == ["2025-05-02 is a statutory holiday and not 休 in the file"]
+
+
 @pytest.mark.parametrize(
     ("change", "reason", "text"),
     [

@@ -21,6 +21,7 @@ Minutes = npt.NDArray[np.bool_]
 DAY = 1440
 FIRST, LAST = 2002, 2032  # years that a comparison can reach
 FIXED = {(1, 1), (5, 1), (10, 1), (10, 2), (10, 3)}  # DOMAIN 3.7: Mon-Fri minus fixed-date holidays
+SECOND_OF_MAY = 2025  # a holiday since
 REFERENCE_HOURS = ((540, 720), (780, 1020))  # DOMAIN 3.6: 09:00-12:00, 13:00-17:00
 WORKING_DAY, NATURAL_DAY, HOUR, MINUTE, MONTH = "1", "2", "3", "4", "5"
 
@@ -69,7 +70,8 @@ class Offices:
         different = {d["day"]: d["working"] for d in days or ()}
         on = date(year, 1, 1)
         while on.year == year:
-            usual = on.weekday() < 5 and (days is not None or (on.month, on.day) not in FIXED)
+            off = (on.month, on.day) in FIXED or ((on.month, on.day) == (5, 2) and on.year >= SECOND_OF_MAY)
+            usual = on.weekday() < 5 and (days is not None or not off)
             if different.get(on, usual):
                 self._day(on, hours)
             on += timedelta(1)

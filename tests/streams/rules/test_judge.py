@@ -396,6 +396,12 @@ def test_14_an_extension_after_the_due_time_does_not_count() -> None:
     assert (due(state), findings(state)) == ("2025-03-31 17:00", ["extension_after_due"])
 
 
+def test_an_extension_is_not_too_late_by_a_due_time_that_is_provisional() -> None:
+    asked = [event("accepted", "2026-12-14 10:00"), event("extended", "2027-01-13 10:00", extension=10.0)]
+    state, _ = told(asked, references(item(20)), "2027-01-13 11:00")  # 2027 is not published: it would be due on 01-12
+    assert (due(state), findings(state)) == ("2027-01-26 17:00", [])
+
+
 def test_16_silence_for_five_working_days_is_acceptance_from_the_day_of_receipt() -> None:
     papers = [event("submitted", "2020-09-24 16:00")]
     known = references(item(10))
@@ -665,6 +671,17 @@ def test_a_corrected_acceptance_time_moves_the_due_time() -> None:
     assert cards(state)[1] == ("RED", "2020-10-19 17:01", "2020-10-20 09:00", "case_corrected")
 
 
+def test_a_card_says_rightly_whether_its_case_was_corrected_or_made_void() -> None:
+    first = event("accepted", "2020-10-12 10:00")
+    annulled = event("voided", "2020-10-20 09:00", corrects=first.event_id)
+    anew = event("accepted", "2020-10-19 10:00", "2020-10-20 09:00", event_no=2)
+    state, _ = told([first, annulled, anew], references(item(5)), "2020-10-20 10:00")
+    assert (state.status, cards(state)[1][3]) == ("ACCEPTED", "case_corrected")
+    void = event("decided", "2020-10-20 09:00", result_set="province.result-older", result="2")
+    state, _ = told([first, void], references(item(5)), "2020-10-20 10:00")
+    assert (state.status, cards(state)[1][3]) == ("VOID", "case_voided")
+
+
 THEN = event("accepted", "2020-10-12 10:00")
 MOVED = event("corrected", "2020-10-13 09:00", corrects=THEN.event_id, corrected_at=ms("2020-10-14 10:00"))
 
@@ -773,9 +790,32 @@ def test_a_case_of_a_handling_item_goes_by_it_and_where_it_is_not_known_by_its_i
         assert due_of(ITEM + "01", other_days) == "2020-10-14 17:00"
 
 
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 1)])
+def test_an_end_that_names_its_start_ends_it_whatever_numbers_they_bear(numbers: tuple[int, int]) -> None:
+    begun, ended = numbers
+    expert = {"special": "EXPERT"}
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-10 10:00", event_no=begun, **expert),
+        event("special_started", "2025-03-24 10:00", event_no=ended, **expert),
+        event("special_ended", "2025-03-20 15:00", event_no=ended, started_at=ms("2025-03-10 10:00"), **expert),
+        event("special_ended", "2025-03-25 10:00", event_no=3, started_at=ms("2025-03-24 10:00"), **expert),
+    ]
+    state, _ = told(events, references(item(20)), "2025-04-20 09:00")
+    assert (state.status, due(state), cards(state)[-1][0]) == ("IN_PROCESS", "2025-04-15 14:00", "RED")
+
+
 @pytest.mark.parametrize(
     ("events", "finding"),
     [
+        (
+            [
+                event("accepted", "2020-10-12 10:00"),
+                event("decided", "2020-10-13 10:00"),
+                event("special_ended", "2020-10-15 10:00", special="EXPERT", started_at=ms("2020-10-14 10:00")),
+            ],
+            "event_after_terminal",
+        ),
         (
             [event("accepted", "2020-10-12 10:00"), event("correction_requested", "2020-10-13 10:00")],
             "correction_after_acceptance",
