@@ -481,7 +481,8 @@ def loop(acts: Iterable[Any], rating: Any, open_in: Offices) -> Loop:
     told = [a for a in acts if a.act in order and a.occurred_at // clock.MINUTE >= rating.given_at // clock.MINUTE]
     for one in sorted(told, key=lambda a: (a.occurred_at, order.index(a.act), str(a.event_id))):
         before, after, timer = process.acts.get(f"{one.act}.{one.verified}", process.acts[one.act])
-        mine = one.department in life.deciders() or (one.department == rating.department and not life.decides(one.act))
+        own = one.department == rating.department and not life.decides(one.act)
+        mine = own or one.department in life.deciders(rating.department)
         late = timer and _over(rating.issued_at, within[timer], one.occurred_at, open_in)
         if mine and stage in before and not late:
             stage, rectified = after, rectified or one.act == "rectified"

@@ -214,11 +214,12 @@ def handle(
             "actor_name": actor, "rating_id": rating, "verify_result_code": verify, "level_code": level,
             "closing_code": closing, "satisfied": satisfied,
         }  # fmt: skip
-        who = dept or (life.deciders()[0] if life.decides(event) else found["department"])
+        who = dept or (life.deciders(found["department"])[0] if life.decides(event) else found["department"])
         publisher = Publisher(engine, who, found["region"])
         answering = life.answered(found["department"], found["former"], _done_at(row))
         if not any(life.entitled(event, publisher.department, d) for d in answering):  # it would be a finding
-            may = life.deciders() if life.decides(event) else (*answering, *life.deciders())
+            deciders = life.deciders(found["department"])
+            may = deciders if life.decides(event) else (*answering, *deciders)
             raise Misconfigured(f"--dept {publisher.department} may not do this 无权作出该处置; {' or '.join(may)} may")
         if not force:
             _not_in_vain(engine, publisher, found, row)

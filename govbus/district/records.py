@@ -14,7 +14,7 @@ from schemas import codesets
 from schemas.topics import BEHAVIOUR, HANDLING, LICENCE, RESOURCE, TICKET
 
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-DECIDER = "HS-XZSPJ"  # of appeals (DOMAIN §5.1)
+DECIDER, OTHER_DECIDER = "HS-XZSPJ", "HS-LDXZ"  # of appeals (DOMAIN §5.1), but nobody in its own matter
 VALIDITY = timedelta(days=5 * 365)
 MINISTRY = "11100000MBDEM90013"
 BARE: Mapping[str, Any] = {
@@ -198,12 +198,13 @@ def _afterlife(
 
 
 def handling(alert_id: str, story: Story, raised: int, end: int) -> list[Row]:
-    """A bad rating's loop: signed, contacted, verified, rectified, called back, closed (DOMAIN §5.7)."""
+    """A bad rating's loop: signed, contacted, verified, rectified, fed back, called back, closed (DOMAIN §5.7)."""
     steps = (
         ("signed", 1),
         ("contacted", 2),
         ("verified", 3),
         ("rectified", 60),
+        ("fed_back", 70),
         ("called_back", 80),
         ("closed", 90),
     )
@@ -215,9 +216,12 @@ DECISIONS = ("upheld", "revoked")
 
 
 def appeal(alert_id: str, story: Story, raised: int, decision: str) -> list[Row]:
-    """The department appeals; ``decision`` of whoever decides: the rating stands, or counts no more (DOMAIN §5.7)."""
+    """The department appeals what it has verified; ``decision`` of whoever decides: the rating stands, or counts no
+    more (DOMAIN §5.7).
+    """
+    decider = OTHER_DECIDER if story.item.department == DECIDER else DECIDER
     decided = _act(alert_id, story, decision, raised + 20 * HOUR_MS)
-    return [_act(alert_id, story, "appealed", raised + 5 * HOUR_MS), replace(decided, department=DECIDER)]
+    return [_act(alert_id, story, "appealed", raised + 5 * HOUR_MS), replace(decided, department=decider)]
 
 
 def _act(alert_id: str, story: Story, name: str, at: int) -> Row:

@@ -89,10 +89,12 @@ def text(name: str) -> str:
 
 
 @cache
-def addressee(rule_id: str) -> str:
-    """Whom an alert of that rule is for; empty: who answers for the alert that it is about."""
+def addressee(rule_id: str, about: str) -> str:
+    """Whom an alert of that rule is for, where the one that it speaks of is ``about`` a department; empty: who answers
+    for that one.
+    """
     timers = (t for p in data("life")["process"] for t in p.get("timer", ()) if t.get("decider"))
-    return deciders()[0] if rule_id in {_rule_of(t["name"]) for t in timers} else ""
+    return deciders(about)[0] if rule_id in {_rule_of(t["name"]) for t in timers} else ""
 
 
 def _rule_of(timer: str) -> str:
@@ -100,9 +102,11 @@ def _rule_of(timer: str) -> str:
     return f"HS-LIFE-{timer.upper()}"
 
 
-def deciders() -> tuple[str, ...]:
-    """Who decides appeals and supervises, the one that does so unless it is said otherwise first."""
-    return tuple(data("life")["rule"]["deciders"])
+def deciders(about: str = "") -> tuple[str, ...]:
+    """Who decides appeals and supervises, the one that does so unless it is said otherwise first; nobody does in a
+    matter ``about`` itself.
+    """
+    return tuple(one for one in data("life")["rule"]["deciders"] if one != about)
 
 
 def decides(act: str) -> bool:
@@ -112,7 +116,7 @@ def decides(act: str) -> bool:
 
 def entitled(act: str, by: str, about: str) -> bool:
     """Whether ``by`` may do the act: deciders any, the department that the alert is ``about`` what decides nothing."""
-    return by in deciders() or (by == about and not decides(act))
+    return by in deciders(about) or (by == about and not decides(act))
 
 
 def answered(department: str, former: Iterable[tuple[int, str]], at: int) -> tuple[str, ...]:

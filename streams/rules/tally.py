@@ -355,12 +355,12 @@ def alert_id(rating: Rating) -> UUID:
 
 def named(record: Mapping[str, Any]) -> bool:
     """Whether a record of service.rating.v1 says who gave the rating (实名)."""
-    return bool(record["rater_name"]) and not record["anonymous"] and not record["is_default"]
+    return bool(record["rater_name"].strip()) and not record["anonymous"] and not record["is_default"]
 
 
 def named_ones() -> pl.Expr:
     """``named`` by column."""
-    return (pl.col("rater_name") != "") & ~pl.col("anonymous") & ~pl.col("is_default")
+    return (pl.col("rater_name").str.strip_chars() != "") & ~pl.col("anonymous") & ~pl.col("is_default")
 
 
 def alert(bad: Rating, by_name: bool) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def _about(row: Mapping[str, Any], alert: Alert) -> dict[str, Any]:
     """
     former = (department for until, department in row.get("former", ()) if alert.issued_at < until)
     doer = next((department for _, department in alert.answering), "")
-    department = doer or life.addressee(alert.rule_id) or next(former, row["department"])
+    department = doer or life.addressee(alert.rule_id, row["department"]) or next(former, row["department"])
     return {**{name: row[name] for name in ABOUT}, "department": department}
 
 

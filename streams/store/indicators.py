@@ -336,8 +336,8 @@ _BAD = f"""{_RATED}
  count(*) AS bad, count(rectified_at) AS rectified, count(called_back_at) AS called_back,
  count(*) FILTER (WHERE named) AS named_bad, count(called_back_at) FILTER (WHERE named) AS named_called_back"""
 _BAD_DUE = f"""{_RATED}
- count(*) FILTER (WHERE rectify_due_at < :as_of) AS bad_due,
- count(*) FILTER (WHERE rectify_due_at < :as_of AND rectified_at < rectify_due_at + 60000) AS rectified_in_time"""
+ count(*) FILTER (WHERE rectify_due_at + 60000 <= :as_of) AS bad_due, count(*) FILTER (
+    WHERE rectify_due_at + 60000 <= :as_of AND rectified_at < rectify_due_at + 60000) AS rectified_in_time"""
 
 
 # --- items ----------------------------------------------------------------------------------------

@@ -457,6 +457,7 @@ def test_an_excluded_rating_stays_so_while_a_rebuild_reads_the_appeal_again(offi
     office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
     acts = [
         act("contacted", "2020-09-21 15:00", raised["alert_id"]),
+        act("verified", "2020-09-21 16:00", raised["alert_id"]),
         act("appealed", "2020-09-22 09:00", raised["alert_id"]),
         act("revoked", "2020-09-23 09:00", raised["alert_id"], department="HS-XZSPJ"),
     ]
@@ -484,6 +485,7 @@ def test_an_appeal_that_excludes_a_rating_takes_it_out_of_what_is_counted(office
     ((raised, value, headers),) = office.said()
     office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
     office.hear(act("contacted", "2020-09-21 15:00", raised["alert_id"]))
+    office.hear(act("verified", "2020-09-21 16:00", raised["alert_id"]))
     office.hear(act("appealed", "2020-09-22 09:00", raised["alert_id"]))
     office.tick("2020-09-22 12:00")
     assert _counted(office) == 1

@@ -262,7 +262,8 @@ def rated(govbus: CliRunner, engine: sa.Engine) -> CliRunner:
     acts = [
         {**STORED, "event_id": uuid.uuid4(), "event_type": f"handling.{act}", "department": department, "case_no": "K4",
          "alert_id": alert_id, "body": {}, "occurred_at": ms(at)}
-        for act, department, at in (("signed", "HS-ZJJ", "2020-10-02 10:00"),
+        for act, department, at in (("contacted", "HS-ZJJ", "2020-10-02 10:00"),
+                                    ("verified", "HS-ZJJ", "2020-10-02 11:00"),
                                     ("appealed", "HS-ZJJ", "2020-10-05 09:00"),
                                     ("revoked", "HS-XZSPJ", "2020-10-06 09:00"))
     ]  # fmt: skip
@@ -754,11 +755,12 @@ LOOPS = {
         CONTACTED, VERIFIED, ("appealed", "2020-09-16 09:00"), ("rectified", "2020-09-16 10:00"),
         ("upheld", "2020-09-17 09:00"),
     ],
-    "appealed too late": [CONTACTED, ("appealed", "2020-09-18 17:01"), ("revoked", "2020-09-21 09:00")],
+    "appealed too late": [CONTACTED, VERIFIED, ("appealed", "2020-09-18 17:01"), ("revoked", "2020-09-21 09:00")],
     "verified too early": [
         ("verified", "2020-09-15 11:30"), CONTACTED, VERIFIED, ("rectified", "2020-09-16 10:00"),
     ],
-    "appealed": [CONTACTED, ("appealed", "2020-09-18 17:00"), ("revoked", "2020-09-21 09:00")],
+    "not verified": [CONTACTED, ("appealed", "2020-09-18 17:00"), ("revoked", "2020-09-21 09:00")],
+    "appealed": [CONTACTED, VERIFIED, ("appealed", "2020-09-18 17:00"), ("revoked", "2020-09-21 09:00")],
 }  # fmt: skip
 """Of a rating that was given on 2020-09-15 at 11:00."""
 

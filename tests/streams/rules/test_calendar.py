@@ -43,7 +43,7 @@ def test_an_unknown_year_is_monday_to_friday_without_fixed_holidays() -> None:
     assert not calendar.working(day_of(date(2027, 10, 1)))  # Friday, National Day
     assert calendar.working(day_of(date(2027, 10, 4)))  # Monday: the closure is not announced yet
     assert not calendar.working(day_of(date(2027, 10, 9)))  # Saturday: no make-up day is known
-    assert calendar.working(day_of(date(2001, 5, 2)))  # Wednesday: of Labour Day's two days the second is one since 2025
+    assert calendar.working(day_of(date(2001, 5, 2)))  # Wednesday: Labour Day has two days since 2025
     assert not calendar.working(day_of(date(2028, 5, 2)))  # Tuesday
 
 

@@ -65,6 +65,15 @@ LOOP = [
 ]
 
 
+EXCLUDED = [
+    act("signed", "2020-09-21 14:00"),
+    act("contacted", "2020-09-23 08:30"),
+    act("verified", "2020-09-23 08:40", verified="VALID"),
+    act("appealed", "2020-09-23 09:00"),
+    act("revoked", "2020-09-24 10:00"),
+]
+
+
 # --- bad ratings ---
 
 
@@ -117,21 +126,13 @@ def test_the_whole_loop_ends_closed() -> None:
 
 
 def test_an_appeal_that_succeeds_excludes_the_rating_and_takes_the_overdue_card_back() -> None:
-    acts = [
-        act("signed", "2020-09-21 14:00"),
-        act("appealed", "2020-09-23 09:00"),
-        act("revoked", "2020-09-24 10:00"),
-    ]
-    found = seen([bad("2020-09-21 11:00")], acts, "2020-12-01 09:00")
+    found = seen([bad("2020-09-21 11:00")], EXCLUDED, "2020-12-01 09:00")
     assert (found.lives[0].stage, local_text(found.lives[0].out_at)) == ("EXCLUDED", "2020-09-24 10:00")
     assert said(found) == [
         ("HANDLING", "YELLOW", "HS-LIFE-CONTACT", "2020-09-22 17:01", "2020-09-24 10:00 appeal_upheld"),
         ("RULING", "NONE", "HS-LIFE-RULING", "2020-09-24 10:00", ""),
     ]
     assert found.alerts[1].evidence[0] == found.lives[0].word.alert_id
-
-
-EXCLUDED = [act("signed", "2020-09-21 14:00"), act("appealed", "2020-09-23 09:00"), act("revoked", "2020-09-24 10:00")]
 
 
 @pytest.mark.parametrize(
@@ -158,6 +159,26 @@ def test_a_decision_on_an_appeal_stands_as_long_as_the_appeal_is_what_took_the_a
     if reason and fate:
         early = replace(word, revoked_at=ms("2020-09-23 10:00"))
         assert [a for a in said(seen([early], EXCLUDED, "2020-09-30 09:00")) if a[0] == "RULING"] == []
+
+
+def test_what_the_citizen_was_not_asked_about_is_not_appealed_and_nothing_is_called_back_before_it_was_told() -> None:
+    word = bad("2020-09-21 11:00")
+    early = [act("signed", "2020-09-21 14:00"), act("appealed", "2020-09-21 15:00"), *LOOP[1:]]
+    assert [(s.stage, s.fault) for s in one(word, early).steps][1] == ("ASSIGNED", "out_of_order")
+    names = ("rectified", "called_back", "fed_back")
+    late = [act(name, f"2020-10-12 1{hour}:00") for hour, name in enumerate(names)]
+    told = [*LOOP, *late]
+    assert [(s.stage, s.fault) for s in one(word, told).steps][-2:] == [("RECTIFIED", "out_of_order"), ("FED_BACK", "")]
+
+
+def test_nobody_decides_in_its_own_matter() -> None:
+    word = replace(bad("2020-09-21 11:00"), department=DECIDER)
+    acts = [replace(a, department=DECIDER) for a in EXCLUDED]
+    assert [s.fault for s in one(word, acts).steps][-1] == "not_entitled"
+    assert one(word, [*acts[:-1], replace(acts[-1], department="HS-LDXZ")]).stage == "EXCLUDED"
+    late = seen([word], acts[:-1], "2020-10-12 09:00")
+    assert ("HANDLING", "YELLOW", "HS-LIFE-REVIEW") in [a[:3] for a in said(late)]
+    assert (life.addressee("HS-LIFE-REVIEW", DECIDER), life.addressee("HS-LIFE-REVIEW", BUREAU)) == ("HS-LDXZ", DECIDER)
 
 
 def test_an_appeal_that_fails_goes_back_to_rectifying() -> None:

@@ -356,7 +356,8 @@ def test_rollups_that_shrank_in_a_rebuild_are_not_said_and_named_by_the_query_th
     settle(tally)
     assert said(tally, "rating.rollup.v1") == before
     guide = (Path(__file__).parents[3] / "docs" / "operate.md").read_text()
-    query = guide.split("```sql\n")[1].split("```")[0].replace("%", "%%")
+    told = guide.partition("**Before a rebuild under a stricter release.**")[2]
+    query = told.split("```sql\n")[1].split("```")[0].replace("%", "%%")
     with tally.connect() as tx:
         found = {tuple(row) for row in tx.exec_driver_sql(query)}
     cell = f"430903/HS-ZRZYJ/{ITEM}"
@@ -570,7 +571,7 @@ SOUND = st.sampled_from("512").flatmap(
         tags=st.lists(st.sampled_from(TAGS[code]), max_size=2),
         occurred_at=st.sampled_from([DAY1, OLD]),
         comment=st.sampled_from(["", "电话13800000000，王小明"]),
-        rater_name=st.sampled_from(["", "王小明"]),
+        rater_name=st.sampled_from(["", " ", "王小明"]),
         anonymous=st.booleans(),
         is_default=st.booleans(),
     )
@@ -626,7 +627,12 @@ def test_an_alerts_id_follows_from_the_rating(tally: sa.Engine) -> None:
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [({"rater_name": "王小明"}, True), ({"rater_name": "王小明", "anonymous": True}, False), ({}, False)],
+    [
+        ({"rater_name": "王小明"}, True),
+        ({"rater_name": "\u3000"}, False),
+        ({"rater_name": "王小明", "anonymous": True}, False),
+        ({}, False),
+    ],
 )
 def test_a_named_bad_rating_is_to_be_called_back(tally: sa.Engine, more: dict[str, Any], named: bool) -> None:
     fold(tally, [rating(satisfaction_code="1", **more)])
