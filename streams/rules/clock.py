@@ -134,7 +134,9 @@ def _business(
 ) -> Deadline:
     opened, budget, last_day = _opening(calendar, accepted, limit, counting)
     due = _advance(calendar, opened, budget, pauses)
-    warn = _warning(budget, last_day, limit.unit == WORKING_DAY and limit.amount > warning.days_left, warning)
+    left = last_day * warning.days_left
+    longer = limit.amount > warning.days_left if limit.unit == WORKING_DAY else budget > left
+    warn = min(_share(budget, warning), max(budget - left, 0)) if longer else _share(budget, warning)
     yellow = _advance(calendar, opened, warn, pauses)
     seen = accepted if due is None else due
     return Deadline(
@@ -235,8 +237,10 @@ def _natural(
     days = limit.amount * (counting.month_days if limit.unit == MONTH else 1)
     opened, budget = (accepted // DAY_MINUTES + 1) * DAY_MINUTES, round(days * DAY_MINUTES)
     due, before = _natural_due(calendar, opened, budget, pauses)
-    span = budget if due is None else due - opened - _paused(before, opened, due)
-    yellow = _advance(None, opened, _warning(span, DAY_MINUTES, days > warning.days_left, warning), before)
+    span = budget if due is None else _consumed(None, opened, due, before)
+    yellow = _advance(None, opened, _share(budget, warning), before)
+    if due is not None and yellow is not None and days > warning.days_left:
+        yellow = min(yellow, _days_left(calendar, opened, due, before, warning))
     seen = accepted if due is None else due
     return Deadline(
         accepted,
@@ -273,12 +277,19 @@ def _close_outside(calendar: Calendar, day: int, pauses: Pauses) -> int | None:
     return close
 
 
-def _warning(budget: int, day: int, longer: bool, warning: Warning) -> int:
-    """Minutes consumed at the warning: the share, or all but the days left, whichever is first (DOMAIN
-    4.2).
+def _share(budget: int, warning: Warning) -> int:
+    """Minutes consumed at the warning, if it does not come with the days left before (DOMAIN 4.2)."""
+    return -(-budget * warning.percent // 100)
+
+
+def _days_left(calendar: Calendar, opened: int, due: int, pauses: Pauses, warning: Warning) -> int:
+    """First minute at which no more than the working days of the warning are left until ``due``: on days off nobody
+    could act on it (DOMAIN 4.2).
     """
-    share = -(-budget * warning.percent // 100)
-    return min(share, max(budget - day * warning.days_left, 0)) if longer else share
+    last = calendar.length((due - 1) // DAY_MINUTES) * warning.days_left
+    office = _consumed(calendar, opened, due, pauses)
+    found = _advance(calendar, opened, max(office - last, 0), pauses)
+    return due if found is None else found
 
 
 def _advance(calendar: Calendar | None, start: int, amount: int, pauses: Pauses) -> int | None:
@@ -308,20 +319,18 @@ def _reached(calendar: Calendar | None, start: int, amount: int) -> int:
     return max(start, calendar.reached(calendar.counted(start) + amount))
 
 
-def _paused(pauses: Pauses, start: int, end: int) -> int:
-    return sum(max(min(end if e is None else e, end) - max(s, start), 0) for s, e in pauses)
-
-
 def consumed(calendar: Calendar, line: Deadline, until: int, pauses: Pauses) -> int:
     """Minutes of ``line``'s measure that count between its opening and ``until``."""
-    measure = None if line.natural else calendar
-    stop = max(until, line.opened)
+    return _consumed(None if line.natural else calendar, line.opened, max(until, line.opened), pauses)
+
+
+def _consumed(calendar: Calendar | None, opened: int, until: int, pauses: Pauses) -> int:
     paused = sum(
-        _between(measure, max(s, line.opened), min(stop if e is None else e, stop))
+        _between(calendar, max(s, opened), min(until if e is None else e, until))
         for s, e in pauses
-        if s < stop and (e is None or e > line.opened)
+        if s < until and (e is None or e > opened)
     )
-    return _between(measure, line.opened, stop) - paused
+    return _between(calendar, opened, until) - paused
 
 
 def counted_days(calendar: Calendar, line: Deadline, pauses: Pauses) -> list[tuple[int, int]]:

@@ -162,7 +162,7 @@ def answer(offices: Offices, case: Case) -> Answer:
 def _office(offices: Offices, case: Case, total: float) -> tuple[int | None, int | None]:
     opened, budget, last = _budget(offices, case, total)
     counter = Counter(opened, offices.open, offices.base, case.pauses)
-    longer = case.unit == WORKING_DAY and total > 1
+    longer = total > 1 if case.unit == WORKING_DAY else budget > last
     yellow = counter.first(lambda c: (c * 100 >= budget * 80) | (longer & (budget - c <= last)))
     return counter.first(lambda c: c >= budget), yellow
 
@@ -213,9 +213,12 @@ def _natural(offices: Offices, case: Case, days: float) -> tuple[int | None, int
         if not more:
             break
         pauses += more
-    span = budget if due is None else counter.passed(due)
-    longer = days > 1
-    yellow = counter.first(lambda c: (c * 100 >= span * 80) | (longer & (span - c <= DAY)))
+    yellow = counter.first(lambda c: c * 100 >= budget * 80)
+    if due is not None and yellow is not None and days > 1:
+        office = Counter(opened, offices.open, offices.base, pauses)
+        until, last = office.passed(due), offices.minutes_of((due - 1) // DAY)
+        left = office.first(lambda c: until - c <= last)
+        yellow = yellow if left is None else min(yellow, left)
     return due, yellow
 
 

@@ -113,6 +113,22 @@ def test_a_month_counts_thirty_natural_days() -> None:
     assert text(line("2020-08-10 09:00", 1, "5").due) == "2020-09-09 17:00"
 
 
+@pytest.mark.parametrize(
+    ("accepted", "amount", "unit", "yellow", "due"),
+    [
+        ("2025-09-26 09:00", 7, "2", "2025-09-30 17:00", "2025-10-09 17:00"),  # not amid the National Day closure
+        ("2025-03-06 09:00", 3, "2", "2025-03-07 17:00", "2025-03-10 17:00"),  # not on the Sunday before
+        ("2025-03-03 09:00", 14, "3", "2025-03-03 17:00", "2025-03-04 17:00"),  # two office days in hours
+        ("2025-03-03 09:00", 7, "3", "2025-03-03 15:36", "2025-03-03 17:00"),  # one: the share alone
+    ],
+)
+def test_of_any_limit_over_a_day_a_working_day_is_left_at_the_warning(
+    accepted: str, amount: float, unit: str, yellow: str, due: str
+) -> None:
+    counted = line(accepted, amount, unit)
+    assert (text(counted.yellow), text(counted.due)) == (yellow, due)
+
+
 def test_hours_and_minutes_run_in_office_time_from_the_moment() -> None:
     assert text(line("2020-09-25 16:30", 3, "3").due) == "2020-09-27 11:30"
     assert text(line("2020-09-25 11:50", 30, "4").due) == "2020-09-25 13:20"

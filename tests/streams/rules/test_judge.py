@@ -323,7 +323,7 @@ def test_an_extension_that_follows_the_limit_pauses_with_it_and_warns_before_its
         event("special_ended", "2025-03-15 00:00", special="TEST"),
     ]
     state, _ = told(events, references(item(5)), "2025-03-31 09:00")
-    assert (due(state), judge.local_text(state.yellow_at)) == ("2025-04-02 17:00", "2025-03-29 18:24")
+    assert (due(state), judge.local_text(state.yellow_at)) == ("2025-04-02 17:00", "2025-03-30 00:00")
     assert state.used_minutes is None
 
 
@@ -750,7 +750,7 @@ def test_a_promise_longer_than_the_policy_is_cut_to_the_policy() -> None:
     [
         ("R5-M", 30, "2", ("2020-10-14 17:00", "2020-10-13 17:00")),  # as five working days
         ("R5-M", 1, "5", ("2020-10-14 17:00", "2020-10-13 17:00")),
-        ("R5-M", 9, "2", ("2020-10-09 17:00", "2020-10-07 23:12")),  # the promise is shorter, over National Day
+        ("R5-M", 9, "2", ("2020-10-09 17:00", "2020-10-01 00:00")),  # the promise is shorter: one working day is left
         ("R2", 8, "3", ("2020-09-30 14:30", "2020-09-30 13:48")),  # 210 minutes
         ("R2", 2, "3", ("2020-09-30 12:00", "2020-09-30 11:36")),
     ],
