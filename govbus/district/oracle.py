@@ -47,8 +47,9 @@ RANK = ("submitted", "prechecked", "correction_requested", "correction_received"
         "withdrawn", "certified", "delivered", "voided")  # fmt: skip
 """Order among events of one moment; among the last ones it is a convention that both sides keep."""
 CARDS = ("RED_STATUTORY", "RED", "YELLOW", "delivery RED", "delivery YELLOW")
-YIELDS = {"YELLOW": {"RED_STATUTORY", "RED"}, "delivery YELLOW": {"delivery RED"}}
-"""Colours only escalate, each clock's by themselves (§4.2): what keeps a yellow card from being issued."""
+WARNINGS = frozenset({"YELLOW", "delivery YELLOW"})
+YIELDS = {"YELLOW": {"RED_STATUTORY", "RED"}, "RED": {"RED_STATUTORY"}, "delivery YELLOW": {"delivery RED"}}
+"""Colours only escalate, each clock's by themselves (§4.2): what keeps a lower card from being issued."""
 STOPPED = {"returned": "RETURNED", "withdrawn": "WITHDRAWN", "transferred": "TRANSFERRED"}
 TIMED = frozenset({"GRANTED", "DENIED", "CERTIFIED", "DELIVERED", "RETURNED", "TRANSFERRED"})
 """Statuses for which on time or late is asked; a withdrawn case is in no overdue rate (DOMAIN §10, 26)."""
@@ -311,9 +312,9 @@ def _held(
         card: moved
         for card, mark in marks.items()
         if mark is not None
-        and (mark < stop or (mark == stop and card not in YIELDS))
+        and (mark < stop or (mark == stop and card not in WARNINGS))
         and (moved := _unpaused(mark, pauses)) < FAR
-        and not (card in YIELDS and moved >= stop)
+        and not (card in WARNINGS and moved >= stop)
     }
 
 

@@ -186,7 +186,7 @@ def alerts(case_no: str, history: Sequence[Knowledge], horizon: int) -> tuple[tu
 
     ``history`` rises strictly in ``at``. An alert is issued at the first moment its ground holds and is known, revoked
     when new knowledge no longer supports it or says that the case was paused then (DOMAIN 4.2). After a red card no
-    yellow one: colours only escalate.
+    yellow one, and after one of the statute no red one: colours only escalate.
     """
     desk = _Desk(case_no)
     upcoming: int | None = None
@@ -234,17 +234,18 @@ class _Desk:
         for moment, ground in timed:
             if moment >= until:
                 return moment
-            if not (ground.colour == YELLOW and self._is_red(clock_of(ground.rule_id))):
+            if not self._is_outdone(ground):
                 self._active[ground.key] = self._alert(ground, moment, ground.department or knowledge.department)
         return None
 
     def all(self) -> tuple[Alert, ...]:
         return tuple(sorted([*self._closed, *self._active.values()], key=lambda a: (a.issued_at, a.alert_id)))
 
-    def _is_red(self, clock: str) -> bool:
-        """Whether a red card stands that ``clock``, or the statute behind it, has brought."""
+    def _is_outdone(self, ground: Ground) -> bool:
+        """Whether a higher card stands that the ground's clock, or the statute behind it, has brought."""
+        clock, higher = clock_of(ground.rule_id), _HIGHER.get(ground.colour, ())
         return any(
-            a.colour in (RED, RED_STATUTORY) and _ESCALATES.get(name := clock_of(a.rule_id), name) == clock
+            a.colour in higher and _ESCALATES.get(name := clock_of(a.rule_id), name) == clock
             for a in self._active.values()
         )
 
@@ -268,7 +269,8 @@ class _Desk:
         )
 
 
-_ESCALATES = {STATUTORY: HANDLING}  # both run on the same work: no yellow card of the one under a red of the other
+_HIGHER = {YELLOW: (RED, RED_STATUTORY), RED: (RED_STATUTORY,)}
+_ESCALATES = {STATUTORY: HANDLING}  # both run on the same work: no lower card of the one under a higher of the other
 
 
 def _moment(ground: Ground, knowledge: Knowledge) -> int | None:

@@ -516,6 +516,14 @@ def test_an_unfinished_case_goes_from_yellow_to_red_to_statutory_red_without_a_s
     assert state.next_check_at is None
 
 
+@pytest.mark.parametrize(("unit", "moment"), [("1", "2020-11-09 17:01"), ("2", "2020-11-02 17:01")])
+def test_what_is_against_the_law_brings_no_second_red_card_for_the_promise(unit: str, moment: str) -> None:
+    accepted = event("accepted", "2020-10-12 10:00")
+    known = references(item(20, statutory=20, statutory_unit_code=unit))
+    state, _ = told([accepted], known, "2020-12-01 09:00")
+    assert [card for card in cards(state) if card[0] != "YELLOW"] == [("RED_STATUTORY", moment, None, "")]
+
+
 def test_a_case_entered_after_its_due_time_gets_red_at_once_and_no_yellow() -> None:
     events = [event("accepted", "2020-10-12 10:00", "2020-11-02 10:00")]
     state, _ = told(events, references(item(5)), "2020-11-03 10:00")
