@@ -119,8 +119,10 @@ def _sample(at: float, pid: int) -> Sample:
         return Sample(at, process.memory_info().rss / MB, process.num_fds())
 
 
-def grown_of(samples: Sequence[Sample]) -> Mapping[str, float]:
-    """How a process grew after its warm-up: MB per hour, and handles at the end less those at the beginning."""
+def grown_of(samples: Sequence[Sample]) -> Mapping[str, Any]:
+    """How a process grew after its warm-up: MB per hour, handles at the end less those at the beginning, and the
+    floors, which show whether it still grows.
+    """
     warm = [s for s in samples if s.at >= WARM_UP * samples[-1].at]
     floors = [min(part, key=lambda s: s.rss) for _, part in groupby(warm, key=lambda s: s.at // FLOOR_S)]
     slopes = [(b.rss - a.rss) / (b.at - a.at) for n, a in enumerate(floors) for b in floors[n + 1 :]]
@@ -129,4 +131,5 @@ def grown_of(samples: Sequence[Sample]) -> Mapping[str, float]:
     return {
         "mb_per_hour": round(statistics.median(slopes) * HOUR_S, 1) if slopes else 0.0,
         "rss_mb": round(samples[-1].rss, 1), "handles": samples[-1].handles, "handles_more": last - first,
+        "floors_mb": " ".join(f"{s.rss:.1f}" for s in floors),
     }  # fmt: skip
