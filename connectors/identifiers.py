@@ -36,7 +36,7 @@ class Identifier(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def check_uscc(text: str) -> Identifier:
     """Unified social credit code, GB 32100-2015 (DOMAIN §1.4): outer check character is an error, inner one
     a note.
@@ -145,7 +145,7 @@ def check_checklist(text: str) -> Identifier:
     return Identifier(value, _normalised(text, value) + check_uscc(value[:18]).notes)
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=4_096)
 def check_item_code(text: str) -> Identifier:
     """Item code (DOMAIN §2.2): 31 or 33 places are parsed (body's USCC, level, catalogue code, serial); other
     lengths up to 50 are codes of older platforms and only checked for their characters."""
