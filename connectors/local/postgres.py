@@ -6,6 +6,7 @@ Durability is never weakened: ``fsync`` and ``synchronous_commit`` stay on.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -329,6 +330,8 @@ def _system_user() -> pwd.struct_passwd:
     One at a time on this machine: of two ``useradd`` that run together both succeed, and the later one takes
     the name away from the number that the earlier one's caller has already been given.
     """
+    with contextlib.suppress(KeyError):  # whoever has it needs no lock, nor a /run that can be written
+        return pwd.getpwnam(SYSTEM_USER)
     with locked(ONE_USERADD):
         return _found_or_made()
 
