@@ -12,7 +12,7 @@ import contextlib
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -42,11 +42,19 @@ MOST_HANDLES = 2
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look at a process: seconds since the start, resident MB, open file handles."""
+    """One look at a process: seconds since the start, resident MB, how many of them are pages of files (its libraries,
+    above all: mapped when first used, and the kernel may drop them), open file handles.
+    """
 
     at: float
     rss: float
+    mapped: float
     handles: int
+
+    @property
+    def own(self) -> float:
+        """Resident MB that no file has."""
+        return self.rss - self.mapped
 
 
 def run(count: int, seed: int, tell: Tell) -> dict[str, Any]:
@@ -116,20 +124,32 @@ def sample(made: Stage, rate: float, minutes: int, tell: Tell, found: dict[str, 
 def _sample(at: float, pid: int) -> Sample:
     process = psutil.Process(pid)
     with process.oneshot():
-        return Sample(at, process.memory_info().rss / MB, process.num_fds())
+        memory = process.memory_info()
+        return Sample(at, memory.rss / MB, memory.shared / MB, process.num_fds())
 
 
 def grown_of(samples: Sequence[Sample]) -> Mapping[str, Any]:
-    """How a process grew after its warm-up: MB per hour, handles at the end less those at the beginning, and the
-    floors, which show whether it still grows.
+    """How a process grew after its warm-up: MB per hour, of all and of its own pages; handles at the end less those at
+    the beginning; and the floors, which show whether it still grows.
     """
     warm = [s for s in samples if s.at >= WARM_UP * samples[-1].at]
-    floors = [min(part, key=lambda s: s.rss) for _, part in groupby(warm, key=lambda s: s.at // FLOOR_S)]
-    slopes = [(b.rss - a.rss) / (b.at - a.at) for n, a in enumerate(floors) for b in floors[n + 1 :]]
+    floors, own = _floors(warm, lambda s: s.rss), _floors(warm, lambda s: s.own)
     third = max(1, len(warm) // 3)
     first, last = (statistics.median(s.handles for s in part) for part in (warm[:third], warm[-third:]))
     return {
-        "mb_per_hour": round(statistics.median(slopes) * HOUR_S, 1) if slopes else 0.0,
+        "mb_per_hour": _slope(floors), "own_mb_per_hour": _slope(own),
         "rss_mb": round(samples[-1].rss, 1), "handles": samples[-1].handles, "handles_more": last - first,
-        "floors_mb": " ".join(f"{s.rss:.1f}" for s in floors),
+        "floors_mb": " ".join(f"{mb:.1f}" for _, mb in floors), "own_floors_mb": " ".join(f"{mb:.1f}" for _, mb in own),
     }  # fmt: skip
+
+
+def _floors(warm: Sequence[Sample], size: Callable[[Sample], float]) -> list[tuple[float, float]]:
+    """When a process was smallest in each ``FLOOR_S`` (seconds), and its MB then."""
+    parts = (min(part, key=size) for _, part in groupby(warm, key=lambda s: s.at // FLOOR_S))
+    return [(s.at, size(s)) for s in parts]
+
+
+def _slope(floors: Sequence[tuple[float, float]]) -> float:
+    """MB an hour."""
+    slopes = [(b - a) / (then - at) for n, (at, a) in enumerate(floors) for then, b in floors[n + 1 :]]
+    return round(statistics.median(slopes) * HOUR_S, 1) if slopes else 0.0

@@ -35,7 +35,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("broken")
 def test_a_soak_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    flat = [soak.Sample(10.0 * at, 100.0, 10) for at in range(361)]
+    flat = [soak.Sample(10.0 * at, 100.0, 0.0, 10) for at in range(361)]
     monkeypatch.setattr(soak, "carried", lambda _: 100.0)
     monkeypatch.setattr(soak, "sample", lambda *given: given[-1]["relay"].extend(flat))
     monkeypatch.setattr(soak, "ended", lambda _: [])
