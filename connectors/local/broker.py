@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import uuid
@@ -150,6 +151,8 @@ class Node:
 
     def launch(self, classpath: str) -> None:
         """Starts the process in a session of its own and remembers it; does not wait until it serves."""
+        shutil.rmtree(self._temporary, ignore_errors=True)  # a killed one left its compression libraries there
+        self._temporary.mkdir()
         command = self._java(classpath, f"kafka-{self.number}.log", MAIN)
         with (self.logs / f"kafka-{self.number}.out").open("ab") as out:
             self._child = subprocess.Popen(
@@ -189,7 +192,12 @@ class Node:
             self._child = None
 
     def _java(self, classpath: str, log: str, *arguments: str) -> list[str]:
-        return java(classpath, *arguments, heap_mb=self._heap_mb, logs=self.logs, log=log)
+        command = java(classpath, *arguments, heap_mb=self._heap_mb, logs=self.logs, log=log)
+        return [command[0], f"-Djava.io.tmpdir={self._temporary}", *command[1:]]
+
+    @property
+    def _temporary(self) -> Path:
+        return self.directory / "tmp"
 
 
 def java(

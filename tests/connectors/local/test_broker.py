@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from confluent_kafka import Producer
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 from connectors.local import jars
@@ -63,6 +64,19 @@ def test_acknowledged_records_survive_kill_minus_nine(own: tuple[Cluster, list[s
     assert not serves(cluster.bootstrap)
     cluster.start()
     assert _read(cluster.bootstrap)[-2:] == [b"one", b"two"]
+
+
+def test_the_libraries_of_killed_brokers_do_not_pile_up(own: tuple[Cluster, list[str]]) -> None:
+    cluster, _ = own
+    unpacked = cluster.nodes[0].directory / "tmp"
+    for _ in range(2):
+        cluster.start()
+        producer = Producer({"bootstrap.servers": cluster.bootstrap, "compression.type": "lz4"})
+        producer.produce(TOPIC, b"squeezed" * 1_000)  # the broker unpacks it, and before that its own library
+        assert producer.flush(20) == 0
+        assert len(list(unpacked.glob("*lz4*.so"))) == 1
+        cluster.nodes[0].kill()
+    cluster.start()
 
 
 def test_a_broker_port_taken_meanwhile_is_left_alone_and_said(own: tuple[Cluster, list[str]]) -> None:
