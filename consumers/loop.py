@@ -300,10 +300,33 @@ class Loop:
         return chunks
 
     def commit(self, chunks: Mapping[Place, Chunk]) -> dict[Place, int]:
-        """Effect of ``chunks`` and advance of their cursors, one transaction; returns where to seek back."""
+        """Effect of ``chunks`` and advance of their cursors, one transaction; returns where to seek back.
+
+        Where the effect fails at an event, the transaction is made again with each event apart: a savepoint every time
+        would be two more round trips on the way of every alert.
+        """
         if inflight.suspects():
             for chunk in chunks.values():
                 quarantine.prove(chunk.carried)
+        try:
+            live, rewinds = self._commit(chunks, self.effect.apply)
+        except Exception as error:
+            if _nobodys(error):
+                raise
+            count = sum(len(chunk.carried) for chunk in chunks.values())
+            log.warning("an effect failed; trying its events alone", consumer=self.effect.name, events=count,
+                        where=failure.place(error))  # fmt: skip
+            live, rewinds = self._commit(chunks, self._apart)
+        failpoints.reach("consume.after_commit")
+        if inflight.suspects():
+            inflight.settle({place: chunk.end for place, chunk in live.items()})
+            quarantine.dismiss()
+        return rewinds
+
+    def _commit(
+        self, chunks: Mapping[Place, Chunk], apply: Callable[[sa.Connection, Sequence[Event]], None]
+    ) -> tuple[dict[Place, Chunk], dict[Place, int]]:
+        """What was behind no cursor, and where to seek back."""
         with self.engine.begin() as tx:
             cursors = self._lock(tx, sorted(chunks))
             failpoints.reach("consume.after_lock")
@@ -312,28 +335,16 @@ class Loop:
             fresh = [r for p in sorted(live) for r in live[p].carried if r.offset >= cursors[p]]
             events, refused = decode_rows(fresh)
             bury(tx, refused)
-            self._apply(tx, events)
+            apply(tx, events)
             failpoints.reach("consume.after_effect")
             self._advance(tx, live, events)
             failpoints.reach("consume.after_cursor")
-        failpoints.reach("consume.after_commit")
-        if inflight.suspects():
-            inflight.settle({place: chunk.end for place, chunk in live.items()})
-            quarantine.dismiss()
-        return rewinds
+        return live, rewinds
 
-    def _apply(self, tx: sa.Connection, events: Sequence[Event]) -> None:
-        """The effect of all events; if it fails at one of them, of each alone, burying the culprit."""
-        try:
-            with tx.begin_nested():
-                self.effect.apply(tx, events)
-        except Exception as error:
-            if _nobodys(error):
-                raise
-            log.warning("an effect failed; trying its events alone", consumer=self.effect.name, events=len(events),
-                        where=failure.place(error))  # fmt: skip
-            for event in events:  # each is buried before the next: the dead letters are counted
-                bury(tx, self._refused(tx, event))
+    def _apart(self, tx: sa.Connection, events: Sequence[Event]) -> None:
+        """The effect of each event alone, or its burial: each before the next, for dead letters are counted."""
+        for event in events:
+            bury(tx, self._refused(tx, event))
 
     def _refused(self, tx: sa.Connection, event: Event) -> list[Refused]:
         """Nothing once ``event`` has had its effect; else the event, and why it cannot have one."""

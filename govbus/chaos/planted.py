@@ -251,7 +251,7 @@ def _position_before_effect() -> None:
         failpoints.reach("consume.after_lock")
         fresh = [r for p in sorted(chunks) for r in chunks[p].carried]
         with self.engine.begin() as tx:
-            self._apply(tx, loop.decode_rows(fresh)[0])
+            self.effect.apply(tx, loop.decode_rows(fresh)[0])
         return {}
 
     loop.Loop.commit = commit

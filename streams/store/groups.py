@@ -43,11 +43,6 @@ def touched(tx: sa.Connection, cases: Iterable[tuple[int, CaseState]]) -> None:
     bulk.upsert(tx, case_group, [rows[key] for key in sorted(rows)])
 
 
-def due(tx: sa.Connection, until: int) -> set[int]:
-    """The partitions of the members of all groups that have something to derive up to ``until`` (epoch ms)."""
-    return set(tx.execute(_PARTITIONS_DUE, {"until": until}).scalars())
-
-
 def tick(
     tx: sa.Connection,
     processor: str,
@@ -171,10 +166,11 @@ def _row(state: GroupState) -> dict[str, Any]:
     }
 
 
-_PARTITIONS_DUE = sa.text(
-    "SELECT DISTINCT partition FROM case_group WHERE group_key IN (SELECT group_key FROM case_group WHERE stale "
+PARTITIONS_DUE = (
+    "SELECT partition FROM case_group WHERE group_key IN (SELECT group_key FROM case_group WHERE stale "
     "UNION SELECT group_key FROM group_state WHERE next_check_at <= :until)"
 )
+"""The partitions of the members of all groups that have something to derive up to ``until`` (epoch ms)."""
 _CANDIDATES = (
     "SELECT g.group_key FROM case_group g WHERE g.partition = :partition AND g.group_key IN (SELECT group_key "
     "FROM case_group WHERE stale UNION SELECT group_key FROM group_state WHERE next_check_at <= :horizon)"

@@ -57,7 +57,7 @@ class JudgeProjection:
     def due(self, tx: sa.Connection, until: int) -> set[int]:
         """The partitions that have cases to judge up to ``until`` (epoch ms). Locks nothing, so looking is cheap."""
         asked = {"processor": self.name, "topic": CASE.name, "until": until}
-        return set(tx.execute(_PARTITIONS_DUE, asked).scalars()) | groups.due(tx, until)
+        return set(tx.execute(_PARTITIONS_DUE, asked).scalars())
 
     def tick(self, tx: sa.Connection, partition: int, horizon: int) -> bool:
         """Judge the cases of ``partition`` that fall due up to ``horizon`` (epoch ms), a block of them."""
@@ -123,7 +123,8 @@ def _by_case(events: Sequence[Event]) -> dict[str, tuple[int, list[CaseEvent]]]:
 _case_no = attrgetter("case_no")
 _PARTITIONS_DUE = sa.text(
     "SELECT partition FROM cursor AS at WHERE processor = :processor AND topic = :topic AND EXISTS "
-    "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until)"
+    "(SELECT FROM case_state WHERE partition = at.partition AND next_check_at <= :until) "
+    f"UNION {groups.PARTITIONS_DUE}"
 )
 _DUE = sa.text(
     "SELECT case_no, next_check_at, folded::text FROM case_state c JOIN case_history USING (case_no) "

@@ -98,6 +98,7 @@ class TallyProjection:
         self._last = Day(date.min, "", "")
         self._quiet = True  # a hint: nothing was applied since the last time
         self._news: bool | None = None  # what the last time settled may have left some; None: it settled nothing
+        self._spoke = True  # a hint: the last time there was something to do
 
     def prepare(self, carried: Sequence[Carried]) -> Prepared | Few:
         """All that needs no database: decode, judge, fold and encode, as if nothing of it were known yet."""
@@ -152,6 +153,10 @@ class TallyProjection:
         What changes meanwhile waits for the next time (``aside_s``): said at once, every rollup of a busy day would be
         said many times a second. Days belong to no partition; it is asked beside the applying.
         """
+        self._spoke = (self._spoke or _anything(tx)) and self._speak(tx)
+        return self._spoke
+
+    def _speak(self, tx: sa.Connection) -> bool:
         if self._news is None and (news := settling.settle(tx, self._upload)) is not None:
             self._news = news  # in turns with merging, which must neither hold the cursors nor wait for ever
             return True
@@ -484,6 +489,17 @@ WITH marked AS (SELECT DISTINCT rated_on, department, region FROM rollup_dirty),
         FOR UPDATE OF d SKIP LOCKED)
     RETURNING rated_on, department, region
 ) SELECT DISTINCT rated_on, department, region FROM gone"""
+)
+
+
+def _anything(tx: sa.Connection) -> bool:
+    """Whether anything is to be settled, merged, said or told: one look instead of five, for a worker that is idle."""
+    return bool(tx.execute(_ANYTHING).scalar_one())
+
+
+_ANYTHING = sa.text(
+    "SELECT EXISTS (SELECT FROM rating_out_news) OR EXISTS (SELECT FROM rollup_dirty) "
+    "OR EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rating_claim_news)"
 )
 
 

@@ -89,6 +89,23 @@ def test_a_patient_effect_takes_all_that_came_meanwhile_in_one_transaction(
     assert noted(notes) == (10, 1)
 
 
+def test_an_effect_that_fails_nowhere_needs_no_savepoint(notes: Any, make_rating: Any, wait_until: Any) -> None:
+    told: list[str] = []
+
+    def note(*args: Any) -> None:
+        told.append(args[2])
+
+    publish(notes, make_rating, ["a", "b"])
+    sa.event.listen(notes.engine, "before_cursor_execute", note)
+    stop, thread = running(notes, Notes())
+    wait_until(lambda: noted(notes) == (2, 1))
+    stop.set()
+    thread.join(10)
+    sa.event.remove(notes.engine, "before_cursor_execute", note)
+    assert any("INSERT INTO note" in statement for statement in told)
+    assert not [statement for statement in told if "SAVEPOINT" in statement]
+
+
 def test_two_instances_at_once_make_every_effect_once(notes: Any, make_rating: Any, wait_until: Any) -> None:
     first, second = running(notes, Notes()), running(notes, Notes())
     for i in range(5):

@@ -45,7 +45,7 @@ def _cursor_then_effect(self: Loop, chunks: Mapping[Place, Chunk]) -> dict[Place
         self._advance(tx, {p: c for p, c in chunks.items() if c.end > cursors[p]}, events)
     with self.engine.begin() as tx:
         steps.bury(tx, refused)
-        self._apply(tx, events)
+        self.effect.apply(tx, events)
     return {}
 
 

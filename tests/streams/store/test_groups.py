@@ -17,7 +17,7 @@ from schemas import codec, envelope
 from schemas.topics import CALENDAR, CASE, ITEM, Topic
 from streams.rules import groups as rules
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import applier, groups, redating
+from streams.store import applier, redating
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
 from streams.store.projection import Carried, Projection
@@ -166,7 +166,7 @@ def test_a_group_at_which_the_rule_fails_holds_up_no_other(engine: sa.Engine, mo
     settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
     assert [c[0] for c in group_cards(engine)] == ["HS-CARD-GROUP-Y", "HS-CARD-GROUP-R"]
     with engine.connect() as tx:
-        assert groups.due(tx, ms(7, 15, 9)) == set()
+        assert judge.due(tx, ms(7, 15, 9)) == set()
 
 
 def test_a_group_that_cannot_be_written_holds_up_no_other(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +182,7 @@ def test_a_group_that_cannot_be_written_holds_up_no_other(engine: sa.Engine, mon
     settle(engine, judge, dict.fromkeys((0, 1), ms(7, 15, 9)))
     assert [c[0] for c in group_cards(engine)] == ["HS-CARD-GROUP-Y", "HS-CARD-GROUP-R"]
     with engine.connect() as tx:
-        assert groups.due(tx, ms(7, 15, 9)) == set()
+        assert judge.due(tx, ms(7, 15, 9)) == set()
 
 
 def test_a_calendars_effects_name_the_clock_of_a_project(engine: sa.Engine) -> None:

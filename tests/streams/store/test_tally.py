@@ -393,6 +393,40 @@ def test_when_all_is_quiet_a_date_is_said_for_all_departments(tally: sa.Engine) 
     }
 
 
+@pytest.mark.parametrize(
+    "makes",
+    [
+        "INSERT INTO rating_out_news VALUES ('c')",
+        "INSERT INTO rating_claim_news VALUES ('c')",
+        "INSERT INTO rollup_dirty (rated_on, department, region) VALUES ('2020-09-21', 'HS-SCJGJ', '430903')",
+        "",
+    ],
+)
+def test_who_found_nothing_to_say_looks_once_the_next_time_and_misses_nothing(tally: sa.Engine, makes: str) -> None:
+    projection, asked = TallyProjection(), list[str]()
+    while aside(tally, projection.speak):
+        pass
+
+    def note(*args: Any) -> None:
+        asked.append(args[2])
+
+    sa.event.listen(tally, "before_cursor_execute", note)
+    assert not aside(tally, projection.speak)
+    assert len(asked) == 1
+    sa.event.remove(tally, "before_cursor_execute", note)
+    if makes:
+        with tally.begin() as tx:
+            tx.exec_driver_sql(makes)
+    else:
+        fold(tally, [rating()])
+    while aside(tally, projection.speak):
+        pass
+    left = "SELECT count(*) FROM (TABLE rating_out_news UNION ALL TABLE rating_claim_news) AS news"
+    assert rows(tally, left) == [(0,)]
+    marked = "SELECT (SELECT count(*) FROM rollup_dirty) + (SELECT count(*) FROM rating_cell_change)"
+    assert rows(tally, marked) == [(0,)]
+
+
 def test_while_ratings_come_some_departments_are_merged_at_a_time_and_all_in_turn(tally: sa.Engine) -> None:
     departments = sorted(codesets.departments())
     fold(tally, [rating(case_no=code, department=code) for code in departments])
