@@ -38,6 +38,10 @@ T = TypeVar("T")
 Place = tuple[str, int]
 POLL_MS = 200
 MAX_RECORDS, MANY_BYTES = 5_000, 256 * 1024
+METADATA_MS = 5_000
+"""How often a reader asks who leads the partitions. Where a leader has moved and lives, kafka-python asks it for the end
+of the log again and again, as fast as it answers, until it asks that by itself: after five minutes by default.
+"""
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
@@ -118,6 +122,7 @@ def reader(bootstrap: str, patience_ms: int = 0) -> KafkaConsumer:
             fetch_min_bytes=MANY_BYTES if patience_ms else 1,
             max_partition_fetch_bytes=4 * 1024 * 1024,
             reconnect_backoff_max_ms=1_000,
+            metadata_max_age_ms=METADATA_MS,
             bootstrap_timeout_ms=BOOTSTRAP_MS,
             metrics_enabled=False,
             **access.current().kafka_python(),

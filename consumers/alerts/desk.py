@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 import structlog
 from kafka import KafkaConsumer
-from kafka.errors import KafkaError
 
 from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, reader, reason
 from schemas.clock import wall_clock
@@ -24,6 +23,8 @@ from streams.store.horizon import Clock
 
 log = structlog.get_logger(__name__)
 EVERY_S = 0.25
+ENDS_MS = 10_000
+"""How long the brokers may take to say how far the log goes, before that is said and they are asked anew."""
 FOLLOW = "follow"
 """The processor that applies ``oversight.handling.v1``."""
 
@@ -83,9 +84,6 @@ class DeskClock:
 
 
 def _ends(consumer: KafkaConsumer) -> Mapping[int, int]:
-    """End offsets of ``oversight.handling.v1`` by partition; none while the broker does not say."""
+    """End offsets of ``oversight.handling.v1`` by partition; raises ``KafkaError`` if the brokers do not say."""
     places = partitions(consumer, [HANDLING])
-    try:
-        return {place.partition: end for place, end in consumer.end_offsets(places).items()}
-    except KafkaError:
-        return {}
+    return {place.partition: end for place, end in consumer.end_offsets(places, timeout_ms=ENDS_MS).items()}

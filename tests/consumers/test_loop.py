@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 import structlog
-from kafka import KafkaProducer
+from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from connectors import redrive
+from connectors.local.broker import Cluster
 from consumers import loop
+from consumers.alerts import desk
 from consumers.reconcile import reconcile
 from schemas import examples
 from schemas.errors import Fault, Rejected, Retryable
-from schemas.topics import ALERT, RATING, Topic
+from schemas.topics import ALERT, HANDLING, RATING, Topic
 from streams.store import rebuild, unfit
 from streams.store.projection import Event
 
@@ -69,6 +72,28 @@ def noted(line: Any) -> tuple[int, int]:
 def publish(line: Any, make_rating: Any, cases: Sequence[str]) -> None:
     line.publish(RATING, [make_rating(c) for c in cases])
     line.relay()
+
+
+def test_the_end_of_a_log_is_told_soon_after_its_leader_has_moved(stack_directory: Path, wait_until: Any) -> None:
+    place = TopicPartition(HANDLING.name, 0)
+    with Cluster(stack_directory / "moving", 2, tied=True) as cluster:
+        admin = KafkaAdminClient(bootstrap_servers=cluster.bootstrap)
+        admin.create_topics({HANDLING.name: {"assignments": {0: [1, 2]}}}, wait_for_metadata=True)
+
+        def leader() -> int:
+            return int(admin.describe_topics([HANDLING.name])[0]["partitions"][0]["leader_id"])
+
+        wait_until(lambda: leader() == 1)
+        consumer = loop.reader(cluster.bootstrap)
+        assert desk._ends(consumer) == {0: 0}
+        admin.alter_partition_reassignments({place: [2, 1]})
+        wait_until(lambda: not admin.list_partition_reassignments())
+        admin.elect_leaders(0, {HANDLING.name: [0]})  # the preferred one is the first
+        wait_until(lambda: leader() == 2)
+        KafkaProducer(bootstrap_servers=cluster.bootstrap).send(HANDLING.name, b"one").get(20)
+        assert desk._ends(consumer) == {0: 1}
+        consumer.close()
+        admin.close()
 
 
 class Patient(Notes):

@@ -290,7 +290,7 @@ class Reader:
         """Nothing is ever deleted here."""
         return dict.fromkeys(places, 0)
 
-    def end_offsets(self, places: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+    def end_offsets(self, places: Iterable[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:  # noqa: ARG002
         """How far each goes now."""
         self._ask()
         return {place: self.log.end((place.topic, place.partition)) for place in places}
