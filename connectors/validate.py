@@ -51,7 +51,7 @@ PERSON_TYPES: Mapping[str, tuple[str, Callable[[str], Identifier]]] = {  # GA/T 
     "111": ("bad_citizen_id", identifiers.check_citizen_id),
     "001": ("bad_uscc", identifiers.check_uscc),
 }
-REFUSALS = frozenset({"case.not_accepted", "resource.refused"})
+REFUSALS = frozenset({"case.not_accepted", "case.returned", "case.transferred", "case.voided", "resource.refused"})
 PERSON_SET = "gat2000.156"
 # govbus.limit-unit -> comparable unit and factor; a month is 30 days (DOMAIN §2.5)
 SAME_UNIT: Mapping[str, tuple[str, float]] = {
@@ -331,10 +331,15 @@ def _is_set(set_id: str) -> bool:
 
 
 def _refusal_has_reason(finding: Finding) -> None:
-    """Administrative Licensing Law art. 55 and DOMAIN narrative 20: a refusal to accept gives its reason; one to
-    share does so too (§7.4).
+    """Administrative Licensing Law art. 38 and 55, DOMAIN §3.4 and narrative 20: whoever does not grant what was
+    applied for gives a reason; so does a refusal to share (§7.4). An annulment of one event is no decision.
     """
-    if finding.record.get("event_type") in REFUSALS and not finding.record.get("reason", "").strip():
+    record = finding.record
+    result_set, result = record.get("result_set"), record.get("result_code")
+    refused = record.get("event_type") in REFUSALS and not record.get("corrects_event_id")
+    if record.get("event_type") == "case.decided" and result_set in codesets.ids():
+        refused = str(result) in codesets.load(str(result_set)).reasoned
+    if refused and not record.get("reason", "").strip():
         finding.fault("missing_reason", "reason", "a refusal must give its reason", "state the reason in words")
 
 

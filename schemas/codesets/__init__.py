@@ -21,7 +21,8 @@ DEPARTMENTS = "govbus.department"
 @dataclass(frozen=True, slots=True)
 class CodeSet:
     """One set: ``values`` maps code to Chinese name; ``canonical`` maps its codes to those of
-    ``canonical_set``; ``nearest`` maps codes of that set which this one cannot say to the nearest it can.
+    ``canonical_set``; ``nearest`` maps codes of that set which this one cannot say to the nearest it can;
+    ``reasoned``: the codes that must give their reason.
     """
 
     id: str
@@ -31,6 +32,7 @@ class CodeSet:
     canonical_set: str = ""
     canonical: Mapping[str, str] = field(default_factory=dict)
     nearest: Mapping[str, str] = field(default_factory=dict)
+    reasoned: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ def load(set_id: str) -> CodeSet:
         canonical_set=canonical.get("set", set_id),
         canonical=MappingProxyType(canonical.get("codes") or {code: code for code in values}),
         nearest=MappingProxyType(raw.get("nearest", {})),
+        reasoned=frozenset(raw.get("reasoned", ())),
     )
 
 

@@ -352,8 +352,34 @@ def test_a_refusal_to_accept_gives_its_reason() -> None:
     assert faults(CASE, case(event_type="case.not_accepted", reason="材料不属于本机关职权")) == []
 
 
+@pytest.mark.parametrize("kind", ["case.returned", "case.transferred", "case.voided"])
+def test_a_return_a_transfer_and_an_annulment_of_the_case_give_their_reason(kind: str) -> None:
+    assert faults(CASE, case(event_type=kind)) == [("missing_reason", "reason")]
+    assert faults(CASE, case(event_type=kind, reason="转上级机关办理")) == []
+
+
+def test_an_annulment_of_one_event_needs_no_reason() -> None:
+    assert faults(CASE, case(event_type="case.voided", corrects_event_id=str(uuid.uuid4()))) == []
+
+
+@pytest.mark.parametrize(
+    ("result_set", "result", "reasoned"),
+    [
+        ("province.result-newer", "0", False),
+        ("province.result-newer", "1", True),
+        ("province.result-newer", "6", True),
+        ("province.result-older", "5", True),
+        ("province.result-older", "6", False),
+    ],
+)
+def test_a_decision_that_does_not_grant_gives_its_reason(result_set: str, result: str, reasoned: bool) -> None:
+    told = {"event_type": "case.decided", "result_set": result_set, "result_code": result}
+    assert faults(CASE, case(**told)) == ([("missing_reason", "reason")] if reasoned else [])
+    assert faults(CASE, case(**told, reason="不符合法定条件")) == []
+
+
 def test_a_decision_tells_its_result() -> None:
-    told = {"result_set": "province.result-newer", "result_code": "1"}
+    told = {"result_set": "province.result-newer", "result_code": "0"}
     assert faults(CASE, case(event_type="case.decided")) == [("missing_field", "result_code")]
     assert faults(CASE, case(event_type="case.decided", result_set=told["result_set"])) == [
         ("missing_field", "result_code")
