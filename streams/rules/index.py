@@ -18,7 +18,7 @@ from streams.rules.data import data
 
 Record = Mapping[str, Any]
 STOCK, INCREMENT = "STOCK", "INCREMENT"
-BACKFILLED = "licence.backfilled"
+BACKFILLED, CHANGED = "licence.backfilled", "licence.changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +144,13 @@ def told(event: Record) -> str:
     return status
 
 
+def _stands(events: Sequence[Record]) -> str:
+    """Where events in order leave a version that has not ended: a change lifts no suspension (DOMAIN §6.4)."""
+    last, status = events[-1], told(events[-1])
+    happened = [e for e in events if e["event_type"] in data("index")["told"]]
+    return told(happened[-1]) if happened and last["event_type"] == CHANGED and status == "VALID" else status
+
+
 def _standing(every: Sequence[Record], events: Sequence[Record], end: _End | None, superseded: bool) -> Standing:
     last = events[-1]
     whole = _stock_first(every)
@@ -159,7 +166,7 @@ def _standing(every: Sequence[Record], events: Sequence[Record], end: _End | Non
         licence_no=last["licence_no"],
         holder_id=_latest(whole, "holder_id"),
         holder_name=_latest(whole, "holder_name"),
-        status=end.status if end else "SUPERSEDED" if superseded else told(last),
+        status=end.status if end else "SUPERSEDED" if superseded else _stands(events),
         valid_from_on=validity[0],
         valid_to_on=validity[1],
         origin=_latest(whole, "origin_code"),

@@ -166,6 +166,15 @@ STOCK = event("backfilled", 5, "01", origin="STOCK", valid_from_on="2010-01-01",
 BARE: dict[str, Any] = {"holder_id": "", "type_name": "", "licence_id": ""}
 
 
+def test_a_change_lifts_no_suspension_and_may_tell_of_one() -> None:
+    issued, suspended, restored = event("issued", 10, "01"), event("suspended", 20, "02"), event("restored", 40, "01")
+    assert statuses(issued, suspended, event("changed", 30, "01")) == ["SUSPENDED"]
+    assert statuses(issued, suspended, event("changed", 30, "01"), restored) == ["VALID"]
+    assert statuses(issued, suspended, restored, event("changed", 50, "01")) == ["VALID"]
+    assert statuses(issued, suspended, restored, event("changed", 50, "02")) == ["SUSPENDED"]
+    assert statuses(issued, suspended, event("changed", 30, "01", 2)) == ["SUPERSEDED", "VALID"]
+
+
 @pytest.mark.parametrize("later", [("suspended", "02"), ("restored", "01"), ("revoked", "03"), ("cancelled", "04")])
 def test_a_stock_licence_keeps_its_dates_holder_and_type_when_something_happens_to_it(later: tuple[str, str]) -> None:
     (found,) = index.fold([STOCK, event(later[0], 50, later[1], **BARE)])
