@@ -154,12 +154,14 @@ def test_nothing_is_lost_or_doubled_when_the_broker_is_killed_and_comes_back(
         first = publish(store, 500)
         until(lambda: unsent(store) == 0)
         bus.cluster.nodes[0].kill()
-        second = publish(store, 1_500, keys=20)
-        time.sleep(3)
-        assert unsent(store) == 1_500
-        assert relay.leads.is_set()
-        bus.cluster.start()
+        try:
+            second = publish(store, 1_500, keys=20)
+            time.sleep(3)
+            assert unsent(store) == 1_500
+        finally:
+            bus.cluster.start()
         until(lambda: unsent(store) == 0)
+        assert relay.leads.is_set()
     for prefix, count in ((first, 500), (second, 1_500)):
         ids = [dict(r.headers)["ce_id"] for r in carried(bus.kafka, prefix)]
         assert len(ids) == len(set(ids)) == count
