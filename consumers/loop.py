@@ -40,7 +40,8 @@ POLL_MS = 200
 MAX_RECORDS, MANY_BYTES = 5_000, 256 * 1024
 METADATA_MS = 5_000
 """How often a reader asks who leads the partitions. Where a leader has moved and lives, kafka-python asks the old one
-for the end of the log again and again, as fast as it answers, until it asks that: after five minutes by default.
+for the end of the log again and again, as fast as it answers, until this age makes it ask who leads: five minutes by
+default (docs/decisions/0019).
 """
 BOOTSTRAP_MS = 3_000
 """How long a broker may be silent before we say that we wait for it."""

@@ -90,10 +90,11 @@ def test_the_end_of_a_log_is_told_soon_after_its_leader_has_moved(stack_director
         wait_until(lambda: not admin.list_partition_reassignments())
         admin.elect_leaders(0, {HANDLING.name: [0]})  # the preferred one is the first
         wait_until(lambda: leader() == 2)
-        KafkaProducer(bootstrap_servers=cluster.bootstrap).send(HANDLING.name, b"one").get(20)
+        producer = KafkaProducer(bootstrap_servers=cluster.bootstrap)
+        producer.send(HANDLING.name, b"one").get(20)
         assert desk._ends(consumer) == {0: 1}
-        consumer.close()
-        admin.close()
+        for client in (producer, consumer, admin):
+            client.close()
 
 
 class Patient(Notes):

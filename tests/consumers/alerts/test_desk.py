@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kafka.errors import KafkaTimeoutError
 
 from connectors.intake.calendar import calendar_rows
+from consumers.alerts import desk as clocked
 from consumers.alerts.desk import DeskClock
 from consumers.alerts.inbox import Inbox, open_alerts
 from consumers.loop import reader
@@ -537,13 +541,19 @@ def test_narrative_38_a_default_rating_gives_way_to_a_bad_one_and_the_loop_start
     assert row.dues["rectify"] == ms("2020-10-16 17:00")
 
 
-def test_the_desks_clock_waits_for_acts_that_are_published_and_not_applied(line: Any) -> None:
-    """An act in the outbox, then in Kafka, holds the timers back; once it is applied they say what it left open."""
+def alerted(line: Any) -> Bus:
+    """A desk that knows the calendars and one red card."""
     office = Bus(line.engine)
     rows = calendar_rows(2019, 2021, occurred_at=0, department="HS-XZSPJ")
     base = {"region": "000000", "received_at": 0, "entered_at": None, "occurred_text": ""}
     office.hear(*((CALENDAR, {**r, **base}) for r in rows))
     office.hear(alert(RED, "RED", "2020-09-21 11:00"))
+    return office
+
+
+def test_the_desks_clock_waits_for_acts_that_are_published_and_not_applied(line: Any) -> None:
+    """An act in the outbox, then in Kafka, holds the timers back; once it is applied they say what it left open."""
+    office = alerted(line)
     clock = DeskClock(line.engine, line.kafka, now_ms=lambda: ms(END))
     consumer = reader(line.kafka)
     try:
@@ -560,3 +570,29 @@ def test_the_desks_clock_waits_for_acts_that_are_published_and_not_applied(line:
         assert office.stage(RED) == "SIGNED"
     finally:
         consumer.close(autocommit=False)
+
+
+def test_brokers_that_do_not_say_how_far_the_log_goes_are_told_of_and_asked_anew(
+    line: Any, monkeypatch: pytest.MonkeyPatch, wait_until: Any
+) -> None:
+    alerted(line)
+    rightly, asked = clocked._ends, list[Any]()
+
+    def ends(consumer: Any) -> Mapping[int, int]:
+        asked.append(consumer)
+        if len(asked) == 1:
+            raise KafkaTimeoutError
+        return rightly(consumer)
+
+    monkeypatch.setattr(clocked, "_ends", ends)
+    stop = threading.Event()
+    thread = threading.Thread(target=DeskClock(line.engine, line.kafka, now_ms=lambda: ms(END)).run, args=(stop,))
+    with structlog.testing.capture_logs() as said:
+        thread.start()
+        try:
+            wait_until(lambda: len(asked) > 1)
+        finally:
+            stop.set()
+            thread.join(20)
+    assert [entry["event"] for entry in said if entry["log_level"] == "warning"] == ["desk.waits"]
+    assert asked[0] is not asked[1]
