@@ -242,7 +242,19 @@ def _view(key: str, lives: Sequence[_Life], references: References, at: int) -> 
         return _View(known)
     rule, limit_rule = named
     calendar = references.calendars.known_at(at, key.split("/")[1])
-    return _View(known, limit_rule, rule.lead, _line(rule, limit_rule, begun, known, calendar), calendar)
+    line = _line(rule, limit_rule, _parts(rule, begun, references), _parts(rule, known, references), calendar)
+    return _View(known, limit_rule, rule.lead, line, calendar)
+
+
+def _parts(rule: GroupRule, members: Known, references: References) -> Known:
+    """The members by which the clock runs. Where a rule counts its parts, those are the items that bear it: others of
+    the same joint application have limits of their own (DOMAIN 4.1, R2: three steps).
+    """
+    if not rule.parts:
+        return members
+    items = references.items
+    return [(life, seen) for life, seen in members
+            if any(v.rule in rule.rules for v in versions_of(items, life.events[0].item_code))]  # fmt: skip
 
 
 def _rule(key: str, begun: Known, references: References) -> tuple[GroupRule, str] | None:

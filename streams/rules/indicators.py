@@ -168,7 +168,7 @@ def _comparable(record: Record) -> tuple[str, float, float]:
 
 def _days(amount: float, unit: str) -> tuple[float, str]:
     """The limit in days, and whether they are working days or natural ones."""
-    hours = data("indicators")["items"]["day_hours"]
+    hours = counting().day_hours
     factors = {WORKING_DAY: 1.0, NATURAL_DAY: 1.0, MONTH: float(counting().month_days), HOUR: 1 / hours,
                MINUTE: 1 / hours / 60}  # fmt: skip
     return amount * factors[unit], "natural" if unit in (NATURAL_DAY, MONTH) else "working"

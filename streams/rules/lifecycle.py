@@ -578,7 +578,8 @@ def _start(event: CaseEvent) -> int:
 
 def _pair(specials: Sequence[CaseEvent]) -> tuple[list[Interval], list[CaseEvent]]:
     """The special procedures, and ends that found no start. An end takes the open start at the moment that it names,
-    else of its number, else of its kind; a start may tell its own end.
+    else of its number, else of its kind; a start may tell its own end. An end that names a moment at which none began
+    takes none of another kind: senders number events by their type, so numbers agree by chance.
     """
     starts = [e for e in specials if e.type == "special_started"]
     ends = [e for e in specials if e.type == "special_ended"]
@@ -607,11 +608,15 @@ def _match(end: CaseEvent, starts: Sequence[CaseEvent]) -> CaseEvent | None:
     def meant(start: CaseEvent) -> bool:
         return named and _start(start) == end.started_at
 
+    def numbered(start: CaseEvent) -> bool:
+        of_a_kind = start.special == end.special or not (start.special and end.special)
+        return start.event_no == end.event_no and (of_a_kind or not named)
+
     fitting = [
         s
         for s in starts
         if _start(s) <= _end(end)
-        and (meant(s) or s.event_no == end.event_no or not (named or s.ended_at is not None))
+        and (meant(s) or numbered(s) or not (named or s.ended_at is not None))
     ]
     return min(
         fitting,

@@ -38,13 +38,14 @@ def plausible(amount: float) -> bool:
 
 
 class Counting(Struct, frozen=True, cache_hash=True):
-    """How limits are counted: mode of half days, minutes of a fixed half day, days of a month, most
-    extensions.
+    """How limits are counted: mode of half days, minutes of a fixed half day, days of a month, office hours of a
+    working day, most extensions.
     """
 
     half_day_mode: HalfDayMode
     fixed_half_day_minutes: int
     month_days: int
+    day_hours: int
     acceptance: Limit
     most_extensions: int
 
@@ -66,6 +67,7 @@ def counting() -> Counting:
         raw["half_day_mode"],
         raw["fixed_half_day_minutes"],
         raw["month_days"],
+        raw["day_hours"],
         Limit(float(accept["amount"]), accept["unit"]),
         data("limits")["extension"]["most"],
     )
@@ -175,8 +177,14 @@ class ItemVersion:
         given = [limit for limit in (self.promise, self.statutory) if limit is not None]
         if not all(plausible(limit.amount) for limit in (*given, *(s.limit for s in self.steps))):
             return False
-        (unit, promise), (other, legal) = comparable(given[0]), comparable(given[-1])
+        (unit, promise), (other, legal) = _in_days(given[0]), _in_days(given[-1])
         return unit != other or promise <= legal
+
+
+def _in_days(limit: Limit) -> tuple[str, float]:
+    """The limit in days, and whether working or natural ones: hours and minutes are those of offices (DOMAIN 3.6)."""
+    unit, amount = comparable(limit)
+    return (WORKING_DAY, amount / 60 / counting().day_hours) if unit == MINUTE else (unit, amount)
 
 
 def comparable(limit: Limit) -> tuple[str, float]:

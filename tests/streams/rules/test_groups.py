@@ -22,7 +22,7 @@ PUBLISHED = [
     for row in calendar_rows(2019, 2021, occurred_at=0, department="HS-XZSPJ")
 ]
 PROJECT, BUNDLE = "project/430903/2005-430903-04-01-000001", "bundle/430903/QY-0001"
-STEPS = {"registration": "HS-SCJGJ", "seal": "HS-GAFJ", "invoice": "HS-CZJ"}
+STEPS = {"registration": "HS-SCJGJ", "seal": "HS-GAFJ", "invoice": "HS-CZJ", "social": "HS-RSJ"}
 
 
 def ms(text: str) -> int:
@@ -104,6 +104,24 @@ def test_a_step_that_was_never_begun_keeps_the_start_up_open() -> None:
     members = start_up("2020-09-25 16:50", "2020-09-27 12:00")
     del members["B"]
     state = told(BUNDLE, members, START_UP, "2020-09-28 09:00")
+    assert (state.on_time, cards(state)[1]) == (None, ("HS-CARD-GROUP-R", "2020-09-27 13:21"))
+
+
+SOCIAL = [event("social", "accepted", "2020-09-27 10:00"), event("social", "decided", "2020-09-29 16:00")]
+"""Social insurance: applied for in the same bundle, and none of the three steps (DOMAIN 4.1, R2)."""
+
+
+def test_what_is_applied_for_beside_the_three_steps_does_not_hold_up_their_clock() -> None:
+    members = {**start_up("2020-09-25 16:50", "2020-09-27 13:20"), "D": SOCIAL}
+    state = told(BUNDLE, members, known(registration="R2", seal="R2", invoice="R2", social=""), "2020-10-20 09:00")
+    assert (judge.local_text(state.ended_at), state.on_time, len(state.parts)) == ("2020-09-27 13:20", True, 4)
+    assert [name for name, _ in cards(state)] == ["HS-CARD-GROUP-Y"]
+
+
+def test_nor_does_it_stand_for_a_step_that_was_never_begun() -> None:
+    soon = event("social", "decided", "2020-09-27 10:30")
+    members = {**start_up("2020-09-25 16:50", "2020-09-27 13:20"), "C": [SOCIAL[0], soon]}
+    state = told(BUNDLE, members, known(registration="R2", seal="R2", invoice="R2", social=""), "2020-09-28 09:00")
     assert (state.on_time, cards(state)[1]) == (None, ("HS-CARD-GROUP-R", "2020-09-27 13:21"))
 
 

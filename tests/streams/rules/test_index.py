@@ -172,7 +172,58 @@ def test_a_change_lifts_no_suspension_and_may_tell_of_one() -> None:
     assert statuses(issued, suspended, event("changed", 30, "01"), restored) == ["VALID"]
     assert statuses(issued, suspended, restored, event("changed", 50, "01")) == ["VALID"]
     assert statuses(issued, suspended, restored, event("changed", 50, "02")) == ["SUSPENDED"]
-    assert statuses(issued, suspended, event("changed", 30, "01", 2)) == ["SUPERSEDED", "VALID"]
+    changed = event("changed", 30, "01", 2)
+    assert statuses(issued, suspended, changed) == ["SUPERSEDED", "SUSPENDED"]
+    assert statuses(issued, suspended, changed, event("restored", 40, "01", 2)) == ["SUPERSEDED", "VALID"]
+    assert statuses(issued, suspended, event("restored", 25, "01"), changed) == ["SUPERSEDED", "VALID"]
+    assert statuses(issued, changed, event("suspended", 50, "02")) == ["SUPERSEDED", "VALID"]  # of the old version
+    anew = event("issued", 27, "01", 2)
+    assert statuses(issued, suspended, anew, event("changed", 30, "01", 3))[-1] == "VALID"
+
+
+# --- an old paper under a higher version number (DOMAIN §6.4, §6.5) ---
+
+
+def paper(status: str, day: str | None, **more: Any) -> dict[str, Any]:
+    """The second version, as a batch of 1 April 2021 has it."""
+    return event("backfilled", on("2021-04-01"), status, 2, origin="STOCK", issued_on=day, **more)
+
+
+GRANTED = event("issued", on("2018-05-01"), "01")
+
+
+@pytest.mark.parametrize("day", ["2017-06-01", "2018-05-01", None])
+def test_an_old_paper_of_the_stock_neither_ends_nor_supersedes_what_an_increment_granted(day: str | None) -> None:
+    assert statuses(GRANTED, paper("01", day)) == ["VALID", "SUPERSEDED"]
+    assert statuses(GRANTED, paper("04", day)) == ["VALID", "CANCELLED"]
+    assert statuses(GRANTED, paper("03", day)) == ["VALID", "REVOKED"]
+    suspended = event("suspended", on("2021-03-01"), "02")
+    assert statuses(GRANTED, suspended, paper("01", day)) == ["SUSPENDED", "SUPERSEDED"]
+
+
+@pytest.mark.parametrize("day", ["2017-06-01", "2019-06-01", None])
+def test_a_terminal_status_wins_over_stock_that_is_told_late_under_another_number(day: str | None) -> None:
+    cancelled = event("cancelled", on("2021-03-01"), "04")
+    assert statuses(GRANTED, cancelled, paper("01", day)) == ["CANCELLED", "CANCELLED"]
+
+
+def test_stock_that_is_younger_than_the_increment_is_a_version_like_any_other() -> None:
+    assert statuses(GRANTED, paper("01", "2019-06-01")) == ["SUPERSEDED", "VALID"]
+    assert statuses(GRANTED, event("cancelled", on("2021-03-01"), "04"), paper("01", "2021-03-02"))[-1] == "VALID"
+
+
+def test_an_old_paper_that_names_another_holder_makes_the_licence_disputed() -> None:
+    for holder, disputed in (("91430903madema0194", False), ("92430903MADEMA027U", True), ("", False)):
+        found = index.fold([GRANTED, paper("01", "2012-05-01", holder_id=holder)])
+        assert [s.disputed for s in found] == [disputed, disputed]
+
+
+def test_what_is_backfilled_as_an_increment_overwrites_neither_holder_nor_validity() -> None:
+    issued = event("issued", 10, "01", valid_to_on="2030-10-11")
+    batch = event("backfilled", 90, "01", holder_id="92430903MADEMA027U", valid_to_on="2022-12-31")
+    (found,) = index.fold([issued, batch])
+    assert (found.holder_id, found.valid_to_on, found.disputed) == (HOLDER, "2030-10-11", True)
+    assert [index.fold([e])[0].origin for e in (issued, batch)] == ["INCREMENT", "STOCK"]
 
 
 @pytest.mark.parametrize("later", [("suspended", "02"), ("restored", "01"), ("revoked", "03"), ("cancelled", "04")])

@@ -208,6 +208,24 @@ def test_a_case_is_suspended_until_the_last_of_its_special_procedures_has_ended(
     assert (state.status, due(state)) == ("IN_PROCESS", "2025-04-14 14:00")
 
 
+def test_a_special_procedure_told_once_after_its_end_ends_no_other_of_its_number() -> None:
+    """Senders number events by their type, and one that tells a procedure once has no other number than 1."""
+    events = [
+        event("accepted", "2025-03-03 09:30"),
+        event("special_started", "2025-03-05 09:00", special="HEARING"),
+        event("special_ended", "2025-03-12 15:00", special="EXPERT", started_at=ms("2025-03-10 10:00"),
+              ended_at=ms("2025-03-12 15:00")),
+    ]  # fmt: skip
+    state, _ = told(events, references(item(20)), "2025-03-17 09:00")
+    assert (state.status, state.due_at) == ("SUSPENDED", None)
+    for begun in (None, ms("2025-03-05 09:00")):
+        last = event("special_ended", "2025-03-20 15:00", special="HEARING", event_no=2, started_at=begun)
+        decided = event("decided", "2025-04-15 10:00")
+        state, _ = told([*events, last, decided], references(item(20)), "2025-04-20 09:00")
+        assert (due(state), state.on_time, findings(state)) == ("2025-04-17 15:00", True, [])
+        assert all(colour != "RED" for colour, *_ in cards(state))
+
+
 def test_a_special_procedure_of_less_than_a_minute_still_puts_the_case_in_process() -> None:
     whole = event("special_ended", "2025-03-10 10:00", special="EXPERT", started_at=ms("2025-03-10 10:00"))
     state, _ = told([event("accepted", "2025-03-03 09:30"), whole], references(item(20)), "2025-03-21 09:00")
