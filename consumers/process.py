@@ -13,7 +13,7 @@ import structlog
 from consumers.loop import Effect, Loop
 from schemas.errors import Misconfigured
 from streams.store import heap
-from streams.store.engine import connect
+from streams.store.engine import STILL_MS, connect
 from streams.store.signals import Told, on_signals
 
 log = structlog.get_logger(__name__)
@@ -22,7 +22,7 @@ Work = Callable[[threading.Event], None]
 
 def run_all(database_url: str, kafka: str, effects: Sequence[Effect], extra: Sequence[Work] = ()) -> int:
     """Run loops and ``extra`` work until SIGTERM, SIGINT or a failure; returns the exit code."""
-    engine = connect(database_url)
+    engine = connect(database_url, still_ms=STILL_MS)
     heap.set_apart()
     loops: list[Work] = [Loop(engine, kafka, effect).run for effect in effects]
     try:

@@ -60,13 +60,13 @@ def run(
     from streams.app import create_app
     from streams.fault import die
     from streams.store import quarantine
-    from streams.store.engine import connect
+    from streams.store.engine import STILL_MS, connect
 
     log.info("worker starts", masking=mask.version())
     quarantine.stand_by(home / "worker", name or "worker")
     _collect_seldom()
     sys.setswitchinterval(SWITCH_S)
-    engine = connect(database_url, pool_size=12, ping=False)
+    engine = connect(database_url, pool_size=12, ping=False, still_ms=STILL_MS)
     app = create_app(bootstrap, engine, projections(uploads), home, clock, settle_ms, name, **more)
     try:
         QuietWorker(app, quiet=True, redirect_stdouts=False, loglevel="WARN").execute_from_commandline()

@@ -1,6 +1,7 @@
 """The supervisor's desk at work: has marked and due cases looked at, and says what is overdue, irregular or repeated.
 
-Decides how far timers may speak (``streams.store.horizon``): never beyond an act that is published and not yet applied.
+Decides how far timers may speak (``streams.store.horizon``): never beyond an act that is published and not yet applied,
+nor beyond a word of an alert that the relay has not sent: it may take back what would be overdue.
 Any number may run: a case's row is locked while it is looked at.
 """
 
@@ -16,7 +17,7 @@ from kafka import KafkaConsumer
 
 from consumers.loop import FIRST_WAIT_S, LONGEST_WAIT_S, partitions, passes, reader, reason
 from schemas.clock import wall_clock
-from schemas.topics import HANDLING
+from schemas.topics import ALERT, HANDLING
 from streams.store import desk, horizon
 from streams.store.engine import reading
 from streams.store.horizon import Clock
@@ -66,13 +67,13 @@ class DeskClock:
         with reading(self.engine).connect() as tx:
             top = horizon.ceiling(tx, self.clock, self.settle_ms, self.now_ms())
             due = desk.due(tx, top)
-            unsent = horizon.oldest_unsent(tx) if due else None
+            waiting = horizon.waiting(tx, ALERT) if due else horizon.Waiting()
         if not due:
             return
-        ends = _ends(consumer)  # asked after the unsent ones were read, see streams.store.horizon
+        ends = _ends(consumer)  # asked after what waits was read, see streams.store.horizon
         with reading(self.engine).connect() as tx:
             at = horizon.places(tx, FOLLOW, HANDLING)
-        for partition, until in horizon.horizons(at, ends, sorted(due & ends.keys()), top, unsent).items():
+        for partition, until in horizon.horizons(at, ends, sorted(due & ends.keys()), top, waiting).items():
             self.look(partition, until)
 
     def look(self, partition: int, until: int) -> None:

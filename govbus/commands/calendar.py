@@ -127,7 +127,7 @@ def effects(
     from govbus.runtime import district
     from streams.store import redating
 
-    with district() as engine, engine.connect() as tx:
+    with district() as engine, engine.connect().execution_options(isolation_level="REPEATABLE READ") as tx:
         calendar, whom = redating.published(tx, version, region)
         total = redating.concerned(tx, whom)
         blocks = chain(redating.moved(tx, calendar, whom), redating.moved_groups(tx, calendar, whom))

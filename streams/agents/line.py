@@ -29,7 +29,7 @@ from streams.store import horizon, inflight, quarantine, unfit
 from streams.store.applier import Applied, Gap, aside, prepare, sweep
 from streams.store.engine import reading, retryable
 from streams.store.failure import place
-from streams.store.horizon import Clock
+from streams.store.horizon import Clock, Waiting
 from streams.store.lot import Lot
 from streams.store.projection import Aside, Preparing, Projection
 from streams.transport import Chunk
@@ -299,13 +299,13 @@ class Line:
         partitions, top = await self._patiently(self._due)
         if not partitions:
             return
-        unsent = await self._patiently(self._oldest_unsent)
+        waiting = await self._patiently(self._on_its_way)
         try:
             end_offsets = await asyncio.wait_for(ends(self.projection.topic.name), END_OFFSETS_S)
         except TimeoutError:
             return
         if end_offsets:
-            await self._patiently(lambda: self._tick_now(partitions, end_offsets, top, unsent))
+            await self._patiently(lambda: self._tick_now(partitions, end_offsets, top, waiting))
 
     def _due(self) -> tuple[set[int], int]:
         """The partitions worth a look, and the ceiling that no horizon passes. It is read first: what is published
@@ -316,14 +316,14 @@ class Line:
             top = horizon.ceiling(tx, self._clock, self._settle_ms, self._wall_ms())
             return set(projection.due(tx, top)), top
 
-    def _oldest_unsent(self) -> int | None:
+    def _on_its_way(self) -> Waiting:
         with reading(self._engine).connect() as tx:
-            return horizon.oldest_unsent(tx)
+            return horizon.waiting(tx)
 
-    def _tick_now(self, partitions: set[int], ends: Mapping[int, int], top: int, unsent: int | None) -> None:
+    def _tick_now(self, partitions: set[int], ends: Mapping[int, int], top: int, waiting: Waiting) -> None:
         with reading(self._engine).connect() as tx:
             at = horizon.places(tx, self.projection.name, self.projection.topic)
-        due = horizon.horizons(at, ends, sorted(partitions & ends.keys()), top, unsent)
+        due = horizon.horizons(at, ends, sorted(partitions & ends.keys()), top, waiting)
         projection: Any = self.projection
         sweep(self._engine, projection, due, lambda _: not (self._waiting or self._batches))
 

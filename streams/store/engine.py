@@ -22,6 +22,11 @@ KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count
 GONE_MS = 25_000
 """How long, in milliseconds, what was sent may stay unconfirmed: as long as those questions take. Nobody is asked while
 something is on its way, and of itself Linux would send that again for a quarter of an hour."""
+STILL_MS = 180_000
+"""How long, in milliseconds, a worker or consumer may stand still amid a transaction: one that was stopped or swapped
+out answers the questions above all the same, and its locks would keep whoever takes over waiting. Longer than the
+longest call of a subscriber (60 s), during which its row is locked.
+"""
 RECYCLE_S = 600
 """How long a connection is kept. It never gives back the memory of the largest statement and the largest answer that it
 carried: 2 MB after a parameter of 1.5 MB, half a megabyte for each connection of a worker that ran for 40 minutes."""
@@ -32,24 +37,28 @@ GIVE_UP = " ".join(f"-c tcp_{name}={value}" for name, value in {**KEEPALIVES, "u
 server knows, by the defaults for two hours. On a Unix socket all of these mean nothing."""
 # SQLSTATE classes and codes after which the same transaction may succeed (PostgreSQL manual, appendix A):
 # 08 connection, 40 rollback (serialization, deadlock), 53 resources (disk, connections), 57P operator
-# (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 55P03 lock timeout, 57014 cancelled.
+# (shutdown, crash, starting up), 58 system; 25006 read-only (fail-over), 25P03 stood still amid a transaction (another
+# may have taken over), 55P03 lock timeout, 57014 cancelled.
 TRANSIENT_CLASSES = ("08", "40", "53", "57P", "58")
-TRANSIENT_CODES = frozenset({"25006", "55P03", "57014"})
+TRANSIENT_CODES = frozenset({"25006", "25P03", "55P03", "57014"})
 NOT_LET_IN = re.compile(
-    r'FATAL:\s+(\w+ authentication failed for user |(database|role) ".*" does not exist|no pg_hba\.conf entry for )'
+    r'FATAL:\s+(\w+ authentication failed for user |(database|role) ".*" does not exist|no pg_hba\.conf entry for |'
+    r"permission denied for database )"
 )
 """What PostgreSQL answers to a wrong address (28P01, 28000, 3D000). While connecting psycopg gives no SQLSTATE."""
 
 
-def connect(url: str, pool_size: int = 8, ping: bool = True, checked: bool = True) -> sa.Engine:
+def connect(url: str, pool_size: int = 8, ping: bool = True, checked: bool = True, still_ms: int = 0) -> sa.Engine:
     """An engine on PostgreSQL, read committed, UTC, with bounded waits for locks and connections.
 
     ``ping`` asks before every transaction whether the connection lives; who tries again anyway need not ask.
     ``checked``: every new connection raises ``Misconfigured`` where the schema is not this release's; not for whoever
     migrates, nor for a database that is not the district's.
+    ``still_ms``: after how many milliseconds without a word amid a transaction the server ends it (0: never).
     ``url`` is a SQLAlchemy URL with the psycopg driver. Nothing is connected until the first use.
     """
-    options = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c timezone=UTC -c client_encoding=UTF8 {FRESH_PLANS} {GIVE_UP}"
+    patience = f"-c lock_timeout={LOCK_TIMEOUT_MS} -c idle_in_transaction_session_timeout={still_ms}"
+    options = f"{patience} -c timezone=UTC -c client_encoding=UTF8 {FRESH_PLANS} {GIVE_UP}"
     engine = sa.create_engine(
         url,
         pool_pre_ping=ping,

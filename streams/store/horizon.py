@@ -2,14 +2,15 @@
 
 The horizon never passes an event that is published but not applied: unsent ones are in the outbox, sent
 ones lie below the end offset. So the outbox must be read *before* the end offsets are fetched
-(docs/architecture.md).
+(docs/architecture.md). Nor does it pass a calendar that is published but not applied, nor, at the desk, an alert that
+is said but not sent, whatever else is known.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 
@@ -30,27 +31,37 @@ class Place:
 NOWHERE = Place(0, 0)
 
 
-def horizon(place: Place, end_offset: int | None, ceiling: int, oldest_unsent: int | None) -> int:
+class Waiting(NamedTuple):
+    """What is published and on its way: the lowest ``received_at`` (epoch ms) of each kind, None where none is.
+
+    ``unsent``: inbound events that are not sent. ``elsewhere``: what another processor has to apply first, calendars
+    above all, sent or not: everybody's deadlines are counted by them.
+    """
+
+    unsent: int | None = None
+    elsewhere: int | None = None
+
+
+def horizon(place: Place, end_offset: int | None, ceiling: int, waiting: Waiting) -> int:
     """The horizon of one partition, epoch ms.
 
-    ``end_offset`` is the log's end, fetched after ``oldest_unsent`` (lowest ``received_at`` of the unsent
-    inbound events; None: none) was read; None if the broker did not say. A partition that is not caught up
-    stands at its watermark. A watermark beyond the ceiling comes of a publishing host whose clock is ahead:
-    what its event knows holds for its own case, and says nothing of how far the partition is known.
+    ``end_offset`` is the log's end, fetched after ``waiting`` was read; None if the broker did not say. A partition
+    that is not caught up stands at its watermark. A watermark beyond the ceiling comes of a publishing host whose clock
+    is ahead: what its event knows holds for its own case, and says nothing of how far the partition is known. Nor does
+    an event that was applied say anything of what waits elsewhere.
     """
+    top = ceiling if waiting.elsewhere is None else min(ceiling, waiting.elsewhere - 1)
     known = place.watermark if place.watermark <= ceiling else 0
     if end_offset is None or place.next_offset != end_offset:  # beyond the end: the log has lost records
-        return known
-    bound = ceiling if oldest_unsent is None else oldest_unsent - 1
-    return min(ceiling, max(known, bound))
+        return min(top, known)
+    bound = ceiling if waiting.unsent is None else waiting.unsent - 1
+    return min(top, max(known, bound))
 
 
-def oldest_unsent(tx: sa.Connection) -> int | None:
-    """Lowest ``received_at`` (epoch ms) of the inbound events that are published but not sent, and of the calendars
-    that are not applied: every processor's deadlines are counted by them, whoever applies them.
-    """
-    found: int | None = tx.execute(_OLDEST, {"topics": _names(), "calendar": CALENDAR.name}).scalar_one_or_none()
-    return found
+def waiting(tx: sa.Connection, said: Topic | None = None) -> Waiting:
+    """What is on its way now; ``said``: an outbound topic whose unsent records count as waiting elsewhere."""
+    asked = {"topics": _names(), "calendar": CALENDAR.name, "said": said.name if said else ""}
+    return Waiting(*tx.execute(_WAITING, asked).one())
 
 
 def places(tx: sa.Connection, processor: str, topic: Topic) -> dict[int, Place]:
@@ -86,22 +97,23 @@ def now(tx: sa.Connection, clock: Clock) -> int:
 
 
 def horizons(
-    at: Mapping[int, Place], ends: Mapping[int, int], partitions: list[int], top: int, unsent: int | None
+    at: Mapping[int, Place], ends: Mapping[int, int], partitions: list[int], top: int, waiting: Waiting
 ) -> dict[int, int]:
     """``horizon`` for each of ``partitions``."""
-    return {p: horizon(at.get(p, NOWHERE), ends.get(p), top, unsent) for p in partitions}
+    return {p: horizon(at.get(p, NOWHERE), ends.get(p), top, waiting) for p in partitions}
 
 
 def _names() -> list[str]:
     return [t.name for t in INBOUND]
 
 
-_OLDEST = sa.text(  # a look into the index for every topic: what is said and unsent may be a million rows
-    "SELECT least((SELECT min(o.received_at) FROM unnest(CAST(:topics AS text[])) AS t(name) CROSS JOIN LATERAL "
+_WAITING = sa.text(  # a look into the index for every topic: what is said and unsent may be a million rows
+    "SELECT (SELECT min(o.received_at) FROM unnest(CAST(:topics AS text[])) AS t(name) CROSS JOIN LATERAL "
     "(SELECT received_at FROM outbox WHERE topic = t.name AND sent_at IS NULL ORDER BY received_at LIMIT 1) AS o), "
+    "least((SELECT min(received_at) FROM outbox WHERE topic = :said AND sent_at IS NULL), "
     "(SELECT min(o.received_at) FROM outbox AS o LEFT JOIN cursor AS c "
     "ON c.processor = 'schedule' AND c.topic = o.topic AND c.partition = o.sent_partition "
-    "WHERE o.topic = :calendar AND o.sent_offset >= coalesce(c.next_offset, 0)))"
+    "WHERE o.topic = :calendar AND (o.sent_at IS NULL OR o.sent_offset >= coalesce(c.next_offset, 0))))"
 )
 _NOW = sa.text("SELECT (extract(epoch FROM now()) * 1000)::bigint")
 _NEWEST = sa.text(

@@ -1,5 +1,5 @@
 """Reads what a published calendar did: the clocks it moved, the cards it took back and brought, what is still to be
-judged. Writes nothing.
+judged. Writes nothing, and holds up nobody: ``tx`` must be one snapshot (REPEATABLE READ).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pending(tx: sa.Connection) -> int:
 def moved(tx: sa.Connection, calendar: Publication, whom: Concern) -> Iterator[tuple[int, list[Redated]]]:
     """The clocks that ``calendar`` moved, block by block, with the number of cases looked at, by case number."""
     reader, last = references.ReferenceReader(), ""
-    epochs = references.held(tx)
+    epochs = references.epochs(tx)
     while rows := tx.execute(_CASES, {**references.asked(whom), "after": last, "block": BLOCK}).all():
         last = rows[-1].case_no
         events = [CaseState.load(row.case_no, row.folded, None, {}).events for row in rows]
@@ -56,7 +56,7 @@ def moved(tx: sa.Connection, calendar: Publication, whom: Concern) -> Iterator[t
 def moved_groups(tx: sa.Connection, calendar: Publication, whom: Concern) -> Iterator[tuple[int, list[Redated]]]:
     """The clocks of groups that ``calendar`` moved, block by block, with the number of groups looked at, by key."""
     reader, last = references.ReferenceReader(), ""
-    epochs = references.held(tx)
+    epochs = references.epochs(tx)
     while rows := tx.execute(_GROUPS, {**references.asked(whom), "after": last, "block": BLOCK}).all():
         last = rows[-1].group_key
         members = groups.events(tx, [row.group_key for row in rows])

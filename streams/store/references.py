@@ -24,26 +24,42 @@ KINDS = (CALENDAR, ITEM, CLAIM)
 
 
 def held(tx: sa.Connection) -> Mapping[str, int]:
-    """Epoch of each kind of reference, kept from changing until this transaction ends (``FOR SHARE``)."""
-    rows = tx.execute(_HELD).all()
+    """Epoch of each kind of reference, kept from changing until this transaction ends."""
+    rows = tx.execute(_HELD, {"lock": LOCK}).all()
     if len(rows) < len(KINDS):
         _ensure(tx)
-        rows = tx.execute(_HELD).all()
+        rows = tx.execute(_HELD, {"lock": LOCK}).all()
     return {row.kind: row.epoch for row in rows}
 
 
+def epochs(tx: sa.Connection) -> Mapping[str, int]:
+    """As :func:`held`, but keeps nobody from changing any: for whoever only reads, in one snapshot."""
+    return dict.fromkeys(KINDS, 0) | {row.kind: row.epoch for row in tx.execute(_EPOCHS)}
+
+
 def changed(tx: sa.Connection, kind: str) -> None:
-    """Begin a change of references: waits for every judge at work, and makes the next one read anew."""
+    """Begin a change of references: waits for every judge at work, and makes the next one wait and read anew."""
     _ensure(tx)
-    tx.execute(_NEXT_EPOCH, {"kind": kind})
+    tx.execute(_NEXT_EPOCH, {"kind": kind, "lock": LOCK})
 
 
 def _ensure(tx: sa.Connection) -> None:
     tx.execute(_ENSURE, {"kinds": list(KINDS)})
 
 
-_HELD = sa.text("SELECT kind, epoch FROM reference_epoch ORDER BY kind FOR SHARE")
-_NEXT_EPOCH = sa.text("UPDATE reference_epoch SET epoch = epoch + 1 WHERE kind = :kind")
+LOCK = 0x72656673  # "refs"
+"""Judges share it, and whoever changes references has it alone. PostgreSQL lets them queue for it, which it does not
+for a row's lock: there one judge after another would share the row, and who wants to change it could wait for ever.
+"""
+_HELD = sa.text(  # the rows are locked too, so that they are read as they are after the wait for the lock
+    "SELECT kind, epoch FROM reference_epoch "
+    "WHERE (SELECT 1 FROM pg_advisory_xact_lock_shared(:lock)) = 1 ORDER BY kind FOR SHARE"
+)
+_EPOCHS = sa.text("SELECT kind, epoch FROM reference_epoch")
+_NEXT_EPOCH = sa.text(
+    "UPDATE reference_epoch SET epoch = epoch + 1 WHERE kind = :kind "
+    "AND (SELECT 1 FROM pg_advisory_xact_lock(:lock)) = 1"
+)
 _ENSURE = sa.text("INSERT INTO reference_epoch (kind) SELECT unnest(CAST(:kinds AS text[])) ON CONFLICT DO NOTHING")
 
 

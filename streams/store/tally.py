@@ -376,6 +376,7 @@ def _merge(tx: sa.Connection, whose: Mapping[str, Any] = ALL) -> int:
 
 
 MERGE_LOCK = 0x63656C6C  # "cell"
+SAY_LOCK = 0x73756D73  # "sums"
 MERGE_MEMORY = sa.text("SET LOCAL work_mem = '64MB'")
 """A hundred thousand changes are read thrice; beyond this they go to the disk."""
 
@@ -471,15 +472,18 @@ class Day(NamedTuple):
 
 def _take_days(tx: sa.Connection, after: Day, limit: int) -> list[Day]:
     """Some marked days, no longer marked, date by date: a date's total is then summed up for all its departments. They
-    begin behind ``after`` and go round. Marks that another worker holds are left to it.
+    begin behind ``after`` and go round. None while another worker says some: two that read their sums at different
+    moments could say a scope's newer figures before its older ones, and the older would stand on the topic.
     """
-    taken = [Day(*row) for row in tx.execute(_TAKE, {**after._asdict(), "limit": limit})]
+    taken = [Day(*row) for row in tx.execute(_TAKE, {**after._asdict(), "limit": limit, "lock": SAY_LOCK})]
     return [*sorted(day for day in taken if day > after), *sorted(day for day in taken if day <= after)]
 
 
 _TAKE = sa.text(
     """
-WITH marked AS (SELECT DISTINCT rated_on, department, region FROM rollup_dirty), days AS (
+WITH marked AS (
+    SELECT DISTINCT rated_on, department, region FROM rollup_dirty WHERE (SELECT pg_try_advisory_xact_lock(:lock))
+), days AS (
     SELECT * FROM marked
     ORDER BY (rated_on, department, region) <= (CAST(:rated_on AS date), :department, :region),
         rated_on, department, region LIMIT :limit

@@ -87,3 +87,19 @@ def _sessions(database: str) -> set[int]:
             found.add(tx.execute(sa.text("SELECT pg_backend_pid()")).scalar_one())
     engine.dispose()
     return found
+
+
+def test_who_stands_still_amid_a_transaction_gives_up_its_locks_and_may_try_again(database: str) -> None:
+    """A stopped process answers the kernel's questions all the same; another must be able to take over."""
+    frozen, other = connect(database, still_ms=200), connect(database)
+    with frozen.connect() as tx:
+        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+        with other.begin() as successor:
+            successor.exec_driver_sql("SELECT pg_advisory_xact_lock(1)")
+        with pytest.raises(sa.exc.DBAPIError) as told:
+            tx.exec_driver_sql("SELECT 1")
+    assert is_transient(told.value)
+    with frozen.begin() as tx:
+        assert tx.exec_driver_sql("SELECT 1").scalar_one() == 1
+    for one in (frozen, other):
+        one.dispose()

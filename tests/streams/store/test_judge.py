@@ -182,7 +182,7 @@ def test_an_event_received_in_the_future_makes_no_other_case_late(
         at = horizon.places(tx, judge.name, CASE)
         top = horizon.ceiling(tx, "wall", 200, now)
     for end in (2, 3):
-        settle(engine, judge, horizon.horizons(at, {0: end}, [0], top, None)[0])
+        settle(engine, judge, horizon.horizons(at, {0: end}, [0], top, horizon.Waiting())[0])
     assert {case_no for case_no, *_ in cards(engine)} == {"C-2"}  # what its own event knows holds for it
     assert rows(engine, sa.select(case_state.c.known_at).order_by("case_no")) == [(ACCEPTED,), (ahead,)]
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import date
+from functools import partial
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from connectors.intake.calendar import calendar_row
+from connectors.local.process import wait_until
 from schemas.topics import CALENDAR, CASE, ITEM
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
-from streams.store import explain, indicators
+from streams.store import explain, indicators, references
 from streams.store.applier import apply_batch
 from streams.store.define import DefineProjection
 from streams.store.judge import JudgeProjection
@@ -62,3 +65,50 @@ def test_of_two_that_publish_one_version_the_last_holds_wherever_its_row_lies(
     assert planned.promise.amount == 5.0
     assert (counted.department, counted.promise, counted.level) == ("HS-ZJJ", 5.0, "5")
     assert list(report.groups) == [("5",)]
+
+
+# --- who reads and who changes ---------------------------------------------------------------------------------------
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND objid = :lock"
+
+
+def test_who_wants_to_change_references_is_overtaken_by_no_judge_that_comes_later(engine: sa.Engine) -> None:
+    """Else one judge after another would share the lock, and a calendar might never be applied."""
+    order: list[str] = []
+
+    def waiting(looking: sa.Connection, count: int) -> bool:
+        return bool(looking.execute(sa.text(WAITING), {"lock": references.LOCK}).scalar_one() == count)
+
+    def change() -> None:
+        with engine.begin() as tx:
+            references.changed(tx, references.CALENDAR)
+            order.append("changed")
+
+    def judge() -> None:
+        with engine.begin() as tx:
+            epochs.append(references.held(tx)[references.CALENDAR])
+            order.append("judged")
+
+    epochs: list[int] = []
+    with engine.begin() as tx:
+        references.held(tx)  # the rows are there
+    threads = [threading.Thread(target=change), threading.Thread(target=judge)]
+    with engine.begin() as tx, engine.connect() as looking:
+        first = references.held(tx)[references.CALENDAR]
+        for n, thread in enumerate(threads, 1):
+            thread.start()
+            assert wait_until(partial(waiting, looking, n), 10)
+    for thread in threads:
+        thread.join(10)
+    assert (order, epochs) == (["changed", "judged"], [first + 1])
+
+
+def test_who_only_reads_references_holds_nobody_up(engine: sa.Engine) -> None:
+    with engine.begin() as tx:
+        references.changed(tx, references.CALENDAR)
+    with engine.connect().execution_options(isolation_level="REPEATABLE READ") as report:
+        assert references.epochs(report)[references.CALENDAR] == 1
+        with engine.begin() as tx:
+            tx.exec_driver_sql("SET LOCAL lock_timeout = '300ms'")
+            references.changed(tx, references.CALENDAR)
+        assert references.epochs(report)[references.CALENDAR] == 1

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from schemas import codec, codesets, envelope
 from schemas.topics import RATING
+from streams.store import tally as tally_module
 from streams.store.applier import apply_batch, aside
 from streams.store.engine import connect
 from streams.store.projection import Carried
@@ -391,6 +392,29 @@ def test_when_all_is_quiet_a_date_is_said_for_all_departments(tally: sa.Engine) 
     assert totals == {f"430903/{code}///2020-09-21": 1 for code in departments} | {
         "430903////2020-09-21": len(departments)
     }
+
+
+MARK = "INSERT INTO rollup_dirty (rated_on, department, region) VALUES ('2020-09-21', 'HS-SCJGJ', '430903')"
+
+
+def test_while_one_worker_says_rollups_another_says_none(tally: sa.Engine) -> None:
+    """It could read newer figures and say them first; then the older ones would be the last word on the topic."""
+
+    def mark() -> None:
+        with tally.begin() as other:
+            other.exec_driver_sql(MARK)
+
+    def taken(tx: sa.Connection) -> int:
+        return len(tally_module._take_days(tx, tally_module.Day(dt.date.min, "", ""), 8))
+
+    mark()
+    with tally.begin() as one:
+        assert taken(one) == 1
+        mark()
+        with tally.begin() as two:
+            assert taken(two) == 0
+    with tally.begin() as two:
+        assert taken(two) == 1
 
 
 @pytest.mark.parametrize(
