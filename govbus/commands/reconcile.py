@@ -104,7 +104,7 @@ def show(report: Report) -> None:
         f"{report.cells:,} cells (department x topic x hour) compared; "
         f"{report.duplicates:,} repeated deliveries; "
         f"{report.superseded:,} superseded ({report.unread:,} compacted away before the province's queue read them); "
-        f"{report.expired:,} past retention"
+        f"{report.expired:,} past retention; {report.under_way:,} published meanwhile, which the next comparison has"
     )
     _show_differences(screen, report)
     screen.print("equal" if report.equal else "NOT equal", style="green" if report.equal else "red")

@@ -160,6 +160,37 @@ def test_a_record_that_was_published_but_never_sent_is_missing_in_kafka(settled:
     assert named(look(settled), "missing_at", "carried") == {str(stored.event_id)}
 
 
+def test_what_is_published_while_kafka_is_read_is_under_way_and_no_difference(settled: Any, make_rating: Any) -> None:
+    done: list[str] = []
+
+    def meanwhile(what: str, *_: int) -> None:
+        if what == "Kafka" and not done:
+            done.append(what)
+            settled.publish(RATING, [make_rating(f"case-{n}") for n in (20, 21)])
+            settled.relay()
+            settled.send_raw(RATING, b"case-20", b"torn once more")
+            settled.apply()
+            settled.publish(RATING, [make_rating("case-22")])
+
+    report = reconcile(settled.engine, settled.kafka, SIGNER.public_key, meanwhile)
+    assert done
+    assert report.equal, report.plain()
+    assert report.under_way == 6  # two ratings and their uploads, a dead letter, and one that is not sent
+    later = look(settled)
+    assert (later.under_way, len(named(later, "missing_at", "carried"))) == (0, 1)
+    assert len(named(later, "missing_at", "acknowledged")) == 2
+
+
+def test_a_record_that_was_sent_behind_the_end_of_the_log_is_lost_and_not_under_way(
+    settled: Any, make_rating: Any
+) -> None:
+    (lost,) = settled.publish(RATING, [make_rating("case-30")])
+    sent = "UPDATE outbox SET sent_at = 1, sent_partition = 0, sent_offset = 9 WHERE event_id = :i"
+    settled.run(sent, i=lost.event_id)
+    report = look(settled)
+    assert (named(report, "missing_at", "carried"), report.under_way) == ({str(lost.event_id)}, 0)
+
+
 def test_a_record_in_kafka_that_nobody_published_is_a_phantom_even_if_it_is_applied(settled: Any) -> None:
     phantom = one_rating(settled)
     settled.run("DELETE FROM outbox WHERE event_id = :i", i=phantom)
