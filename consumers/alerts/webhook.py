@@ -28,8 +28,6 @@ REFUSED = tuple(ipaddress.ip_network(network) for network in ("64:ff9b:1::/48", 
 """Private too, though not every Python's registry says so: a translator's own (RFC 8215), site-local (RFC 3879) and
 IPv4-compatible (RFC 4291) addresses.
 """
-MOST_READ = 1024
-"""Bytes of an answer's body that are read: only the status counts. Its head is bounded by ``http.client``."""
 TOO_MANY = 429
 """The one 4xx that is not about this delivery: all of them come too fast."""
 
@@ -104,9 +102,7 @@ def _answered(connection: _Checked, path: str, body: bytes, headers: Mapping[str
     deadline.start()
     try:
         connection.request("POST", path, body, dict(headers))
-        answer = connection.getresponse()
-        answer.read(MOST_READ)
-        return answer.status
+        return connection.getresponse().status  # what follows the head says nothing more, and need not end
     finally:
         deadline.cancel()
         connection.close()

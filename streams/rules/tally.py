@@ -239,8 +239,9 @@ def cell(rating: Rating) -> Cell:
     return Cell(r.region, r.department, day_at(r.occurred_at), r.item_code, r.channel, r.score)
 
 
-Assessment = tuple[str, int, int]
-"""Department, visit and assessment of a case: what one publisher tells of one assessment, corrections included."""
+Assessment = tuple[str, str, int, int]
+"""Region, department, visit and assessment of a case: what one publisher tells of one assessment, corrections included.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +266,7 @@ COUNTS: Standings = {}
 
 def assessment(rating: Rating) -> Assessment:
     """Which assessment of its case a rating is about."""
-    return rating.department, rating.service_no, rating.assess_no
+    return rating.region, rating.department, rating.service_no, rating.assess_no
 
 
 def effective(visit: Iterable[Rating], standings: Standings = COUNTS) -> Rating | None:

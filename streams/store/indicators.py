@@ -279,10 +279,10 @@ WHERE l.label <> '' AND (:department = '' OR c.department = :department) ORDER B
 EFFECTIVE = """effective AS (
     SELECT case_no, bool_or(NOT is_default) AS active FROM (
         SELECT DISTINCT ON (case_no, region, service_no, assess_no)
-            case_no, department, service_no, assess_no, operation, is_default
+            case_no, region, department, service_no, assess_no, operation, is_default
         FROM rating_event ORDER BY case_no, region, service_no, assess_no, is_default, revision DESC, occurred_at DESC,
             event_id DESC) AS r
-    LEFT JOIN rating_out o USING (case_no, department, service_no, assess_no)
+    LEFT JOIN rating_out o USING (case_no, region, department, service_no, assess_no)
     WHERE operation <> 'D' AND o."out" IS NOT TRUE GROUP BY case_no)"""
 """The cases with a rating that counts (``effective`` of streams.rules.tally), and whether one is active. One
 pass over all ratings, like LATE over all case events; a case's own events are sorted, which costs no index.

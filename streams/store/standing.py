@@ -16,7 +16,7 @@ from streams.rules.tally import Assessment, Standing, Standings
 from streams.store import bulk
 from streams.store.tables import rating_out, rating_out_news
 
-CASE: Assessment = ("", 0, 0)
+CASE: Assessment = ("", "", 0, 0)
 """Stands for the case itself: out if it is void."""
 COUNTED = Standing()
 BLOCK = 1_000
@@ -53,8 +53,8 @@ def of_cases(tx: sa.Connection, cases: str | Sequence[str]) -> dict[str, Standin
     if not tx.execute(_ANYTHING).scalar_one():  # to ask for ten thousands of cases takes some milliseconds
         return {}
     found: dict[str, dict[Assessment, Standing]] = {}
-    for case_no, department, service_no, assess_no, *rest in bulk.driver(tx).execute(_OF_CASES, [cases]):
-        found.setdefault(case_no, {})[department, service_no, assess_no] = Standing(*rest)
+    for case_no, region, department, service_no, assess_no, *rest in bulk.driver(tx).execute(_OF_CASES, [cases]):
+        found.setdefault(case_no, {})[region, department, service_no, assess_no] = Standing(*rest)
     return dict(found)
 
 
@@ -67,13 +67,14 @@ def keep(tx: sa.Connection, turned: Iterable[tuple[str, Assessment, Standing]]) 
     bulk.upsert(tx, rating_out, rows)
 
 
-_KEY = ("case_no", "department", "service_no", "assess_no")
+_KEY = ("case_no", "region", "department", "service_no", "assess_no")
 _ANYTHING = sa.text("SELECT EXISTS (SELECT FROM rating_out)")
 _OF_CASES = f"""SELECT {", ".join(_KEY)}, "out", changes, known_at
 FROM unnest(%s::text[]) AS asked(case_no) JOIN rating_out USING (case_no)""".encode()
 _JUDGED = sa.text(
-    "INSERT INTO rating_out AS o VALUES (:case_no, '', 0, 0, :out, 1, :known_at) "
-    "ON CONFLICT (case_no, department, service_no, assess_no) DO UPDATE "
+    f"""INSERT INTO rating_out AS o ({", ".join(_KEY)}, "out", changes, known_at) """
+    "VALUES (:case_no, '', '', 0, 0, :out, 1, :known_at) "
+    f"ON CONFLICT ({', '.join(_KEY)}) DO UPDATE "
     'SET "out" = excluded."out", changes = o.changes + 1, known_at = excluded.known_at '
     'WHERE o."out" <> excluded."out"'
 )

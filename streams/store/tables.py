@@ -321,10 +321,11 @@ rating_claim_news = sa.Table(  # cases whose judge has not been told of them yet
 )
 
 rating_out = sa.Table(  # ratings that do not count, or did not once; see streams.store.standing. Not state: changes
-    # that nobody saw are not in its number. department "": the case itself (0, 0); else one assessment of it
+    # that nobody saw are not in its number. region and department "": the case itself (0, 0); else one assessment of it
     "rating_out",
     metadata,
     sa.Column("case_no", TEXT, primary_key=True),
+    sa.Column("region", TEXT, primary_key=True, server_default=""),
     sa.Column("department", TEXT, primary_key=True),
     sa.Column("service_no", sa.Integer, primary_key=True),
     sa.Column("assess_no", sa.Integer, primary_key=True),

@@ -190,7 +190,9 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
 
 
 def uploaded(rating: Rating) -> dict[str, Any]:
-    """What every record of rating.upload.v1 about a rating says alike, in the province's codes."""
+    """What every record of rating.upload.v1 about a rating says alike, in the province's codes. A department that a
+    later release knows no more has none: the province refuses the record, and nobody else waits for it.
+    """
     return {
         "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),
         "project_no": rating.case_no,
@@ -200,7 +202,7 @@ def uploaded(rating: Rating) -> dict[str, Any]:
         "pf_code": pf()[rating.channel],
         "assess_time": rating.occurred_at,
         "area_code": rating.region,
-        "dept_code": codesets.departments()[rating.department].uscc,
+        "dept_code": known.uscc if (known := codesets.departments().get(rating.department)) else "",
         "task_code": rating.item_code,
         "is_default": rating.is_default,
     }

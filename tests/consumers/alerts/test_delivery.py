@@ -152,11 +152,18 @@ def test_an_address_that_cannot_be_called_is_a_failed_attempt(receiver: Receiver
         post(receiver.hook(url=url, hosts=frozenset({"desk.example", LONG})), "key-1", {}, NOON)
 
 
-@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n",
-                                   b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"])  # fmt: skip
-def test_an_answer_that_drips_is_cut_when_the_time_for_the_whole_call_is_over(receiver: Receiver, begun: bytes) -> None:
+@pytest.mark.parametrize("head", [b"Content-Length: 999", b"Connection: close", b"Transfer-Encoding: chunked"])
+def test_who_answers_2xx_has_it_whatever_becomes_of_the_body(receiver: Receiver, head: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        dripping = threading.Thread(target=drip, args=(server, begun))
+        dripping = threading.Thread(target=drip, args=(server, b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n"))
+        dripping.start()
+        post(receiver.hook(url=f"http://127.0.0.1:{server.getsockname()[1]}/", timeout_s=0.5), "key-1", {}, NOON)
+        dripping.join()
+
+
+def test_an_answer_that_drips_is_cut_when_the_time_for_the_whole_call_is_over(receiver: Receiver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dripping = threading.Thread(target=drip, args=(server, b"HTTP/1.1 200 OK\r\nX: "))
         dripping.start()
         began = time.monotonic()
         with pytest.raises(Undelivered, match="TimeoutError"):

@@ -866,7 +866,7 @@ def test_the_query_and_the_recount_find_the_rated_cases_that_the_rule_finds(engi
         names = ("case_no", "service_no", "assess_no", "revision", "operation", "is_default", "department",
                  "occurred_at")  # fmt: skip
         rows = [{**BAD, **dict(zip(names, one, strict=True)), "event_id": uuid.uuid4()} for one in drawn]
-        out = {("HS-ZJJ", *one): tally.Standing(True) for one in gone}
+        out = {("430903", "HS-ZJJ", *one): tally.Standing(True) for one in gone}
         told = [tally.Rating(**{name: r[name] for name in tally.Rating.__slots__}) for r in rows]
         wanted: dict[str, bool] = {}
         for case_no, visit in {(r.case_no, r.service_no) for r in told}:
@@ -879,8 +879,8 @@ def test_the_query_and_the_recount_find_the_rated_cases_that_the_rule_finds(engi
                 tx.execute(sa.insert(rating_event), rows)
             if gone:
                 tx.execute(sa.insert(tables.rating_out), [
-                    {"case_no": c, "department": "HS-ZJJ", "service_no": s, "assess_no": a, "out": True, "changes": 1,
-                     "known_at": 0} for c in ("R1", "R2") for s, a in gone
+                    {"case_no": c, "region": "430903", "department": "HS-ZJJ", "service_no": s, "assess_no": a,
+                     "out": True, "changes": 1, "known_at": 0} for c in ("R1", "R2") for s, a in gone
                 ])  # fmt: skip
             assert indicators.rated_cases(tx) == wanted
             excluded = {("430903", c, s, "HS-ZJJ", a) for c in ("R1", "R2") for s, a in gone}

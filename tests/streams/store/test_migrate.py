@@ -141,7 +141,7 @@ def test_bad_ratings_of_void_cases_and_districts_of_townships_are_looked_at_afte
     with engine.begin() as tx:
         checked = {"scope": "CASE", "partition": 0, "said": {}}
         for case_no, void in (("C1", True), ("C2", False)):
-            tx.execute(sa.insert(rating_out).values(**out, case_no=case_no, out=void))
+            tx.execute(sa.insert(rating_out).inline().values(**out, case_no=case_no, out=void))
             tx.execute(sa.insert(desk_check).values(**checked, key=case_no))
         tx.execute(sa.insert(rating_cell_merged), [{**cell, "region": r} for r in ("430903", "430903101")])
     up(database, engine)
@@ -166,7 +166,7 @@ def test_ratings_of_void_cases_and_excluded_ones_are_looked_at_after_the_upgrade
                                            {**life, "case_no": "C4", "out_reason": "rating_corrected"}])  # fmt: skip
     up(database, engine)
     with engine.connect() as tx:
-        assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM rating_out"))] == [("C1", "", 0, 0, True, 1, 7)]
+        assert [tuple(r) for r in tx.execute(sa.text("SELECT * FROM rating_out"))] == [("C1", "", 0, 0, True, 1, 7, "")]
         assert sorted(tx.execute(sa.text("SELECT case_no FROM rating_out_news")).scalars()) == ["C1", "C3"]
 
 
@@ -215,3 +215,26 @@ def test_what_appeals_decided_before_is_looked_at_again_and_the_release_before_s
     with engine.connect() as tx:
         assert tx.execute(sa.text("SELECT kind FROM alert_inbox")).scalars().all() == ["CARD"]
     up(database, engine)
+
+
+def test_what_did_not_count_goes_on_not_counting_in_each_region_after_the_upgrade(
+    database: str, engine: sa.Engine
+) -> None:
+    down(engine, "0013")
+    out = {"service_no": 1, "assess_no": 1, "out": True, "changes": 3, "known_at": 7, "department": "HS-ZJJ"}
+    event = {c.name: "" for c in rating_event.c if not c.nullable} | {
+        "department": "HS-ZJJ", "occurred_at": 0, "received_at": 0, "digest": uuid.UUID(int=1), "partition": 0,
+        "offset": 0, "service_no": 1, "assess_no": 1, "revision": 0, "score": 1, "is_default": False, "case_no": "C1",
+    }  # fmt: skip
+    with engine.begin() as tx:
+        of_case = {"department": "", "service_no": 0}
+        tx.execute(sa.insert(rating_out), [{**out, "case_no": "C1"}, {**out, "case_no": "C2"},
+                                           {**out, **of_case, "case_no": "C1"}])  # fmt: skip
+        tx.execute(sa.insert(rating_event), [{**event, "region": r, "event_id": uuid.uuid4(), "revision": n}
+                                             for n, r in enumerate(("430903", "430903", "430903101"))])  # fmt: skip
+    up(database, engine)
+    with engine.connect() as tx:
+        kept = tx.execute(sa.text("SELECT case_no, region, department, changes FROM rating_out ORDER BY 1, 2, 3"))
+        assert [tuple(row) for row in kept] == [
+            ("C1", "", "", 3), ("C1", "430903", "HS-ZJJ", 3), ("C1", "430903101", "HS-ZJJ", 3), ("C2", "", "HS-ZJJ", 3)
+        ]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from schemas import codec, envelope
+from schemas import codec, codesets, envelope
 from schemas.topics import CASE, RATING, ROLLUP, UPLOAD, Topic
 from streams.rules.calendar import DAY_MINUTES, day_of, epoch_ms
 from streams.store import applier, desk, settling, standing, tally
@@ -109,11 +109,11 @@ class Bus:
                 newest[word["scope"]] = max(newest.get(word["scope"], word), word, key=lambda w: w["revision"])
         return sum(w["total"] for w in newest.values())
 
-    def appeal(self, excluded: bool) -> None:
+    def appeal(self, excluded: bool, region: str = "430903") -> None:
         """What the desk's derivation leaves behind, and its news (tests/consumers/alerts/test_desk.py has the desk)."""
-        alert_id = envelope.derived_id("BAD_RATING", "430903", "C-1", 1, "HS-ZRZYJ", 1)
+        alert_id = envelope.derived_id("BAD_RATING", region, "C-1", 1, "HS-ZRZYJ", 1)
         row = {
-            "case_no": "C-1", "alert_id": str(alert_id), "region": "430903", "department": "HS-ZRZYJ", "item_code": "",
+            "case_no": "C-1", "alert_id": str(alert_id), "region": region, "department": "HS-ZRZYJ", "item_code": "",
             "kind": "BAD_RATING", "colour": "NONE", "rule_id": "", "stage": "", "issued_at": 0, "verified": "",
             "level": "", "closing": "", "dues": {}, "next_timer": "", "steps": [],
             "out_at": ms(23, 9) if excluded else None, "out_reason": "appeal_upheld" if excluded else "",
@@ -217,6 +217,43 @@ def test_of_a_visit_whose_first_rating_an_appeal_excluded_the_re_rating_counts(b
     bus.put(rating(ms(20, 9), 4, assess_no=2, operation="D", revision=1))
     bus.settle()
     assert bus.scores() == {1: 1}
+
+
+TOWN = "430903101"
+
+
+def test_of_a_rating_that_was_published_anew_for_a_township_each_stands_by_itself(bus: Bus) -> None:
+    """The region is part of what a rating is: one that came without it is withdrawn and published again."""
+    withdrawn = rating(ms(15, 9), 1, operation="D", revision=1)
+    moved = rating(ms(14, 9), 1, region=TOWN, received_at=ms(15, 10))
+    bus.put(ACCEPTED, DECIDED, BAD, withdrawn, moved)
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({1: 1}, 1)
+    bus.put(VOIDED)
+    bus.settle()
+    assert (bus.scores(), bus.total()) == ({}, 0)
+    told = {w["region"]: w["effective"] for w in bus.said(UPLOAD) if w["event_type"] == "rating.excluded"}
+    assert told == {"430903": False, TOWN: False}
+
+
+@pytest.mark.parametrize("about", ["430903", TOWN])
+def test_an_appeal_excludes_the_rating_that_it_is_about_and_no_other(bus: Bus, about: str) -> None:
+    bus.put(BAD, rating(ms(14, 9), 1, region=TOWN))
+    bus.settle()
+    bus.appeal(excluded=True, region=about)
+    bus.settle()
+    told = [(w["region"], w["effective"]) for w in bus.said(UPLOAD) if w["event_type"] == "rating.excluded"]
+    assert (bus.scores(), told) == ({1: 1}, [(about, False)])
+
+
+def test_a_department_that_a_release_knows_no_more_holds_up_nobody(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    bus.put(ACCEPTED, DECIDED, BAD)
+    bus.settle()
+    left = {code: one for code, one in codesets.departments().items() if code != BAD["department"]}
+    monkeypatch.setattr(codesets, "departments", lambda: left)
+    bus.put(VOIDED)
+    bus.settle()
+    assert [(w["event_type"], w["dept_code"]) for w in bus.said(UPLOAD)][-1] == ("rating.excluded", "")
 
 
 def test_an_appeal_that_is_known_before_its_rating_waits_for_it(bus: Bus) -> None:
