@@ -635,8 +635,8 @@ class Validator:
             record["occurred_text"] = text
         elif isinstance(text, datetime):
             record["occurred_text"] = text.isoformat(sep=" ")
-        else:
-            record.setdefault("occurred_text", "")
+        elif not _is_time(record.setdefault("occurred_text", "")):
+            finding.fault("bad_format", "occurred_text", "is not a time that exists in a known format", times.MENDS)
         self._times(finding, received_at)
 
     def _is_nation_wide(self, record: Mapping[str, Any]) -> bool:
@@ -666,6 +666,16 @@ class Validator:
                 )
 
 
+def _is_time(text: object) -> bool:
+    """Whether it is empty or a time as senders write it: it is published as it is."""
+    try:
+        if text:
+            times.moment(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
+
+
 def _lies_ahead(name: str, record: Mapping[str, Any]) -> bool:
     """Whether the moment may be in the future: a deadline, or the end that a start foretells."""
     return name in DEADLINES or (name == "special_ended_at" and record.get("event_type") == "case.special_started")
@@ -690,7 +700,8 @@ def _default(spec: Mapping[str, Any]) -> Any:
 
 def _shown(name: object) -> str:
     """A field name that is safe to print: a row may hold a value where a name belongs."""
-    return name if isinstance(name, str) and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) else "?"
+    safe = r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}"
+    return name if isinstance(name, str) and re.fullmatch(safe, name) else "?"
 
 
 def _unknown(name: object) -> tuple[str, str]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 from schemas.errors import Misconfigured
+
+PRIVATE = "; - asks for it, for whoever is on the machine can read a command's words"
 
 
 def department(text: str, option: str) -> str:
@@ -13,6 +17,17 @@ def department(text: str, option: str) -> str:
     if code is None:
         raise Misconfigured(f"{option}: no department's code, name or alias; see the code set govbus.department")
     return code
+
+
+def private(text: str, what: str) -> str:
+    """What should not stand on a command line: for ``-`` a line of standard input, asked for unseen on a terminal."""
+    if text != "-":
+        return text
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().strip()
+    import typer
+
+    return str(typer.prompt(what, hide_input=True, err=True))
 
 
 def code(text: str, option: str, code_set: str) -> str:

@@ -7,6 +7,7 @@ logged by type and place, because their messages may quote values.
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -20,6 +21,7 @@ from schemas.contracts import personal_fields
 from schemas.topics import TOPICS
 
 HIDDEN = "[personal]"
+QUOTING, QUOTED = ("asyncio", "mode", "faust"), re.compile(r"\s*\b(?:exception|reason|result)=|\n")
 SILENT = ("kafka",)
 """Says every failed connection as an error; our own loops say once what they wait for."""
 NOISY = ("aiokafka", "faust", "mode", "httpx", "httpcore", "alembic", "asyncio")
@@ -38,6 +40,7 @@ def configure(level: str = "INFO", process: str = "") -> None:
         without_messages,
         without_personal,
         with_mend,
+        without_values,
     ]
     render: Any = structlog.dev.ConsoleRenderer() if terminal else structlog.processors.JSONRenderer(ensure_ascii=False)
     structlog.configure(
@@ -87,6 +90,13 @@ def with_mend(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping
     """Add the settings to look at where aiokafka says that Kafka does not let us in."""
     if str(line.get("logger", "")).startswith("aiokafka") and (names := access.mend(str(line.get("event")))):
         line["mend"] = names
+    return line
+
+
+def without_values(_: Any, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Cut what libraries say of a failure where they begin to quote it: an exception's text may be a row's value."""
+    if str(line.get("logger", "")).startswith(QUOTING):
+        line["event"] = QUOTED.split(str(line["event"]), maxsplit=1)[0]
     return line
 
 

@@ -315,7 +315,7 @@ def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, 
         if n not in fields
     ]
     faults += [
-        Fault("bad_row", n, "the column stands twice", "leave one of the two out")
+        Fault("bad_row", _named(n), "the column stands twice", "leave one of the two out")
         for n in sorted({n for n in names if names.count(n) > 1})
     ]
     left_out = [n for n, f in fields.items() if "default" not in f and n not in names]
@@ -329,7 +329,10 @@ def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, 
 
 
 def _named(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", name) else "?"
+    """A column's name that is safe to print: of a file without a header the first row's values stand in its place, and
+    a passport's number is letters and digits.
+    """
+    return name if re.fullmatch(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}", name) else "?"
 
 
 def _meaning(kind: Any) -> Callable[[Any], Any]:

@@ -151,6 +151,7 @@ class Node:
 
     def launch(self, classpath: str) -> None:
         """Starts the process in a session of its own and remembers it; does not wait until it serves."""
+        self.directory.chmod(0o700)  # whole records of citizens; Kafka makes its files readable by everybody
         shutil.rmtree(self._temporary, ignore_errors=True)  # a killed one left its compression libraries there
         self._temporary.mkdir()
         command = self._java(classpath, f"kafka-{self.number}.log", MAIN)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from govbus.asked import PRIVATE, private
 from schemas import codesets
 from schemas.clock import SHANGHAI
 
@@ -188,8 +189,8 @@ def handle(
     ] = "",
     number: Annotated[int, typer.Option("--no", help="Which act of this type about the alert, from 1.")] = 1,
     at: Annotated[str, typer.Option(help="When it was done, Asia/Shanghai; now if empty.")] = "",
-    note: Annotated[str, typer.Option(help="Explanation, measure or feedback.")] = "",
-    actor: Annotated[str, typer.Option(help="Who did it.")] = "",
+    note: Annotated[str, typer.Option(help=f"Explanation, measure or feedback{PRIVATE}.")] = "",
+    actor: Annotated[str, typer.Option(help=f"Who did it{PRIVATE}.")] = "",
     rating: Annotated[str, typer.Option(help="Id of the rating, for bad ratings.")] = "",
     verify: Annotated[str, typer.Option(help="For verified: VALID, MISTAKEN, MALICIOUS, NO_BASIS.")] = "",
     level: Annotated[str, typer.Option(help="For supervised: ORDINARY, YELLOW, RED.")] = "",
@@ -207,6 +208,7 @@ def handle(
     from schemas.topics import HANDLING
     from streams.rules import life
 
+    note, actor = private(note, "说明"), private(actor, "经办人")
     with _known(alert) as (engine, found):
         row = {
             "event_type": f"handling.{event}", "case_no": found["case_no"], "alert_id": alert, "event_no": number,

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
+
+from govbus.asked import PRIVATE, private
+
+RUN = re.compile(r"(?<![0-9])(?:[0-9]{17}[0-9Xx]|[0-9]{8}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}(?![0-9]))")
+"""What may be a citizen's number, of 18 or 15 places, at the beginning of a run of digits."""
 
 
 def register(app: typer.Typer) -> None:
@@ -18,8 +24,8 @@ def register(app: typer.Typer) -> None:
 
 
 def show(
-    identifier: Annotated[str, typer.Argument(help="Licence identifier, family or number.")] = "",
-    holder: Annotated[str, typer.Option(help="All licences of this holder (identity code).")] = "",
+    identifier: Annotated[str, typer.Argument(help=f"Licence identifier, family or number{PRIVATE}.")] = "",
+    holder: Annotated[str, typer.Option(help=f"All licences of this holder (identity code){PRIVATE}.")] = "",
     full: Annotated[bool, typer.Option(help="Show a person unmasked too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
 ) -> None:
@@ -34,6 +40,7 @@ def show(
 
     if bool(identifier) == bool(holder):
         raise Misconfigured("give either an identifier or --holder")
+    identifier, holder = private(identifier, "证照标识或编号"), private(holder, "持证主体代码")
     with district() as engine, engine.connect() as tx:
         found = licences.find(tx, identifier, holder)
     today = datetime.now(SHANGHAI).date()
@@ -55,10 +62,10 @@ def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
     if full:
         return shown
     shown["holder_name"], shown["holder_id"] = mask.holder(row["holder_name"], row["holder_id"])
+    numbers = ("licence_no", "family", "licence_id")
     hidden = {row["holder_id"]: shown["holder_id"]}
-    if _is_citizens(row["licence_no"]):
-        hidden[row["licence_no"]] = mask.citizen_id(row["licence_no"])
-    for name, (number, masked) in itertools.product(("licence_no", "family", "licence_id"), hidden.items()):
+    hidden |= {hit: mask.citizen_id(hit) for n in numbers for hit in RUN.findall(row[n]) if _is_citizens(hit)}
+    for name, (number, masked) in itertools.product(numbers, hidden.items()):
         shown[name] = shown[name].replace(number, masked) if number else shown[name]
     return shown
 
@@ -66,6 +73,8 @@ def plain(row: Mapping[str, Any], standing: str, full: bool) -> dict[str, Any]:
 def _is_citizens(number: str) -> bool:
     from connectors.identifiers import check_citizen_id
 
+    if len(number) == 15:
+        return True
     try:
         return bool(check_citizen_id(number))
     except ValueError:

@@ -11,12 +11,13 @@ from functools import lru_cache
 
 from streams.rules.data import data
 
-# Full-width digits, Latin letters, @ . - + hide a number from a pattern; they are folded before scanning.
-_FOLD = {c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))} | {
-    ord("＠"): ord("@"),
-    ord("．"): ord("."),
-    ord("－"): ord("-"),
-    ord("＋"): ord("+"),
+# Full-width digits, Latin letters, @ . - + hide a number from a pattern, and so does what nobody sees (Unicode's format
+# characters, as web pages put them between digits): the ones are folded before scanning, the others are left out.
+_UNSEEN = (0xAD, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_FOLD: dict[int, int | None] = {
+    **{c: c - 0xFEE0 for c in (*range(0xFF10, 0xFF1A), *range(0xFF21, 0xFF3B), *range(0xFF41, 0xFF5B))},
+    **{ord(wide): ord(usual) for wide, usual in zip("＠．－＋", "@.-+", strict=True)},
+    **dict.fromkeys(_UNSEEN),
 }
 _GAP = r"[\s.·•‧・]{0,3}"
 """What may stand between two characters of a name."""

@@ -81,6 +81,16 @@ def test_the_time_as_it_was_written_is_kept_beside_the_normalised_one() -> None:
 
 def test_a_time_sent_as_a_number_has_no_text() -> None:
     assert check(RATING, rating(occurred_at=1_601_023_800_000)).record["occurred_text"] == ""
+    kept = check(RATING, rating(occurred_at=1_601_023_800_000, occurred_text="2020/9/25 16:50"))
+    assert (kept.faults, kept.record["occurred_text"]) == ([], "2020/9/25 16:50")
+
+
+@pytest.mark.parametrize("text", ["张三 430903199001010015", "yesterday", "9" * 30])
+def test_a_time_as_the_sender_wrote_it_is_a_time(text: str) -> None:
+    """It is published as it is."""
+    found = check(RATING, rating(occurred_at=1_601_023_800_000, occurred_text=text)).faults
+    assert [(f.reason, f.field) for f in found] == [("bad_format", "occurred_text")]
+    assert text not in str(found)
 
 
 def test_all_faults_of_a_row_are_told_at_once() -> None:
@@ -417,6 +427,11 @@ def test_a_behaviour_is_not_reported_before_it_happened() -> None:
         ((2.0, "5"), (59.0, "2"), [("rule_failed", "promise_limit")]),
         ((2.0, "5"), (60.0, "2"), []),
         ((30.0, "1"), (20.0, "2"), []),  # working days and days have no common unit without a calendar
+        ((36.0, "3"), (5.0, "1"), [("rule_failed", "promise_limit")]),  # hours are those of offices, seven a day
+        ((35.0, "3"), (5.0, "1"), []),
+        ((2101.0, "4"), (5.0, "1"), [("rule_failed", "promise_limit")]),
+        ((5.0, "1"), (34.0, "3"), [("rule_failed", "promise_limit")]),
+        ((36.0, "3"), (5.0, "2"), []),
     ],
 )
 def test_a_promise_is_not_longer_than_the_law_allows(

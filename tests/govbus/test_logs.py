@@ -45,3 +45,16 @@ def test_an_exception_is_told_by_type_and_place_and_never_by_its_words(said: str
     assert SECRET not in line
     assert '"error": "ValueError"' in line
     assert '"frames": ["<string>:' in line
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "logging.getLogger('asyncio').error('never retrieved\\nfuture: <Future exception=KeyError(%r)>', 'S')",
+        "logging.getLogger('mode.services').error('[%s] Crashed reason=%r', 'x', KeyError('S'))",
+    ],
+)
+def test_what_a_library_quotes_of_an_exception_is_cut_off(said: str) -> None:
+    line = told(said.replace("'S'", f"'{SECRET}'"))
+    assert SECRET not in line
+    assert "never retrieved" in line or "[x] Crashed" in line

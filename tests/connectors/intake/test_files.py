@@ -434,3 +434,12 @@ def test_a_number_that_a_spreadsheet_wrote_as_it_showed_it_is_refused(tmp_path: 
 def test_a_text_that_only_resembles_a_lost_value_is_a_text(tmp_path: Path, text: str) -> None:
     ((_, row),) = read(write(tmp_path, "a.csv", f"{COLUMNS}\n{CELLS.replace('C1', text)}\n"))
     assert row["case_no"] == text
+
+
+@pytest.mark.parametrize("value", ["430903199001010015", "E12345678", "王小明"])
+def test_of_a_file_without_a_header_no_value_is_told_as_a_column(tmp_path: Path, value: str) -> None:
+    path = write(tmp_path, "a.csv", f"C1,{value},rating,{value},E1\n")
+    with pytest.raises(Rejected) as caught:
+        open_rows(path, RATING, "utf-8")
+    assert value not in str(caught.value)
+    assert {(f.reason, f.field) for f in caught.value.faults} >= {("bad_row", "?"), ("unknown_field", "?")}

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,12 @@ def test_the_libraries_of_killed_brokers_do_not_pile_up(own: tuple[Cluster, list
         assert len(list(unpacked.glob("*lz4*.so"))) == 1
         cluster.nodes[0].kill()
     cluster.start()
+
+
+def test_nobody_else_on_the_machine_can_read_what_the_log_holds(own: tuple[Cluster, list[str]]) -> None:
+    cluster, _ = own
+    cluster.start()
+    assert [stat.S_IMODE(node.directory.stat().st_mode) for node in cluster.nodes] == [0o700]
 
 
 def test_a_broker_port_taken_meanwhile_is_left_alone_and_said(own: tuple[Cluster, list[str]]) -> None:

@@ -93,6 +93,22 @@ def test_a_licence_that_bears_its_holders_number_does_not_show_it(holder_id: str
     assert plain(own, "VALID", full=True)["family"] == f"T/I/{number}"
 
 
+@pytest.mark.parametrize("number", ["43090319900101001643", "430903900101123", "X430903199001010016"])
+def test_a_number_that_holds_a_citizens_is_hidden_whosever_licence_it_is(number: str) -> None:
+    of = {**LICENCE, "holder_id": "", "licence_no": number, "family": f"T/I/{number}", "licence_id": f"T.I.{number}.1"}
+    hidden = plain(of, "VALID", full=False)
+    assert all("900101" not in hidden[name] for name in ("licence_no", "family", "licence_id"))
+    usual = {**of, "licence_no": "430903000012345", "family": "T/I/430903000012345"}
+    assert plain(usual, "VALID", full=False)["licence_no"] == "430903000012345"
+
+
+@pytest.mark.stack
+def test_what_should_not_stand_on_a_command_line_is_read_from_the_input(govbus: CliRunner) -> None:
+    shown = govbus.invoke(build(), ["licence", "show", "-", "--json"], input="HS202000000000000340\n")
+    assert (shown.exit_code, json.loads(shown.stdout)[0]["standing"]) == (0, "EXPIRED")
+    assert govbus.invoke(build(), ["licence", "show", "--holder", "-"], input="nobody\n").exit_code == 1
+
+
 def test_an_enterprise_is_shown_and_a_sole_trader_is_not() -> None:
     firm = {**LICENCE, "holder_id": "91430903MADEMA0194", "holder_name": "赫山测试有限公司"}
     shown = plain(firm, "VALID", full=False)
@@ -228,6 +244,14 @@ def test_a_search_that_finds_nothing_says_so_and_does_not_end_well(govbus: CliRu
 def test_an_upgrade_names_the_revision_it_ends_at(govbus: CliRunner) -> None:
     told = govbus.invoke(build(), ["db", "upgrade", "--json"])
     assert (told.exit_code, len(json.loads(told.stdout)["revision"])) == (0, 4)
+
+
+@pytest.mark.stack
+def test_an_upgrade_says_of_which_database_it_speaks_and_no_password(govbus: CliRunner, database: str) -> None:
+    url = sa.make_url(database)
+    said = govbus.invoke(build(), ["db", "upgrade"]).output
+    assert f"database {url.database} at {url.host}:{url.port} is at the newest schema" in said
+    assert url.password is None or url.password not in said
 
 
 def test_the_id_of_an_alert_stands_whole_within_eighty_columns_whatever_it_is_called() -> None:

@@ -314,11 +314,17 @@ def test_of_the_longest_text_no_more_is_read_than_is_published(run: str) -> None
         ("阿依．古丽", "阿依．古丽等了很久", "【姓名】等了很久"),
         ("三", "三个窗口", "三个窗口"),
         (" ", "等 了很久", "等 了很久"),
+        ("张三", "我张\u200b三要投诉", "我【姓名】要投诉"),
     ],
 )
 def test_the_raters_own_name_is_found_however_it_is_set(known: str, text: str, published: str) -> None:
     assert mask.free_text(text, [known]) == published
 
 
+@pytest.mark.parametrize("unseen", ["\u200b", "\u2060", "\ufeff", "\xad", "\u200d", "\u2066"])
+def test_what_nobody_sees_between_the_digits_hides_no_number(unseen: str) -> None:
+    assert mask.free_text(f"打138{unseen}0013{unseen}8000没人接") == "打【手机号】没人接"
+
+
 def test_the_rules_say_their_version() -> None:
-    assert mask.version() == "mask-2020.6"
+    assert mask.version() == "mask-2020.7"

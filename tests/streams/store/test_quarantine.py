@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 PROBE = """
 import json, os, signal, sys
@@ -79,3 +80,12 @@ print(found, prober.guilty([]))
 def test_a_prober_is_ended_after_the_answer_that_somebody_waits_for() -> None:
     done = subprocess.run([sys.executable, "-c", ENDED], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[[7]] []"
+
+
+def test_who_stands_by_leaves_no_core_file_when_it_dies(tmp_path: Path) -> None:
+    """Citizens' cases would lie in it."""
+    asks = "import resource, sys\nfrom pathlib import Path\nfrom streams.store import quarantine\n"
+    asks += "resource.setrlimit(resource.RLIMIT_CORE, (resource.getrlimit(resource.RLIMIT_CORE)[1],) * 2)\n"
+    asks += "quarantine.stand_by(Path(sys.argv[1]), 'worker')\nprint(resource.getrlimit(resource.RLIMIT_CORE))"
+    done = subprocess.run([sys.executable, "-c", asks, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "(0, 0)\n"
