@@ -41,14 +41,16 @@ def driver(tx: sa.Connection) -> psycopg.Connection[Any]:
 
 
 def insert_new(
-    tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], returning: Sequence[str]
+    tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]], returning: Sequence[str], wake: str = ""
 ) -> list[tuple[Any, ...]]:
     """Insert the rows that are new, in the order given; those that meet a unique key are left out.
 
     All rows have the same columns. Returns the ``returning`` columns of the rows that were inserted. The
-    identity column of ``table`` follows the order of ``rows``.
+    identity column of ``table`` follows the order of ``rows``. ``wake``: the channel on which the commit tells that
+    there are new ones (PostgreSQL tells it once, however many rows say so).
     """
-    return _write(tx, table, rows, "DO NOTHING", tuple(returning))
+    found = _write(tx, table, rows, "DO NOTHING", tuple(returning), wake)
+    return [row[: len(returning)] for row in found] if wake else found
 
 
 def upsert(tx: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -83,11 +85,12 @@ def _write(
     rows: Sequence[Mapping[str, Any]],
     on_conflict: str,
     returning: tuple[str, ...],
+    wake: str = "",
 ) -> list[tuple[Any, ...]]:
     if not rows:
         return []
     with driver(tx).cursor() as cursor:
-        cursor.execute(_statement(table, tuple(rows[0]), on_conflict, returning), _columns(table, rows))
+        cursor.execute(_statement(table, tuple(rows[0]), on_conflict, returning, wake), _columns(table, rows))
         return cursor.fetchall() if returning else []
 
 
@@ -102,11 +105,14 @@ def _column(column: sa.Column[Any], values: list[Any]) -> list[Any]:
 
 
 @lru_cache(maxsize=256)
-def _statement(table: sa.Table, names: tuple[str, ...], on_conflict: str, returning: tuple[str, ...]) -> bytes:
+def _statement(
+    table: sa.Table, names: tuple[str, ...], on_conflict: str, returning: tuple[str, ...], wake: str
+) -> bytes:
     into = ", ".join(f'"{n}"' for n in names)
     arrays = ", ".join(f"%b::{_array(table.c[n])}" for n in names)
     select = ", ".join(f's."{n}"' + ("::jsonb" if isinstance(table.c[n].type, JSONB) else "") for n in names)
-    back = " RETURNING " + ", ".join(f'"{n}"' for n in returning) if returning else ""
+    told = [*(f'"{n}"' for n in returning), *([f"pg_notify('{wake}', '')"] if wake else [])]
+    back = " RETURNING " + ", ".join(told) if told else ""
     return (
         f'INSERT INTO "{table.name}" ({into}) SELECT {select} FROM unnest({arrays}) WITH ORDINALITY '
         f"AS s({into}, place) ORDER BY s.place ON CONFLICT {on_conflict}{back}"

@@ -70,11 +70,8 @@ def enqueue(tx: sa.Connection, rows: Sequence[OutboxRow]) -> list[Enqueued]:
     """
     if not rows:
         return []
-    stored = bulk.insert_new(tx, outbox, [_columns(r) for r in rows], ("topic", "event_id"))
-    fresh = set(stored)
+    fresh = set(bulk.insert_new(tx, outbox, [_columns(r) for r in rows], ("topic", "event_id"), CHANNEL))
     known = _stored(tx, rows, fresh)
-    if fresh:
-        tx.execute(WAKE)
     return [_outcome(tx, r, fresh, known) for r in rows]
 
 
