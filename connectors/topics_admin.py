@@ -58,7 +58,7 @@ def apply(bootstrap: str, replication: int = 0) -> list[str]:
         _refuse_growth([f"{t.name}: {found[t.name][0]} partitions" for t in short if t.direction == "in"])
         done = _create(admin, [t for t in TOPICS if t.name not in found], copies)
         done += _grow(admin, short)
-        done += _configure(admin, {t: replication or found[t.name][1] for t in known})
+        done += _configure(admin, {t: found[t.name][1] for t in known})
     beyond = _left(bootstrap, replication, seconds=10.0 if done else 0.0)
     if beyond:
         raise Misconfigured(*beyond)

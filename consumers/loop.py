@@ -18,7 +18,13 @@ from typing import Any, Protocol, TypeVar
 import sqlalchemy as sa
 import structlog
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import CorruptRecordError, KafkaError, LogTruncationError, OffsetOutOfRangeError
+from kafka.errors import (
+    AuthorizationError,
+    CorruptRecordError,
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+)
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecord
 from sqlalchemy.dialects.postgresql import insert
@@ -52,12 +58,14 @@ REST_S, LONGEST_REST_S = 1.0, 30.0
 """How long a partition whose next batch is damaged is left alone before it is read again, at first and at most."""
 DAMAGED = re.compile(r"TopicPartition\(topic='([^']+)', partition=(\d+)\)")
 """Where a damaged batch lies, in the words of kafka-python's error, which tells it in no other way."""
-MENDS: Mapping[type[KafkaError], str] = {
-    OffsetOutOfRangeError: "govbus resend",
-    LogTruncationError: "govbus resend",
-    CorruptRecordError: "docs/operate.md, damaged log",
+LOG, ACCESS = "the log to be mended", "Kafka to allow it"
+MENDS: Mapping[type[KafkaError], tuple[str, str]] = {
+    OffsetOutOfRangeError: (LOG, "govbus resend"),
+    LogTruncationError: (LOG, "govbus resend"),
+    CorruptRecordError: (LOG, "docs/operate.md, damaged log"),
+    AuthorizationError: (ACCESS, "docs/operate.md, access lists"),
 }
-"""What an operator does about a log that is not what it was; until then a consumer waits and skips nothing."""
+"""What a consumer waits for, and what an operator does about it; until then it skips nothing."""
 
 
 class Effect(Protocol):
@@ -165,8 +173,13 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, Retryable | access.Denied):
         return True
     if isinstance(error, KafkaError):
-        return type(error) in MENDS or bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
+        away = bool(getattr(error, "retriable", False)) or "NoBrokers" in type(error).__name__
+        return away or _mend(error) is not None
     return is_transient(error)
+
+
+def _mend(error: BaseException) -> tuple[str, str] | None:
+    return next((mend for kind, mend in MENDS.items() if isinstance(error, kind)), None)
 
 
 def reason(error: Exception) -> str:
@@ -218,15 +231,15 @@ class Loop:
 
     def _told(self, error: BaseException) -> bool:
         """Say why the connection is opened anew; True if that alone will not help."""
-        names, mend = {"consumer": self.effect.name, "error": type(error).__name__}, MENDS.get(type(error))
-        if mend:  # these errors name topic, partition and offset
-            log.error("consumer.waits", waits_for="the log to be mended", why=str(error), mend=mend, **names)
+        names, known = {"consumer": self.effect.name, "error": type(error).__name__}, _mend(error)
+        if known:  # these errors name topic, partition and offset
+            log.error("consumer.waits", waits_for=known[0], why=str(error), mend=known[1], **names)
         else:
             log.warning("consumer.reconnects", **names)
         damaged = DAMAGED.search(str(error)) if isinstance(error, CorruptRecordError) else None
         if damaged:
             self._rest((damaged[1], int(damaged[2])))
-        return bool(mend) and not damaged
+        return known is not None and not damaged
 
     def _rest(self, place: Place) -> None:
         """Leave ``place`` alone for a while, twice as long each time; the others go on."""

@@ -36,15 +36,17 @@ def consume(
     from schemas import access
     from schemas.errors import Misconfigured
     from streams.store import failpoints, quarantine
-    from streams.store.engine import connect
+    from streams.store.engine import STILL_MS, connect
 
     settings = resolve(load())
-    engine = connect(settings.database_url)
+    engine = connect(settings.database_url, still_ms=STILL_MS)
     desk = DeskClock(engine, settings.kafka, settings.clock, settings.timer_settle_ms)
     queue, deliveries = delivering(settings, engine)
     effects: dict[str, Effect] = {effect.name: effect for effect in (Inbox(), View(), queue) if effect is not None}
     works: dict[str, list[Work]] = {"desk": [desk.run], "delivery": deliveries}
     names = {*effects, *(name for name, work in works.items() if work)}
+    if only == "delivery" and not deliveries:
+        raise Misconfigured("nobody subscribes: set GOVBUS_WEBHOOKS or GOVBUS_DIGEST_TO (docs/alerts.md)")
     if only and only not in names:
         raise Misconfigured(f"there is no consumer {only!r}; there are {', '.join(sorted(names))}")
     failpoints.arm(settings.failpoint)

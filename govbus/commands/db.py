@@ -20,6 +20,8 @@ def upgrade(
     """Bring the database to the newest schema; safe to run again and from several machines at once."""
     import json
 
+    import sqlalchemy as sa
+
     from govbus.runtime import database_url
     from govbus.screen import console
     from govbus.settings import load
@@ -27,8 +29,9 @@ def upgrade(
 
     screen = console(stderr=True)
     with screen.status("waiting for the database, then migrating"):
-        revision = migrate.upgrade(database_url(load(), prepare=False))
+        url = sa.make_url(database_url(load(), prepare=False))
+        revision = migrate.upgrade(url.render_as_string(hide_password=False))
     if as_json:
         typer.echo(json.dumps({"revision": revision}))
     else:
-        screen.print(f"database is at the newest schema, {revision}")
+        screen.print(f"database {url.database} at {url.host}:{url.port or 5432} is at the newest schema, {revision}")

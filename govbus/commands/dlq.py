@@ -23,6 +23,9 @@ DEPT = typer.Option("", help="Only this department: its code, name or an alias."
 ORIGIN = typer.Option("", help="Only INTAKE or STREAM.")
 
 
+NONE_OPEN = "none of these is open: govbus dlq show ID, or dlq list --redriven, says whether it was closed"
+
+
 def register(app: typer.Typer) -> None:
     """Add the command group to ``app``."""
     group = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be accepted.")
@@ -105,6 +108,8 @@ def redrive(
     with district() as engine:
         results = _with_file(engine, wanted, file, encoding) if file else _each(engine, wanted)
     _report(results, as_json)
+    if not results and not as_json:
+        typer.echo(NONE_OPEN, err=True)
     if not results or any(r.outcome not in dead.ACCEPTED for r in results):
         raise typer.Exit(1)
 
@@ -177,6 +182,8 @@ def _with_file(engine: sa.Engine, wanted: Wanted, file: Path, encoding: str) -> 
     from schemas.topics import BY_NAME
 
     letters = dead.find(engine, wanted)
+    if not letters:
+        raise Misconfigured(NONE_OPEN)
     if len(letters) != 1:
         raise Misconfigured(f"--file goes in the place of one dead letter, {len(letters)} were chosen")
     rows = [row for _, row in files.open_rows(file, BY_NAME[letters[0].topic], encoding).rows()]

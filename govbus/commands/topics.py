@@ -26,7 +26,7 @@ def apply(as_json: bool = JSON) -> None:
 
     found = runtime.resolve(settings.load(), prepare=False)
     done = topics_admin.apply(found.kafka, found.replication)
-    _say({"done": done}, as_json, done or ["nothing to do"])
+    _say({"done": done}, as_json, done or [f"nothing to do at {found.kafka}"])
 
 
 def check(as_json: bool = JSON) -> None:
@@ -36,7 +36,7 @@ def check(as_json: bool = JSON) -> None:
 
     found = runtime.resolve(settings.load(), prepare=False)
     drift = topics_admin.check(found.kafka, found.replication)
-    _say({"equal": not drift, "drift": drift}, as_json, drift or ["all topics are as declared"])
+    _say({"equal": not drift, "drift": drift}, as_json, drift or [f"all topics of {found.kafka} are as declared"])
     if drift:
         raise typer.Exit(1)
 

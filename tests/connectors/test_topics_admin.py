@@ -115,8 +115,14 @@ def test_a_missing_topic_is_drift_and_is_made_again(applied: str) -> None:
     assert topics_admin.apply(applied) == [f"{ALERT.name}: created with 12 partitions, copies: 1"]
 
 
-def test_a_replication_other_than_asked_for_is_drift(applied: str) -> None:
-    assert f"{ALERT.name}: replication 1, asked for 3" in topics_admin.check(applied, replication=3)
+def test_a_replication_other_than_asked_for_is_drift_and_changes_no_setting(applied: str) -> None:
+    """With one copy and two wanted in sync nobody could write any more."""
+    drift = [f"{t.name}: replication 1, asked for 3" for t in TOPICS]
+    assert topics_admin.check(applied, replication=3) == drift
+    with pytest.raises(Misconfigured) as told:
+        topics_admin.apply(applied, replication=3)
+    assert str(told.value) == str(Misconfigured(*drift))
+    assert topics_admin.check(applied) == []
 
 
 def test_a_broker_that_is_not_there_is_a_wait_not_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:

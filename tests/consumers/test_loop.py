@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 import structlog
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
+from kafka.errors import OffsetOutOfRangeError, TopicAuthorizationFailedError
 
 from connectors import redrive
 from connectors.local.broker import Cluster
@@ -95,6 +96,23 @@ def test_the_end_of_a_log_is_told_soon_after_its_leader_has_moved(stack_director
         assert desk._ends(consumer) == {0: 1}
         for client in (producer, consumer, admin):
             client.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "waits_for", "mend"),
+    [
+        (TopicAuthorizationFailedError({"oversight.alert.v1"}), "Kafka to allow it", "access lists"),
+        (OffsetOutOfRangeError({}), "the log to be mended", "govbus resend"),
+    ],
+)
+def test_what_an_operator_has_to_mend_is_waited_for_and_said(error: Exception, waits_for: str, mend: str) -> None:
+    one = loop.Loop(sa.create_engine("postgresql+psycopg://"), "127.0.0.1:1", Notes())
+    with structlog.testing.capture_logs() as said:
+        assert one._told(error)
+    assert loop.passes(error)
+    assert [(line["event"], line["waits_for"], mend in line["mend"]) for line in said] == [
+        ("consumer.waits", waits_for, True)
+    ]
 
 
 class Patient(Notes):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -225,3 +227,26 @@ def test_a_log_that_has_lost_records_alarms_at_once(
     lost = f"{JUDGE}: the log has lost 4 records that were applied (govbus resend)"
     assert (asked.exit_code, json.loads(asked.stdout)["overdue"]) == (1, [lost])
     assert status(monkeypatch, database).exit_code == 0
+
+
+def test_what_is_queued_for_a_subscriber_that_is_gone_alarms_nobody_after_what_the_guide_says(
+    monkeypatch: pytest.MonkeyPatch, database: str, engine: sa.Engine
+) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "alerts.md").read_text()
+    statements = re.findall(r"`((?:UPDATE|DELETE FROM) (?:delivery|cursor) [^`]+)`", guide)
+    assert len(statements) == 2
+    ago = wall_clock() - 3_600_000
+    row = {"event_id": ID, "case_no": "", "body": {}, "queued_at": ago, "not_before": ago}
+    for channel in ("gone", "desk"):
+        put(engine, delivery, channel=channel, **row)
+    put(engine, cursor, processor="delivery", topic="oversight.alert.v1", partition=0, next_offset=1)
+
+    def waiting() -> tuple[int, bool]:
+        found = json.loads(status(monkeypatch, database, "--json").stdout)["behind"]
+        return found["undelivered"], DELIVERY in found["lag"]
+
+    assert waiting() == (2, True)
+    for statement, left in zip(statements, ((1, True), (1, False)), strict=True):
+        with engine.begin() as tx:
+            tx.exec_driver_sql(statement.replace("'名称'", "'gone'"))
+        assert waiting() == left

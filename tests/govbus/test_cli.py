@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -51,6 +52,33 @@ def test_a_database_that_is_away_is_told_in_one_line_with_its_address(command: s
     assert 'server at "127.0.0.1", port 1' in said
     assert "geheim" not in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_consumer_that_nobody_configured_is_told_with_the_settings_that_make_it(told: Told) -> None:
+    code, said = told("consume --only delivery", NOBODY)
+    assert (code, "GOVBUS_WEBHOOKS" in said, "GOVBUS_DIGEST_TO" in said) == (78, True, True)
+    assert "there is no consumer 'any'" in told("consume --only any", NOBODY)[1]
+
+
+@pytest.mark.stack
+def test_a_login_that_may_not_do_what_was_asked_is_told_so(told: Told, engine: sa.Engine, database: str) -> None:
+    role, url = f"HS-{uuid.uuid4().hex[:8]}", sa.make_url(database)
+    with engine.begin() as tx:
+        tx.exec_driver_sql(f"""CREATE ROLE "{role}" LOGIN PASSWORD 'geheim'""")
+        tx.exec_driver_sql(f'GRANT SELECT ON alembic_version TO "{role}"')
+    address = url.set(username=role, password="geheim").render_as_string(False)
+    try:
+        code, said = told("alerts list", address)
+        assert (code, "permission denied for database" in said) == (78, True)
+        with engine.begin() as tx:
+            tx.exec_driver_sql(f'GRANT CONNECT ON DATABASE "{url.database}" TO "{role}"')
+        code, said = told("alerts list", address)
+        assert (code, len(said.splitlines())) == (78, 2), said
+        assert "permission denied for table alert_inbox" in said
+        assert "geheim" not in said
+    finally:
+        with engine.begin() as tx:
+            tx.exec_driver_sql(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
 
 @pytest.mark.stack

@@ -333,6 +333,10 @@ def test_a_dead_letter_is_redriven_with_a_corrected_row_and_then_gone_from_the_l
     assert count(engine, outbox) == 2  # the announcement of the dead letter, and the mended event
     assert letters(run) == []
     assert [x["dead_id"] for x in letters(run, "--redriven")] == [letter["dead_id"]]
+    for more in ([], ["--file", mended]):
+        once_more = run("dlq", "redrive", letter["dead_id"], *more)
+        assert once_more.exit_code != 0
+        assert "none of these is open" in f"{once_more.output} {once_more.exception}"
 
 
 def test_a_corrected_row_may_be_gb18030_as_the_file_was(run: Run, tmp_path: Path) -> None:
