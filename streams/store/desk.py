@@ -181,6 +181,9 @@ def _look_at_cases(
     partition: int,
     written: _Written,
 ) -> None:
+    """An act that is applied is known, whatever the horizon: that says how far nothing else is to come, and falls back
+    where something waits.
+    """
     names = list(cases)
     rows, acts, reds, excluded = _alerts(tx, names), _acts(tx, names), _reds(tx, names), _excluded(tx, names)
     stood: dict[str, int] = {row.case_no: row.at for row in tx.execute(_STOOD, {"cases": names})}
@@ -190,15 +193,16 @@ def _look_at_cases(
         own, done = rows.get(case_no, {}), acts.get(case_no, [])
         told = [_word(r, void.get(case_no)) for r in own.values() if r["action"] != "RETRACTED"]
         region = next((r["region"] for r in own.values()), "")
+        until = max((horizon, *(act.known_at for act in done)))
         try:
-            found = life.desk(told, done, calendars, region, horizon)
+            found = life.desk(told, done, calendars, region, until)
             lives = list(_life_rows(case_no, found, own, done))
-            statements = words.differences(_spoken(before), found.alerts, horizon, _astray(before, found.alerts, own))
+            statements = words.differences(_spoken(before), found.alerts, until, _astray(before, found.alerts, own))
             written.add(CASE, case_no, partition, found.next_check_at, before, statements, own)
         except Exception as error:
             written.unfit[CASE, case_no] = error
         else:
-            if max((stood.get(case_no, 0), *(since for since, _ in excluded.get(case_no, ())))) <= horizon:
+            if max((stood.get(case_no, 0), *(since for since, _ in excluded.get(case_no, ())))) <= until:
                 lived[case_no] = lives  # else this horizon has not come to what is stored
     sets.replace(tx, alert_life, "case_no", list(lived), [row for lives in lived.values() for row in lives])
     months = {life.month_of(d, issued) for d, issued, _, _ in reds ^ _reds(tx, names)}

@@ -47,8 +47,8 @@ RAN_BEFORE = 0.7
 """Share of worlds in which every cursor is there already."""
 TRIES = 8
 """at most so often."""
-LONGEST_REST_S = 120.0
-"""Virtual seconds after the last fault within which everything must have settled."""
+LONGEST_REST_S = 600.0
+"""Virtual seconds after the last fault within which everything must have settled: the push's waits are stretched."""
 _UNSETTLED = sa.text(
     "SELECT EXISTS (SELECT FROM outbox WHERE sent_at IS NULL) OR EXISTS (SELECT FROM push_queue) "
     "OR EXISTS (SELECT FROM rating_cell_change) OR EXISTS (SELECT FROM rollup_dirty) "

@@ -483,6 +483,24 @@ def test_an_excluded_rating_stays_so_while_a_rebuild_reads_the_appeal_again(offi
         assert tx.execute(sa.text("SELECT DISTINCT changes FROM rating_out")).scalars().all() == [1]
 
 
+def test_a_horizon_that_falls_back_unknows_no_act_that_is_applied(office: Bus) -> None:
+    """Else what an appeal excluded on the word of a late act would count again for a while, and be told twice more."""
+    office.hear(rated("2020-09-21 11:00", "1"))
+    ((raised, value, headers),) = office.said()
+    office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
+    office.hear(
+        act("verified", "2020-09-21 16:00", raised["alert_id"]),
+        act("appealed", "2020-09-22 09:00", raised["alert_id"]),
+        act("revoked", "2020-09-23 09:00", raised["alert_id"], department="HS-XZSPJ"),
+        act("contacted", "2020-09-21 15:00", raised["alert_id"], "2020-09-28 09:00"),
+    )
+    for until in ("2020-09-30 12:00", "2020-09-25 12:00", "2020-09-30 13:00"):
+        with office.engine.begin() as tx:
+            desk.mark_all(tx)
+        office.tick(until)
+        assert (office.stage(raised["alert_id"]), _counted(office)) == ("EXCLUDED", 0)
+
+
 def test_an_appeal_that_excludes_a_rating_takes_it_out_of_what_is_counted(office: Bus) -> None:
     """The whole way: rating, alert, appeal, decision, news for the tally, cells, and what is known later."""
     office.hear(rated("2020-09-21 11:00", "1"))
