@@ -490,14 +490,15 @@ def test_a_horizon_that_falls_back_unknows_no_act_that_is_applied(office: Bus) -
     office.inbox([Carried(ALERT, 0, 0, raised["alert_id"].encode(), value, headers)])
     office.hear(
         act("verified", "2020-09-21 16:00", raised["alert_id"]),
-        act("appealed", "2020-09-22 09:00", raised["alert_id"]),
-        act("revoked", "2020-09-23 09:00", raised["alert_id"], department="HS-XZSPJ"),
-        act("contacted", "2020-09-21 15:00", raised["alert_id"], "2020-09-28 09:00"),
+        act("appealed", "2020-09-21 16:30", raised["alert_id"]),
+        act("revoked", "2020-09-21 17:00", raised["alert_id"], department="HS-XZSPJ"),
+        act("contacted", "2020-09-21 15:00", raised["alert_id"], "2020-09-22 10:00"),
     )
-    for until in ("2020-09-30 12:00", "2020-09-25 12:00", "2020-09-30 13:00"):
-        with office.engine.begin() as tx:
+    for until in ("2020-09-22 11:00", "2020-09-22 08:00", "2020-09-22 12:00"):
+        with office.engine.begin() as tx:  # what the desk says itself is not sent yet, and holds the horizon before it
             desk.mark_all(tx)
-        office.tick(until)
+            for partition in desk.due(tx, ms(until)):
+                office.reader.tick(tx, partition, ms(until))
         assert (office.stage(raised["alert_id"]), _counted(office)) == ("EXCLUDED", 0)
 
 
