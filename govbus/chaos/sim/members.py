@@ -63,8 +63,6 @@ SETTLE_MS = 200
 TICK_S, ASIDE_S, POLL_S, STRETCHED, MIRROR_S = 1.0, 2.0, 5.0, 20.0, 0.1
 """Paces of those who look again though nothing stirred: slower than in the product, for each look costs time. Only
 offsets are mirrored more often, or there would be no commits to lose."""
-CALM_TICK_S = 3.0
-"""Of timers after the last fault: whoever looks rarely finds more at a look, and nothing can go wrong between."""
 RATHER_BEFORE_OTHERS = 0.7
 """How often a chunk that is to be lost is one behind which there is more: only then is there a gap to see."""
 Dice = Callable[[], bool]
@@ -94,11 +92,6 @@ def surroundings(schedule: Schedule, log: Log, fails: Dice) -> Iterator[None]:
         patch.object(streams.rules.calendar, "_calendar", _calendar),
     ):
         yield
-
-
-def calm_down() -> None:
-    """Within ``surroundings``: timers look more rarely from now on."""
-    streams.agents.line.TICK_S = consumers.alerts.desk.EVERY_S = CALM_TICK_S
 
 
 _calendar = lru_cache(maxsize=500)(streams.rules.calendar._calendar.__wrapped__)
@@ -403,6 +396,6 @@ def push(engine: sa.Engine, province: Province) -> Callable[[], None]:
 
 
 __all__ = [
-    "EFFECTS", "TP", "WANTED", "Department", "Province", "Worker", "calm_down", "consumer", "desk", "push", "relay",
-    "smuggle", "surroundings",
+    "EFFECTS", "TP", "WANTED", "Department", "Province", "Worker", "consumer", "desk", "push", "relay", "smuggle",
+    "surroundings",
 ]  # fmt: skip

@@ -329,7 +329,6 @@ class World:
         self.log.away = self.log.unanswered = False
         self.province.mishap = ""
         self.schedule.traps.clear()
-        members.calm_down()
         for worker in self._workers:
             worker.mislay("")
         for process in self._killable:
