@@ -146,7 +146,7 @@ def _compare(
 @contextmanager
 def _admin(bootstrap: str) -> Iterator[Any]:
     from kafka import KafkaAdminClient
-    from kafka.errors import KafkaError
+    from kafka.errors import AuthorizationError, KafkaError
 
     access.ask(bootstrap)  # at once: kafka-python would try for as long as it may
     try:
@@ -161,6 +161,8 @@ def _admin(bootstrap: str) -> Iterator[Any]:
         raise Retryable(str(refused or f"Kafka does not answer at {bootstrap}: {error}")) from error
     try:
         yield admin
+    except AuthorizationError:
+        raise
     except KafkaError as error:
         raise Retryable(f"Kafka at {bootstrap} refused: {error}") from error
     finally:

@@ -610,7 +610,7 @@ class Validator:
         checks, record = self._checks, finding.record
         for name, value in row.items():
             if name not in checks or name in SET_BY_THE_BUS:
-                finding.fault("unknown_field", _shown(name), *_unknown(name))
+                finding.fault("unknown_field", shown(name), *_unknown(name))
             elif value is not None:
                 try:
                     record[name] = checks[name](value)
@@ -698,8 +698,10 @@ def _default(spec: Mapping[str, Any]) -> Any:
     return [] if default == [] else default
 
 
-def _shown(name: object) -> str:
-    """A field name that is safe to print: a row may hold a value where a name belongs."""
+def shown(name: object) -> str:
+    """A field name that is safe to print: a row, or the first line of a file without a header, may hold a value where a
+    name belongs, and a passport's number is letters and digits.
+    """
     safe = r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}"
     return name if isinstance(name, str) and re.fullmatch(safe, name) else "?"
 

@@ -306,16 +306,16 @@ def _lost(cell: str) -> tuple[str, str] | None:
 
 
 def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, Any]]) -> None:
-    from connectors.validate import filled_by_the_bus
+    from connectors.validate import filled_by_the_bus, shown
 
     mend = "the first row holds the field names of the contract, separated by commas"
     faults = [
-        Fault("unknown_field", _named(n), "the contract has no such column", mend)
+        Fault("unknown_field", shown(n), "the contract has no such column", mend)
         for n in names
         if n not in fields
     ]
     faults += [
-        Fault("bad_row", _named(n), "the column stands twice", "leave one of the two out")
+        Fault("bad_row", shown(n), "the column stands twice", "leave one of the two out")
         for n in sorted({n for n in names if names.count(n) > 1})
     ]
     left_out = [n for n, f in fields.items() if "default" not in f and n not in names]
@@ -326,13 +326,6 @@ def _must_fit(topic: Topic, names: list[str], fields: Mapping[str, Mapping[str, 
     ]
     if faults:
         raise Rejected(*faults)
-
-
-def _named(name: str) -> str:
-    """A column's name that is safe to print: of a file without a header the first row's values stand in its place, and
-    a passport's number is letters and digits.
-    """
-    return name if re.fullmatch(r"(?!.*[0-9]{5})[A-Za-z_][A-Za-z0-9_]{0,63}", name) else "?"
 
 
 def _meaning(kind: Any) -> Callable[[Any], Any]:

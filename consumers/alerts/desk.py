@@ -67,9 +67,9 @@ class DeskClock:
         with reading(self.engine).connect() as tx:
             top = horizon.ceiling(tx, self.clock, self.settle_ms, self.now_ms())
             due = desk.due(tx, top)
-            waiting = horizon.waiting(tx, ALERT) if due else horizon.Waiting()
-        if not due:
-            return
+            if not due:
+                return
+            waiting = horizon.waiting(tx, ALERT)
         ends = _ends(consumer)  # asked after what waits was read, see streams.store.horizon
         with reading(self.engine).connect() as tx:
             at = horizon.places(tx, FOLLOW, HANDLING)

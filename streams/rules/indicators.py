@@ -13,7 +13,7 @@ from typing import Any
 
 from streams.rules.calendar import day_at
 from streams.rules.data import data
-from streams.rules.limits import HOUR, MINUTE, MONTH, NATURAL_DAY, WORKING_DAY, counting
+from streams.rules.limits import WORKING_DAY, Limit, in_days
 
 Record = Mapping[str, Any]
 
@@ -157,21 +157,13 @@ def _comparable(record: Record) -> tuple[str, float, float]:
     """Why promise and statutory limit cannot be compared, or both in one unit (DOMAIN 2.5)."""
     if record["statutory_limit"] is None:
         return "无法定时限", 0.0, 0.0
-    ours, kind = _days(record["promise_limit"], record["promise_unit_code"])
-    legal, other = _days(record["statutory_limit"], record["statutory_unit_code"] or WORKING_DAY)
+    kind, ours = in_days(Limit(record["promise_limit"], record["promise_unit_code"]))
+    other, legal = in_days(Limit(record["statutory_limit"], record["statutory_unit_code"] or WORKING_DAY))
     if kind != other:
         return "计时单位不可比", 0.0, 0.0
     if ours > legal:
         return "承诺时限长于法定时限", 0.0, 0.0
     return "", ours, legal
-
-
-def _days(amount: float, unit: str) -> tuple[float, str]:
-    """The limit in days, and whether they are working days or natural ones."""
-    hours = counting().day_hours
-    factors = {WORKING_DAY: 1.0, NATURAL_DAY: 1.0, MONTH: float(counting().month_days), HOUR: 1 / hours,
-               MINUTE: 1 / hours / 60}  # fmt: skip
-    return amount * factors[unit], "natural" if unit in (NATURAL_DAY, MONTH) else "working"
 
 
 def _day(value: date | str | None) -> date | None:

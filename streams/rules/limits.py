@@ -177,11 +177,11 @@ class ItemVersion:
         given = [limit for limit in (self.promise, self.statutory) if limit is not None]
         if not all(plausible(limit.amount) for limit in (*given, *(s.limit for s in self.steps))):
             return False
-        (unit, promise), (other, legal) = _in_days(given[0]), _in_days(given[-1])
+        (unit, promise), (other, legal) = in_days(given[0]), in_days(given[-1])
         return unit != other or promise <= legal
 
 
-def _in_days(limit: Limit) -> tuple[str, float]:
+def in_days(limit: Limit) -> tuple[str, float]:
     """The limit in days, and whether working or natural ones: hours and minutes are those of offices (DOMAIN 3.6)."""
     unit, amount = comparable(limit)
     return (WORKING_DAY, amount / 60 / counting().day_hours) if unit == MINUTE else (unit, amount)

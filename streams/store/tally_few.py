@@ -191,7 +191,7 @@ def _upload(event: Event, rating: Rating) -> dict[str, Any]:
 
 def uploaded(rating: Rating) -> dict[str, Any]:
     """What every record of rating.upload.v1 about a rating says alike, in the province's codes. A department that a
-    later release knows no more has none: the province refuses the record, and nobody else waits for it.
+    later release knows no more has none there, and nobody waits for it.
     """
     return {
         "rating_id": str(derived_id("rating", *visit_of(rating), rating.assess_no)),

@@ -288,3 +288,17 @@ def test_a_departments_login_publishes_for_nobody_else_and_reads_no_other_table(
             others.publish(RATING, [row])
     with department.connect() as connection, pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
         connection.execute(sa.select(sa.func.count()).select_from(case_state))
+
+
+def test_rows_that_come_slowly_are_committed_soon_after_they_were_looked_at(engine: sa.Engine) -> None:
+    """By the time that the first ones bear, timers must not have spoken of their cases."""
+    seen: list[int] = []
+
+    def slowly() -> Iterator[dict[str, Any]]:
+        for number in range(4):
+            time.sleep(0.06)
+            seen.append(len(stored(engine, outbox)))
+            yield rating(f"slow-{number}")
+
+    assert [r.outcome for r in publisher(engine).stream(RATING, slowly())] == ["new"] * 4
+    assert seen[-1] > 0

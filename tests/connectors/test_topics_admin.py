@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import TopicAuthorizationFailedError
 
 from connectors import topics_admin
 from connectors.local.broker import Cluster
 from connectors.local.process import wait_until
+from govbus import outages
 from schemas.errors import Misconfigured, Retryable
 from schemas.topics import ALERT, CALENDAR, RATING, ROLLUP, TOPICS
 
@@ -113,6 +115,18 @@ def test_a_missing_topic_is_drift_and_is_made_again(applied: str) -> None:
     admin.close()
     assert topics_admin.check(applied) == [f"{ALERT.name}: missing"]
     assert topics_admin.apply(applied) == [f"{ALERT.name}: created with 12 partitions, copies: 1"]
+
+
+def test_what_kafka_does_not_allow_is_not_taken_for_a_broker_that_is_away(
+    applied: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(_: Any) -> None:
+        raise TopicAuthorizationFailedError
+
+    monkeypatch.setattr(topics_admin, "_describe", forbidden)
+    with pytest.raises(TopicAuthorizationFailedError) as told:
+        topics_admin.check(applied)
+    assert isinstance(outages.explained(told.value), Misconfigured)
 
 
 def test_a_replication_other_than_asked_for_is_drift_and_changes_no_setting(applied: str) -> None:

@@ -591,6 +591,24 @@ def test_the_desks_clock_waits_for_acts_that_are_published_and_not_applied(line:
         consumer.close(autocommit=False)
 
 
+def test_the_desks_clock_waits_for_words_of_alerts_that_are_not_sent(
+    line: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them may take back what would be overdue."""
+    monkeypatch.setattr(clocked, "_ends", lambda _: dict.fromkeys(range(HANDLING.partitions), 0))  # others left some
+    office, consumer = alerted(line), reader(line.kafka)
+    try:
+        clock = DeskClock(line.engine, line.kafka, now_ms=lambda: ms(END))
+        line.publish(ALERT, [alert(YELLOW, "YELLOW", "2020-09-21 12:00")[1]])
+        clock.tick(consumer)
+        assert len(office.said()) == 1
+        line.relay()
+        clock.tick(consumer)
+        assert len(office.said()) > 1
+    finally:
+        consumer.close(autocommit=False)
+
+
 def test_brokers_that_do_not_say_how_far_the_log_goes_are_told_of_and_asked_anew(
     line: Any, monkeypatch: pytest.MonkeyPatch, wait_until: Any
 ) -> None:
