@@ -37,6 +37,12 @@ def rating(case_no: str = "C1", **changes: Any) -> dict[str, Any]:
     } | changes
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is given at once is one transaction, however slow the machine is."""
+    monkeypatch.setattr("connectors.publisher.CHUNK_S", 60.0)
+
+
 def publisher(engine: sa.Engine, at: int = RECEIVED) -> Publisher:
     return Publisher(engine, "HS-ZRZYJ", "430903", now=lambda: at)
 
@@ -290,8 +296,11 @@ def test_a_departments_login_publishes_for_nobody_else_and_reads_no_other_table(
         connection.execute(sa.select(sa.func.count()).select_from(case_state))
 
 
-def test_rows_that_come_slowly_are_committed_soon_after_they_were_looked_at(engine: sa.Engine) -> None:
+def test_rows_that_come_slowly_are_committed_soon_after_they_were_looked_at(
+    engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the time that the first ones bear, timers must not have spoken of their cases."""
+    monkeypatch.setattr("connectors.publisher.CHUNK_S", 0.1)
     seen: list[int] = []
 
     def slowly() -> Iterator[dict[str, Any]]:
